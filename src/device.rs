@@ -1,0 +1,149 @@
+//! Where tensors live, in what order launches run, and the scratch memory they need.
+
+use crate::tensor::{DType, HostTensor, Tensor, View, ViewMut};
+use crate::{Error, Result};
+
+/// A device that owns memory.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The host.
+    Cpu,
+    /// A WebGPU device, normkit's own or a caller's.
+    #[cfg(feature = "wgpu")]
+    Wgpu(crate::backend::wgpu::WgpuDevice),
+}
+
+impl Device {
+    /// The backend's name: `cpu` or `wgpu`.
+    pub fn backend(&self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(_) => "wgpu",
+        }
+    }
+
+    /// The device's default stream.
+    pub fn stream(&self) -> Stream<'static> {
+        match self {
+            Device::Cpu => Stream::Cpu(Default::default()),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => Stream::Wgpu(device.stream()),
+        }
+    }
+
+    /// A new tensor in this device's memory, row-major, filled with zeros.
+    pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<DeviceTensor> {
+        match self {
+            Device::Cpu => HostTensor::zeros(shape, dtype).map(DeviceTensor::Host),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => device.zeros(shape, dtype).map(DeviceTensor::Wgpu),
+        }
+    }
+}
+
+/// An owned tensor on any device.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DeviceTensor {
+    /// In host memory.
+    Host(HostTensor),
+    /// In a GPU buffer.
+    #[cfg(feature = "wgpu")]
+    Wgpu(crate::backend::wgpu::WgpuTensor),
+}
+
+impl Tensor for DeviceTensor {
+    fn device(&self) -> Device {
+        match self {
+            DeviceTensor::Host(_) => Device::Cpu,
+            #[cfg(feature = "wgpu")]
+            DeviceTensor::Wgpu(tensor) => tensor.device(),
+        }
+    }
+    fn view(&self) -> Result<View<'_>> {
+        match self {
+            DeviceTensor::Host(tensor) => tensor.view(),
+            #[cfg(feature = "wgpu")]
+            DeviceTensor::Wgpu(tensor) => tensor.view(),
+        }
+    }
+    fn view_mut(&mut self) -> Result<ViewMut<'_>> {
+        match self {
+            DeviceTensor::Host(tensor) => tensor.view_mut(),
+            #[cfg(feature = "wgpu")]
+            DeviceTensor::Wgpu(tensor) => tensor.view_mut(),
+        }
+    }
+    fn empty(&self, shape: &[usize], dtype: DType) -> Result<Self> {
+        self.device().zeros(shape, dtype)
+    }
+}
+
+/// Where launches are enqueued, and in what order they run.
+#[non_exhaustive]
+pub enum Stream<'a> {
+    /// The calling thread and its thread pool; a launch has finished when the call returns.
+    Cpu(crate::backend::cpu::Cpu),
+    /// A WebGPU queue or a caller's command encoder; a launch is only enqueued when the call returns.
+    #[cfg(feature = "wgpu")]
+    Wgpu(crate::backend::wgpu::WgpuStream<'a>),
+    #[doc(hidden)]
+    #[cfg(not(feature = "wgpu"))]
+    Never(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
+}
+
+impl Stream<'_> {
+    /// The device that the stream belongs to.
+    pub fn device(&self) -> Device {
+        match self {
+            Stream::Cpu(_) => Device::Cpu,
+            #[cfg(feature = "wgpu")]
+            Stream::Wgpu(stream) => Device::Wgpu(stream.device().clone()),
+            #[cfg(not(feature = "wgpu"))]
+            Stream::Never(never, _) => match *never {},
+        }
+    }
+}
+
+/// Scratch memory for launches. It grows when a launch needs more and is reused otherwise; launches on one stream may
+/// share one. Its contents mean nothing between launches.
+#[derive(Default)]
+pub struct Workspace {
+    host: Vec<u64>,
+    #[cfg(feature = "wgpu")]
+    pub(crate) buffer: Option<crate::backend::wgpu::WgpuTensor>,
+}
+
+impl Workspace {
+    /// An empty workspace.
+    pub fn new() -> Self {
+        Workspace::default()
+    }
+
+    /// A workspace on `device` that need not grow for launches whose
+    /// [`workspace_size`](crate::Method::workspace_size) is at most `bytes`.
+    pub fn with_capacity(device: &Device, bytes: usize) -> Result<Self> {
+        let mut workspace = Workspace::new();
+        match device {
+            Device::Cpu => drop(workspace.host::<u64>(bytes.div_ceil(8))?),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => drop(device.scratch(&mut workspace, bytes)?),
+        }
+        Ok(workspace)
+    }
+
+    /// `len` numbers of scratch in host memory, with unspecified contents.
+    pub(crate) fn host<T: bytemuck::Pod>(&mut self, len: usize) -> Result<&mut [T]> {
+        let words = len.saturating_mul(size_of::<T>()).div_ceil(8);
+        if self.host.len() < words {
+            let more = words - self.host.len();
+            self.host.try_reserve_exact(more).map_err(|_| Error::OutOfMemory {
+                what: format!("{} bytes of host workspace", words.saturating_mul(8)),
+            })?;
+            self.host.resize(words, 0);
+        }
+        Ok(&mut bytemuck::cast_slice_mut(&mut self.host)[..len])
+    }
+}

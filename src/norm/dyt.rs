@@ -1,0 +1,77 @@
+//! Dynamic tanh (Zhu, Chen, He, LeCun, Liu 2025, arXiv 2503.10622).
+
+use super::{Method, Parameters, bind_weight_and_bias, trailing_axes};
+use crate::spec::{Function, Pointwise, Spec};
+use crate::tensor::{DType, Tensor, View};
+use crate::{Error, Result};
+
+/// Dynamic tanh: a norm's stand-in without statistics.
+///
+/// ```text
+/// y = weight * tanh(alpha * x) + bias
+/// ```
+///
+/// Backward, with `g` the gradient of `y`, `ĝ = g * weight`, `t = tanh(alpha * x)` and `sech² = 1 - t²`
+/// (computed as `4q / (1 + q)²` with `q = exp(-2 |alpha x|)`, which keeps its digits where `t` rounds to 1):
+///
+/// ```text
+/// grad_input  = ĝ * alpha * sech²
+/// grad_alpha  = Σ ĝ * x * sech²      over all elements
+/// grad_weight = Σ_rows g * t
+/// grad_bias   = Σ_rows g
+/// ```
+///
+/// `alpha` is one learned element and must be bound; the paper starts it at 0.5. `weight` and `bias` have the
+/// normalized shape, as the paper's code does for the last axis. Source: Zhu et al. 2025, section 4 and their code.
+///
+/// ```
+/// use normkit::prelude::*;
+/// let x = HostTensor::from_vec(vec![0.0f32, 1e4], &[2])?;
+/// let alpha = HostTensor::from_vec(vec![0.5f32], &[1])?;
+/// assert_eq!(DyT::new([2]).alpha(&alpha).forward(&x)?.to_f64(), [0.0, 1.0]);
+/// # Ok::<(), normkit::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct DyT<'a> {
+    normalized_shape: Vec<usize>,
+    parameters: Parameters<'a>,
+}
+
+impl<'a> DyT<'a> {
+    /// `normalized_shape` is the shape of weight and bias: the last axes of the input.
+    pub fn new(normalized_shape: impl Into<Vec<usize>>) -> Self {
+        DyT { normalized_shape: normalized_shape.into(), parameters: Parameters::default() }
+    }
+
+    /// The learned scale inside tanh: one element.
+    pub fn alpha(mut self, alpha: &'a impl Tensor) -> Self {
+        self.parameters.bind(|p| &mut p.alpha, alpha);
+        self
+    }
+
+    /// As [`alpha`](DyT::alpha), for a view.
+    pub fn alpha_view(mut self, alpha: View<'a>) -> Self {
+        self.parameters.alpha = Some(alpha);
+        self
+    }
+
+    bind_weight_and_bias!();
+}
+
+impl Method for DyT<'_> {
+    fn name(&self) -> &'static str {
+        "dyt"
+    }
+
+    fn lower(&self, shape: &[usize], _: DType) -> Result<Spec> {
+        if self.parameters.alpha.is_none() && self.parameters.error.is_none() {
+            return Err(Error::argument("alpha", "a tensor of one element", "none"));
+        }
+        let axes = trailing_axes(shape, &self.normalized_shape)?;
+        Ok(Spec::Pointwise(Pointwise { axes, function: Function::Tanh }))
+    }
+
+    fn parameters(&self) -> &Parameters<'_> {
+        &self.parameters
+    }
+}

@@ -1,0 +1,261 @@
+//! The methods, one file each: formula, arguments, and the spec it lowers to.
+//!
+//! [`Method`] gives every method the same calls. On the ground floor, [`forward_into`](Method::forward_into) and
+//! [`backward_into`](Method::backward_into) take run-time-typed views and write where they are told; above,
+//! [`forward`](Method::forward), [`forward_train`](Method::forward_train) and [`backward`](Method::backward) take any
+//! [`Tensor`] and make their results.
+
+mod arguments;
+mod dyt;
+mod layer_norm;
+mod rms_norm;
+
+pub use dyt::DyT;
+pub use layer_norm::LayerNorm;
+pub use rms_norm::{Cast, RmsNorm};
+
+use crate::backend;
+use crate::spec::{STATISTICS, Spec};
+use crate::tensor::{DType, Layout, Tensor, View, ViewMut};
+use crate::{DeviceTensor, Error, Result, Stream, Workspace};
+
+/// The learned tensors a method was given. A method ignores none of them: those it has no use for are absent.
+#[derive(Clone, Default)]
+pub struct Parameters<'a> {
+    /// Multiplies the normalized value; shape of the normalized axes.
+    pub weight: Option<View<'a>>,
+    /// Added last; shape of the normalized axes.
+    pub bias: Option<View<'a>>,
+    /// A scalar inside an elementwise function; one element.
+    pub alpha: Option<View<'a>>,
+    /// A tensor whose view could not be made; reported by the next call.
+    error: Option<Error>,
+}
+
+impl<'a> Parameters<'a> {
+    fn bind(&mut self, slot: fn(&mut Self) -> &mut Option<View<'a>>, tensor: &'a impl Tensor) {
+        match tensor.view() {
+            Ok(view) => *slot(self) = Some(view),
+            Err(error) => self.error = Some(error),
+        }
+    }
+}
+
+/// The builder calls that methods with a weight and a bias share.
+macro_rules! bind_weight_and_bias {
+    () => {
+        /// Multiplies the normalized value by `weight`, whose shape is the normalized shape.
+        pub fn weight(mut self, weight: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind(|p| &mut p.weight, weight);
+            self
+        }
+
+        /// As [`weight`](Self::weight), for a view.
+        pub fn weight_view(mut self, weight: $crate::tensor::View<'a>) -> Self {
+            self.parameters.weight = Some(weight);
+            self
+        }
+
+        /// Adds `bias`, whose shape is the normalized shape.
+        pub fn bias(mut self, bias: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind(|p| &mut p.bias, bias);
+            self
+        }
+
+        /// As [`bias`](Self::bias), for a view.
+        pub fn bias_view(mut self, bias: $crate::tensor::View<'a>) -> Self {
+            self.parameters.bias = Some(bias);
+            self
+        }
+    };
+}
+pub(crate) use bind_weight_and_bias;
+
+/// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
+#[derive(Default)]
+pub struct Gradients<'a> {
+    /// Gradient of the input: its shape and dtype.
+    pub input: Option<ViewMut<'a>>,
+    /// Gradient of the weight: its shape and dtype.
+    pub weight: Option<ViewMut<'a>>,
+    /// Gradient of the bias: its shape and dtype.
+    pub bias: Option<ViewMut<'a>>,
+    /// Gradient of alpha: its shape and dtype.
+    pub alpha: Option<ViewMut<'a>>,
+}
+
+/// What [`Method::forward_train`] keeps for [`Method::backward`]: four numbers a row, or nothing.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    statistics: Option<DeviceTensor>,
+}
+
+impl Saved {
+    /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
+    pub fn statistics(&self) -> Option<&DeviceTensor> {
+        self.statistics.as_ref()
+    }
+}
+
+/// The gradients that [`Method::backward`] returns: of the input, and of each parameter that was bound.
+#[derive(Debug, Clone)]
+pub struct Grads<T> {
+    /// Gradient of the input.
+    pub input: T,
+    /// Gradient of the weight.
+    pub weight: Option<T>,
+    /// Gradient of the bias.
+    pub bias: Option<T>,
+    /// Gradient of alpha.
+    pub alpha: Option<T>,
+}
+
+/// A normalization method: its configuration and its parameters, ready to be applied to tensors.
+pub trait Method {
+    /// The method's name, as the command line and the docs spell it.
+    fn name(&self) -> &'static str;
+
+    /// The spec for an input of this shape and dtype, or what is wrong with the configuration.
+    fn lower(&self, shape: &[usize], dtype: DType) -> Result<Spec>;
+
+    /// The bound parameters.
+    fn parameters(&self) -> &Parameters<'_>;
+
+    /// Shape of the statistics of an input of `shape`: `[rows, 4]`. Their dtype is the input dtype's
+    /// [`compute`](DType::compute). `None` if the method saves none.
+    fn statistics_shape(&self, shape: &[usize], dtype: DType) -> Result<Option<[usize; 2]>> {
+        let spec = self.lower(shape, dtype)?;
+        let rows = shape[..shape.len() - spec.axes()].iter().product();
+        Ok(spec.has_statistics().then_some([rows, STATISTICS]))
+    }
+
+    /// Bytes of scratch that a backward pass over an input of `shape` needs at most, on any device. Forward passes
+    /// need none.
+    fn workspace_size(&self, shape: &[usize], dtype: DType) -> Result<usize> {
+        let spec = self.lower(shape, dtype)?;
+        Ok(backend::workspace_size(&spec, shape, dtype))
+    }
+
+    /// Writes the normalized `input` to `output`, which has its shape and dtype, and the statistics that backward
+    /// needs to `statistics` ([`statistics_shape`](Method::statistics_shape)) if given.
+    ///
+    /// **In place:** `output` may be exactly `input`; see [`ViewMut::in_place`].
+    fn forward_into(
+        &self,
+        input: &View<'_>,
+        output: &mut ViewMut<'_>,
+        statistics: Option<&mut ViewMut<'_>>,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
+        let spec = self.lower(input.shape(), input.dtype())?;
+        let parameters = checked(self.parameters())?;
+        let (output, statistics) = (output.reborrow(), statistics.map(|view| view.reborrow()));
+        let operands = backend::Forward { input, parameters, output, statistics };
+        arguments::check_forward(&spec, &operands, stream)?;
+        backend::forward(&spec, operands, stream)
+    }
+
+    /// Writes the gradients that `grads` asks for, given the gradient of the output, the input of the forward pass
+    /// and the statistics it saved (required where the method has any).
+    ///
+    /// **In place:** the gradient of the input may be exactly `grad_output`.
+    fn backward_into(
+        &self,
+        grad_output: &View<'_>,
+        input: &View<'_>,
+        statistics: Option<&View<'_>>,
+        grads: Gradients<'_>,
+        workspace: &mut Workspace,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
+        let spec = self.lower(input.shape(), input.dtype())?;
+        let parameters = checked(self.parameters())?;
+        let operands = backend::Backward { grad_output, input, parameters, statistics, grads };
+        arguments::check_backward(&spec, &operands, stream)?;
+        backend::backward(&spec, operands, workspace, stream)
+    }
+
+    /// The normalized `input`.
+    fn forward<T: Tensor>(&self, input: &T) -> Result<T>
+    where
+        Self: Sized,
+    {
+        let view = input.view()?;
+        let mut output = input.empty(view.shape(), view.dtype())?;
+        self.forward_into(&view, &mut output.view_mut()?, None, &input.device().stream())?;
+        Ok(output)
+    }
+
+    /// The normalized `input`, and what [`backward`](Method::backward) needs.
+    fn forward_train<T: Tensor>(&self, input: &T) -> Result<(T, Saved)>
+    where
+        Self: Sized,
+    {
+        let view = input.view()?;
+        let mut output = input.empty(view.shape(), view.dtype())?;
+        let mut statistics = match self.statistics_shape(view.shape(), view.dtype())? {
+            Some(shape) => Some(input.device().zeros(&shape, view.dtype().compute())?),
+            None => None,
+        };
+        let mut statistics_view = statistics.as_mut().map(Tensor::view_mut).transpose()?;
+        let stream = input.device().stream();
+        self.forward_into(&view, &mut output.view_mut()?, statistics_view.as_mut(), &stream)?;
+        drop(statistics_view);
+        Ok((output, Saved { statistics }))
+    }
+
+    /// The gradients of the input and of every bound parameter.
+    fn backward<T: Tensor>(&self, grad_output: &T, input: &T, saved: &Saved) -> Result<Grads<T>>
+    where
+        Self: Sized,
+    {
+        let view = input.view()?;
+        let parameters = checked(self.parameters())?;
+        let like = |p: &Option<View<'_>>| p.as_ref().map(|p| input.empty(p.shape(), p.dtype())).transpose();
+        let mut grads = Grads {
+            input: input.empty(view.shape(), view.dtype())?,
+            weight: like(&parameters.weight)?,
+            bias: like(&parameters.bias)?,
+            alpha: like(&parameters.alpha)?,
+        };
+        let targets = Gradients {
+            input: Some(grads.input.view_mut()?),
+            weight: grads.weight.as_mut().map(Tensor::view_mut).transpose()?,
+            bias: grads.bias.as_mut().map(Tensor::view_mut).transpose()?,
+            alpha: grads.alpha.as_mut().map(Tensor::view_mut).transpose()?,
+        };
+        let statistics = saved.statistics.as_ref().map(Tensor::view).transpose()?;
+        let (mut workspace, stream) = (Workspace::new(), input.device().stream());
+        let grad_output = grad_output.view()?;
+        self.backward_into(&grad_output, &view, statistics.as_ref(), targets, &mut workspace, &stream)?;
+        Ok(grads)
+    }
+}
+
+/// The parameters, or the error that binding one of them met.
+fn checked<'p, 'a>(parameters: &'p Parameters<'a>) -> Result<&'p Parameters<'a>> {
+    match &parameters.error {
+        Some(error) => Err(error.clone()),
+        None => Ok(parameters),
+    }
+}
+
+/// How many trailing axes of `shape` are `normalized_shape`; an error unless they are equal and not empty.
+pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Result<usize> {
+    if normalized_shape.is_empty() || normalized_shape.contains(&0) {
+        return Err(Error::argument("normalized_shape", "at least one axis, none of size 0", format!("{normalized_shape:?}")));
+    }
+    if !shape.ends_with(normalized_shape) {
+        return Err(Error::argument("input", format!("a shape that ends with {normalized_shape:?}"), format!("{shape:?}")));
+    }
+    Layout::contiguous(shape).checked_span()?;
+    Ok(normalized_shape.len())
+}
+
+/// `eps` if it is a number that is not negative.
+pub(crate) fn check_eps(eps: f64) -> Result<f64> {
+    if eps >= 0.0 && eps.is_finite() {
+        return Ok(eps);
+    }
+    Err(Error::argument("eps", "a finite number that is not negative", eps))
+}
