@@ -34,26 +34,42 @@ impl<F: Real, T: Term<F, K, M>, const K: usize, const M: usize> pulp::NullaryFnO
         let LeafSums { inputs, lanes, term } = self;
         let len = inputs[0].len();
         let inputs = inputs.map(|input| &input[..len]);
-        let mut sums = [[F::ZERO; MOST_LANES]; M];
-        // Blocks of lanes one after the other, so that each keeps its sums in registers.
-        for first in (0..lanes).step_by(BLOCK) {
-            let block = block_sums(&inputs, first, lanes, &term);
+        let mut totals = [F::ZERO; M];
+        if lanes == BLOCK {
+            let sums = block_sums(&inputs, 0, lanes, &term);
             for m in 0..M {
-                sums[m][first..first + BLOCK].copy_from_slice(block[m].as_flattened());
+                totals[m] = halve(sums[m]);
+            }
+            return totals;
+        }
+        // Blocks of lanes one after the other, so that each keeps its sums in registers. Lane l meets lane
+        // l + 128 first, so block b meets block b + 4, and so on down.
+        let mut sums = [[[F::ZERO; BLOCK]; M]; MOST_LANES / BLOCK];
+        for (block, sums) in sums.iter_mut().enumerate() {
+            *sums = block_sums(&inputs, block * BLOCK, lanes, &term);
+        }
+        for half in [4, 2, 1] {
+            let (low, high) = sums.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(&*high) {
+                for m in 0..M {
+                    add(&mut low[m], &high[m]);
+                }
             }
         }
-        let mut totals = [F::ZERO; M];
         for m in 0..M {
-            totals[m] = halve(&mut sums[m][..lanes]);
+            totals[m] = halve(sums[0][m]);
         }
         totals
     }
 }
 
-/// Numbers that fill one AVX2 register of float32. Loops over exactly this many compile to vector operations.
-const VECTOR: usize = 8;
-/// Vectors of a block.
-const VECTORS: usize = BLOCK / VECTOR;
+/// `to = to + from`.
+#[inline(always)]
+fn add<F: Real>(to: &mut [F; BLOCK], from: &[F; BLOCK]) {
+    for lane in 0..BLOCK {
+        to[lane] = to[lane] + from[lane];
+    }
+}
 
 /// The `BLOCK` lanes from `first` on: each adds every `lanes`-th element.
 #[inline(always)]
@@ -62,64 +78,70 @@ fn block_sums<F: Real, const K: usize, const M: usize>(
     first: usize,
     lanes: usize,
     term: &impl Term<F, K, M>,
-) -> [[[F; VECTOR]; VECTORS]; M] {
+) -> [[F; BLOCK]; M] {
     let len = inputs[0].len();
-    let mut sums = [[[F::ZERO; VECTOR]; VECTORS]; M];
+    let mut sums = [[F::ZERO; BLOCK]; M];
     let mut at = first;
     while at + BLOCK <= len {
-        for v in 0..VECTORS {
-            let from = at + v * VECTOR;
-            let mut vectors = [[F::ZERO; VECTOR]; K];
+        let mut blocks = [[F::ZERO; BLOCK]; K];
+        for k in 0..K {
+            blocks[k].copy_from_slice(&inputs[k][at..at + BLOCK]);
+        }
+        for lane in 0..BLOCK {
+            let mut elements = [F::ZERO; K];
             for k in 0..K {
-                vectors[k].copy_from_slice(&inputs[k][from..from + VECTOR]);
+                elements[k] = blocks[k][lane];
             }
-            for lane in 0..VECTOR {
-                let mut elements = [F::ZERO; K];
-                for k in 0..K {
-                    elements[k] = vectors[k][lane];
-                }
-                let terms = term.of(elements);
-                for m in 0..M {
-                    sums[m][v][lane] = sums[m][v][lane] + terms[m];
-                }
+            let terms = term.of(elements);
+            for m in 0..M {
+                sums[m][lane] = sums[m][lane] + terms[m];
             }
         }
         at += lanes;
     }
     if at < len {
-        // The tail; lanes past the end add nothing.
-        for lane in 0..(len - at).min(BLOCK) {
-            let mut elements = [F::ZERO; K];
-            for k in 0..K {
-                elements[k] = inputs[k][at + lane];
-            }
-            let terms = term.of(elements);
-            for m in 0..M {
-                let sum = &mut sums[m].as_flattened_mut()[lane];
-                *sum = *sum + terms[m];
-            }
-        }
+        add_tail(inputs, at, term, &mut sums);
     }
     sums
 }
 
+/// The elements from `at` on, fewer than a block; lanes past the end add nothing.
+#[inline(always)]
+fn add_tail<F: Real, const K: usize, const M: usize>(
+    inputs: &[&[F]; K],
+    at: usize,
+    term: &impl Term<F, K, M>,
+    sums: &mut [[F; BLOCK]; M],
+) {
+    let rest = inputs[0].len() - at;
+    let mut blocks = [[F::ZERO; BLOCK]; K];
+    for k in 0..K {
+        blocks[k][..rest].copy_from_slice(&inputs[k][at..]);
+    }
+    for lane in 0..BLOCK {
+        let mut elements = [F::ZERO; K];
+        for k in 0..K {
+            elements[k] = blocks[k][lane];
+        }
+        let terms = term.of(elements);
+        for m in 0..M {
+            let sum = sums[m][lane] + terms[m];
+            sums[m][lane] = if lane < rest { sum } else { sums[m][lane] };
+        }
+    }
+}
+
 /// Halves the lanes down to one.
 #[inline(always)]
-fn halve<F: Real>(sums: &mut [F]) -> F {
-    let mut half = sums.len() / 2;
-    while half >= VECTOR {
-        let (low, high) = sums.split_at_mut(half);
-        for (low, high) in low.chunks_exact_mut(VECTOR).zip(high.chunks_exact(VECTOR)) {
-            for lane in 0..VECTOR {
-                low[lane] = low[lane] + high[lane];
-            }
+fn halve<F: Real>(mut lanes: [F; BLOCK]) -> F {
+    let mut half = BLOCK / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = lanes[lane] + lanes[lane + half];
         }
         half /= 2;
     }
-    let mut last = [F::ZERO; VECTOR];
-    last.copy_from_slice(&sums[..VECTOR]);
-    let [a, b, c, d, e, f, g, h] = last;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+    lanes[0]
 }
 
 /// Adds a row's leaf sums.
