@@ -50,11 +50,7 @@ fn expm1_parts<F: Real>(z: F, zl: F) -> Expm1<F> {
     let t2 = kf * F::LN2_LO;
     let r = t1 - t2;
     let rl = ((t1 - r) - t2) + al;
-    let mut q = F::TAYLOR[F::TAYLOR.len() - 1];
-    for i in (0..F::TAYLOR.len() - 1).rev() {
-        q = q * r + F::TAYLOR[i];
-    }
-    let w = (r * r) * q;
+    let w = (r * r) * taylor(r);
     let p = r + w;
     let pl = ((r - p) + w) + rl * (F::ONE + p);
     let (power, rest) = F::split_exponent(u);
@@ -67,6 +63,16 @@ fn expm1_parts<F: Real>(z: F, zl: F) -> Expm1<F> {
     let den = F::TWO + em;
     let dl = ((F::TWO - den) + em) + eml;
     Expm1 { p, pl, power, rest, em, eml, den, dl, held }
+}
+
+/// `(exp(r) - 1 - r) / r²`, for |r| up to half of ln 2.
+#[inline(always)]
+fn taylor<F: Real>(r: F) -> F {
+    let mut q = F::TAYLOR[F::TAYLOR.len() - 1];
+    for i in (0..F::TAYLOR.len() - 1).rev() {
+        q = q * r + F::TAYLOR[i];
+    }
+    q
 }
 
 /// `1 / d` for d in [1, 2], to about an ulp.
@@ -101,6 +107,27 @@ fn tanh<F: Real>(z: F, zl: F) -> F {
 pub(super) fn tanh_product<F: Real>(alpha: F, x: F) -> F {
     let (z, zl) = argument(alpha, x);
     tanh(z, zl)
+}
+
+/// `tanh(alpha * x)` to two ulp, for results that are rounded to 16 bits: the same steps with one number for one.
+#[inline(always)]
+pub(super) fn tanh_product_short<F: Real>(alpha: F, x: F) -> F {
+    let z = alpha * x;
+    let a = -(F::TWO * z.abs());
+    let a = if a < F::EXP_LIMIT { F::EXP_LIMIT } else { a };
+    let u = a * F::LOG2E + F::MAGIC;
+    let kf = u - F::MAGIC;
+    let r = (a - kf * F::LN2_HI) - kf * F::LN2_LO;
+    let p = r + (r * r) * taylor(r);
+    let (power, _) = F::split_exponent(u);
+    let (b, sp) = (power - F::ONE, power * p);
+    let em = b + sp;
+    let eml = (b - em) + sp;
+    let den = F::TWO + em;
+    let r = reciprocal(den);
+    let t0 = em * r;
+    let dl = ((F::TWO - den) + em) + eml;
+    signed(t0 + r * (((em - t0 * den) + eml) - t0 * dl), z)
 }
 
 /// [`Slope`] at `alpha * x`.
@@ -170,6 +197,16 @@ mod tests {
         assert_eq!((tanh(f32::INFINITY, 0.0), tanh(f32::NEG_INFINITY, 0.0)), (1.0, -1.0));
         assert!(tanh(f32::NAN, 0.0).is_nan());
         assert_eq!(tanh(-0.5f32, 0.0), -tanh(0.5f32, 0.0));
+    }
+
+    #[test]
+    fn the_short_tanh_is_within_two_ulp() {
+        let worst = sweep(100.0, 97).map(|z| (ulp(tanh_product_short(1.0, z), f64::from(z).tanh()), z));
+        let worst = worst.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+        println!("short tanh: worst {} ulp at {:e}", worst.0, worst.1);
+        assert!(worst.0 <= 2.0, "{worst:?}");
+        assert_eq!(tanh_product_short(-1.0f32, f32::INFINITY), -1.0);
+        assert!(tanh_product_short(1.0, f32::NAN).is_nan());
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn forward<F: Real>(
     tiles: super::Tiles<'_, F>,
 ) {
     let [x_tile, w_tile, b_tile, out_tile, ..] = tiles;
+    let short = job.input.dtype().size() == 2;
     for first in (0..job.cols).step_by(LEAF) {
         let len = LEAF.min(job.cols - first);
         let w = job.weight.map(|w| w.load(0, first, w_tile, len));
@@ -57,7 +58,7 @@ pub(super) fn forward<F: Real>(
         for row in rows.clone() {
             let x = job.input.load(row, first, x_tile, len);
             let out = job.output.begin(row, first, out_tile, len);
-            isa.run(Tanh { alpha: job.alpha, x, w, b, out: &mut *out });
+            isa.run(Tanh { alpha: job.alpha, short, x, w, b, out: &mut *out });
             job.output.commit(row, first, out);
         }
     }
@@ -163,6 +164,8 @@ pub(super) fn backward<F: Real>(
 /// `out = tanh(alpha x) * w + b`, with what is absent left out.
 struct Tanh<'a, F> {
     alpha: F,
+    /// Whether the result is rounded to 16 bits.
+    short: bool,
     x: &'a [F],
     w: Option<&'a [F]>,
     b: Option<&'a [F]>,
@@ -173,9 +176,15 @@ impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let Tanh { alpha, x, w, b, out } = self;
-        for (y, &x) in out.iter_mut().zip(x) {
-            *y = math::tanh_product(alpha, x);
+        let Tanh { alpha, short, x, w, b, out } = self;
+        if short {
+            for (y, &x) in out.iter_mut().zip(x) {
+                *y = math::tanh_product_short(alpha, x);
+            }
+        } else {
+            for (y, &x) in out.iter_mut().zip(x) {
+                *y = math::tanh_product(alpha, x);
+            }
         }
         affine_of(w, b, F::ZERO, out);
     }
