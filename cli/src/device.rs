@@ -21,14 +21,12 @@ pub(crate) struct Overrides {
 impl Overrides {
     /// How the CPU is to run.
     fn cpu(&self) -> Result<Cpu> {
-        let mut cpu = match &self.isa {
-            None => Cpu::default(),
-            Some(name) => Cpu::with_isa(name.parse::<Isa>()?)?,
-        };
-        match self.threads {
-            None => {}
-            Some(0) => return Err(Failure::new("--threads: expected at least 1, found 0")),
-            Some(threads) => cpu = cpu.threads(threads),
+        let mut cpu = Cpu::default();
+        if let Some(name) = &self.isa {
+            cpu = cpu.with_isa(name.parse::<Isa>()?)?;
+        }
+        if let Some(threads) = self.threads {
+            cpu = cpu.with_threads(threads)?;
         }
         Ok(cpu)
     }
