@@ -1,9 +1,400 @@
-//! The CPU backend.
-use super::{Backward, Forward};
-use crate::spec::Spec;
-use crate::{Result, Workspace};
-/// How the CPU runs launches.
-#[derive(Debug, Clone, Default)]
-pub struct Cpu {}
-pub(crate) fn forward(_: &Spec, _: Forward<'_>, _: &Cpu) -> Result<()> { Ok(()) }
-pub(crate) fn backward(_: &Spec, _: Backward<'_>, _: &mut Workspace, _: &Cpu) -> Result<()> { Ok(()) }
+//! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
+//!
+//! `row` and `pointwise` hold the schedules, each one body that [`Isa`] compiles for every instruction set; `operand`
+//! loads and stores any dtype and stride; `lanes` adds in the order of [`plan::tree`](crate::plan::tree); `affine`
+//! sums parameter gradients over rows; `math` has tanh.
+
+mod affine;
+mod isa;
+mod lanes;
+mod math;
+mod operand;
+mod pointwise;
+mod real;
+mod row;
+
+pub use isa::Isa;
+
+use super::params_per_column;
+use crate::plan::tree::{LEAF, chunk_rows};
+use crate::plan::{self, Grid, Walk};
+use crate::spec::{Pointwise, Row, Spec};
+use crate::tensor::{DType, Layout, View, ViewMut};
+use crate::{Error, Result, Workspace};
+use operand::{Sink, Source};
+use real::Real;
+use smallvec::SmallVec;
+use std::cell::RefCell;
+
+/// How the CPU runs launches. The numbers do not depend on it.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    isa: Isa,
+    threads: Threads,
+}
+
+/// Where tasks run.
+#[derive(Debug, Clone)]
+enum Threads {
+    /// On the calling thread.
+    Caller,
+    /// On the thread pool that the caller is in, or the global one.
+    #[cfg(feature = "rayon")]
+    Ambient,
+    /// On a pool of their own.
+    #[cfg(feature = "rayon")]
+    Own(std::sync::Arc<rayon::ThreadPool>),
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        #[cfg(feature = "rayon")]
+        let threads = Threads::Ambient;
+        #[cfg(not(feature = "rayon"))]
+        let threads = Threads::Caller;
+        Cpu { isa: Isa::best(), threads }
+    }
+}
+
+impl Cpu {
+    /// The same with another instruction set; an error if this machine lacks it.
+    pub fn with_isa(self, isa: Isa) -> Result<Self> {
+        if !isa.is_available() {
+            let here: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+            return Err(Error::argument("isa", format!("one of {}", here.join(", ")), isa));
+        }
+        Ok(Cpu { isa, ..self })
+    }
+
+    /// The same on `threads` threads; without the feature `rayon` only 1 is possible.
+    pub fn with_threads(self, threads: usize) -> Result<Self> {
+        if threads == 1 {
+            return Ok(Cpu { threads: Threads::Caller, ..self });
+        }
+        #[cfg(feature = "rayon")]
+        if threads > 1 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let pool = pool.map_err(|e| Error::Backend {
+                backend: "cpu",
+                what: format!("a pool of {threads} threads"),
+                reason: e.to_string(),
+            })?;
+            return Ok(Cpu { threads: Threads::Own(pool.into()), ..self });
+        }
+        let most = if cfg!(feature = "rayon") { "at least 1" } else { "1, without the feature rayon" };
+        Err(Error::argument("threads", most, threads))
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Runs `task(0)` to `task(count - 1)`, on several threads where the work of `elements` a task is worth it.
+    fn for_each(&self, count: usize, elements: usize, task: impl Fn(usize) + Send + Sync) {
+        // Waking a thread costs some 10 microseconds, in which one core handles about 2^15 elements.
+        if count <= 1 || count.saturating_mul(elements) < 1 << 15 {
+            return (0..count).for_each(task);
+        }
+        match &self.threads {
+            Threads::Caller => (0..count).for_each(task),
+            #[cfg(feature = "rayon")]
+            Threads::Ambient => par_for_each(count, task),
+            #[cfg(feature = "rayon")]
+            Threads::Own(pool) => pool.install(|| par_for_each(count, task)),
+        }
+    }
+}
+
+#[cfg(feature = "rayon")]
+fn par_for_each(count: usize, task: impl Fn(usize) + Send + Sync) {
+    use rayon::prelude::*;
+    (0..count).into_par_iter().for_each(task);
+}
+
+/// Six tiles of [`LEAF`] numbers.
+type Tiles<'t, F> = [&'t mut [F]; 6];
+
+thread_local! {
+    /// Tiles, and row leaves of parameter gradients: kept between calls so that launches allocate nothing.
+    static SCRATCH: RefCell<(Vec<u64>, Vec<u64>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// Lends this thread's tiles, and the vector behind its row leaves.
+fn with_tiles<F: Real, R>(body: impl FnOnce(Tiles<'_, F>, &mut Vec<u64>) -> R) -> R {
+    SCRATCH.with(|scratch| {
+        // Taken out while in use: a task that ran inside another's body would find it empty and grow its own.
+        let (mut tiles, mut leaves) = scratch.take();
+        tiles.resize(6 * LEAF, 0);
+        let numbers: &mut [F] = &mut bytemuck::cast_slice_mut(&mut tiles)[..6 * LEAF];
+        let mut parts = numbers.chunks_exact_mut(LEAF);
+        let result = body(std::array::from_fn(|_| parts.next().expect("six tiles")), &mut leaves);
+        scratch.replace((tiles, leaves));
+        result
+    })
+}
+
+/// `len` numbers from a thread's vector.
+fn grown<F: Real>(memory: &mut Vec<u64>, len: usize) -> &mut [F] {
+    let words = (len * size_of::<F>()).div_ceil(8);
+    if memory.len() < words {
+        memory.resize(words, 0);
+    }
+    &mut bytemuck::cast_slice_mut(memory)[..len]
+}
+
+/// An operand that is not in host memory; the arguments' checks exclude it.
+fn foreign(name: &'static str) -> Error {
+    Error::argument(name, "host memory", "memory of another device")
+}
+
+/// A launch's index space and the walks of its operands.
+struct Folded {
+    grid: Grid,
+    walks: SmallVec<[Walk; 8]>,
+}
+
+impl Folded {
+    fn new(shape: &[usize], axes: usize, full: &[&Layout], params: &[Option<&Layout>]) -> Self {
+        // An absent parameter takes the place of a contiguous one, so that walks keep their positions.
+        let contiguous = Layout::contiguous(&shape[shape.len() - axes..]);
+        let params: SmallVec<[&Layout; 4]> = params.iter().map(|p| p.unwrap_or(&contiguous)).collect();
+        let (grid, walks) = plan::fold(shape, axes, full, &params);
+        Folded { grid, walks }
+    }
+
+    fn source<'a>(&'a self, name: &'static str, view: &'a View<'_>, walk: usize, copied: bool) -> Result<Source<'a>> {
+        Source::new(view, &self.grid, &self.walks[walk], copied).ok_or_else(|| foreign(name))
+    }
+
+    fn optional<'a>(&'a self, name: &'static str, view: Option<&'a View<'_>>, walk: usize) -> Result<Option<Source<'a>>> {
+        view.map(|view| self.source(name, view, walk, false)).transpose()
+    }
+
+    fn sink<'a>(&'a self, name: &'static str, view: &'a mut ViewMut<'_>, walk: usize) -> Result<Sink<'a>> {
+        Sink::new(view, &self.grid, &self.walks[walk]).ok_or_else(|| foreign(name))
+    }
+
+    fn optional_sink<'a>(
+        &'a self,
+        name: &'static str,
+        view: Option<&'a mut ViewMut<'_>>,
+        walk: usize,
+    ) -> Result<Option<Sink<'a>>> {
+        view.map(|view| self.sink(name, view, walk)).transpose()
+    }
+}
+
+/// The index space of statistics: `[rows, 4]`, row-major; and of a single element.
+fn small_grid(rows: usize, cols: usize, offset: usize) -> Folded {
+    let layout = Layout::contiguous(&[rows, cols]);
+    let (grid, mut walks) = plan::fold(&[rows, cols], 1, &[&layout], &[]);
+    walks[0].offset = offset;
+    Folded { grid, walks }
+}
+
+/// Rows of a forward task: about 2^15 elements.
+fn task_rows(cols: usize) -> usize {
+    (1usize << 15).div_ceil(cols)
+}
+
+/// Runs a forward pass.
+pub(crate) fn forward(spec: &Spec, operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
+    tracing::debug!(target: "normkit", backend = "cpu", schedule = spec.schedule(), isa = %cpu.isa, "forward");
+    match (spec, operands.input.dtype().compute()) {
+        (Spec::Row(row), DType::F64) => forward_row::<f64>(row, operands, cpu),
+        (Spec::Row(row), _) => forward_row::<f32>(row, operands, cpu),
+        (Spec::Pointwise(pointwise), DType::F64) => forward_pointwise::<f64>(pointwise, operands, cpu),
+        (Spec::Pointwise(pointwise), _) => forward_pointwise::<f32>(pointwise, operands, cpu),
+    }
+}
+
+/// Runs a backward pass.
+pub(crate) fn backward(
+    spec: &Spec,
+    operands: super::Backward<'_>,
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    tracing::debug!(target: "normkit", backend = "cpu", schedule = spec.schedule(), isa = %cpu.isa, "backward");
+    let params = params_per_column(spec);
+    match (spec, operands.input.dtype().compute()) {
+        (Spec::Row(row), DType::F64) => backward_row::<f64>(row, params, operands, workspace, cpu),
+        (Spec::Row(row), _) => backward_row::<f32>(row, params, operands, workspace, cpu),
+        (Spec::Pointwise(spec), DType::F64) => backward_pointwise::<f64>(spec, params, operands, workspace, cpu),
+        (Spec::Pointwise(spec), _) => backward_pointwise::<f32>(spec, params, operands, workspace, cpu),
+    }
+}
+
+fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
+    let super::Forward { input, parameters, output, statistics } = &mut operands;
+    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+    let layouts = [input.layout(), output.layout()];
+    let folded = Folded::new(input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let Grid { rows, cols, .. } = folded.grid;
+    let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.as_ref().map_or(0, |s| s.layout().offset()));
+    let job = row::Forward {
+        spec,
+        cols,
+        input: folded.source("input", input, 0, true)?,
+        weight: folded.optional("weight", weight, 2)?,
+        bias: folded.optional("bias", bias, 3)?,
+        output: folded.sink("output", output, 1)?,
+        statistics: statistics_grid.optional_sink("statistics", statistics.as_mut(), 0)?,
+    };
+    let step = task_rows(cols);
+    cpu.for_each(rows.div_ceil(step), step * cols, |task| {
+        let range = task * step..rows.min((task + 1) * step);
+        with_tiles::<F, _>(|tiles, _| cpu.isa.run(|| row::forward(&job, range, tiles)));
+    });
+    Ok(())
+}
+
+fn backward_row<F: Real>(
+    spec: &Row,
+    params: usize,
+    mut operands: super::Backward<'_>,
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    let super::Backward { grad_output, input, parameters, statistics, grads } = &mut operands;
+    let Some(statistics) = statistics else { return Err(foreign("statistics")) };
+    let weight = parameters.weight.as_ref();
+    let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
+    let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
+    let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
+    let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
+    let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
+    let folded = Folded::new(input.shape(), spec.axes, &layouts, &param_layouts);
+    let Grid { rows, cols, .. } = folded.grid;
+    let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.layout().offset());
+    let in_place = true;
+    let job = row::Backward {
+        spec,
+        cols,
+        grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
+        input: folded.source("input", input, 1, false)?,
+        statistics: statistics_grid.source("statistics", statistics, 0, false)?,
+        weight: folded.optional("weight", weight, 3)?,
+        grad_input: folded.optional_sink("grad_input", grads.input.as_mut(), 2)?,
+        wants_weight: grads.weight.is_some(),
+        wants_bias: grads.bias.is_some(),
+    };
+    let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
+    let chunk = chunk_rows(rows, cols, params, size_of::<F>());
+    let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
+    run_chunks(rows, chunk, cols * wanted, cols, partials, cpu, |range, partials, leaves, tiles| {
+        cpu.isa.run(|| row::backward(&job, range, partials, leaves, tiles));
+    });
+    let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
+    let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
+    row::finish(weight.as_ref(), bias.as_ref(), partials, cols, cpu);
+    Ok(())
+}
+
+fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
+    let super::Forward { input, parameters, output, .. } = &mut operands;
+    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+    let layouts = [input.layout(), output.layout()];
+    let folded = Folded::new(input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let Grid { rows, cols, .. } = folded.grid;
+    let job = pointwise::Forward {
+        cols,
+        alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
+        input: folded.source("input", input, 0, true)?,
+        weight: folded.optional("weight", weight, 2)?,
+        bias: folded.optional("bias", bias, 3)?,
+        output: folded.sink("output", output, 1)?,
+    };
+    let step = task_rows(cols);
+    cpu.for_each(rows.div_ceil(step), step * cols, |task| {
+        let range = task * step..rows.min((task + 1) * step);
+        with_tiles::<F, _>(|tiles, _| cpu.isa.run(|| pointwise::forward(&job, range, tiles)));
+    });
+    Ok(())
+}
+
+fn backward_pointwise<F: Real>(
+    spec: &Pointwise,
+    params: usize,
+    mut operands: super::Backward<'_>,
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    let super::Backward { grad_output, input, parameters, grads, .. } = &mut operands;
+    let weight = parameters.weight.as_ref();
+    let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
+    let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
+    let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
+    let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
+    let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
+    let folded = Folded::new(input.shape(), spec.axes, &layouts, &param_layouts);
+    let Grid { rows, cols, .. } = folded.grid;
+    let job = pointwise::Backward {
+        cols,
+        alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
+        grad_output: folded.source("grad_output", grad_output, 0, true)?,
+        input: folded.source("input", input, 1, false)?,
+        weight: folded.optional("weight", weight, 3)?,
+        grad_input: folded.optional_sink("grad_input", grads.input.as_mut(), 2)?,
+        wants_weight: grads.weight.is_some(),
+        wants_bias: grads.bias.is_some(),
+        wants_alpha: grads.alpha.is_some(),
+    };
+    let wanted = job.params();
+    let chunk = chunk_rows(rows, cols, params, size_of::<F>());
+    let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
+    run_chunks(rows, chunk, cols * wanted, cols, partials, cpu, |range, partials, leaves, tiles| {
+        cpu.isa.run(|| pointwise::backward(&job, range, partials, leaves, tiles));
+    });
+    let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
+    let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
+    let alpha_grid = small_grid(1, 1, grads.alpha.as_ref().map_or(0, |view| view.layout().offset()));
+    let alpha = alpha_grid.optional_sink("grad_alpha", grads.alpha.as_mut(), 0)?;
+    pointwise::finish([weight.as_ref(), bias.as_ref(), alpha.as_ref()], partials, cols, cpu);
+    Ok(())
+}
+
+/// The value of the scalar parameter.
+fn alpha_of<F: Real>(alpha: Option<&View<'_>>) -> Result<F> {
+    let Some(view) = alpha else { return Err(Error::argument("alpha", "a tensor of one element", "none")) };
+    let grid = small_grid(1, 1, view.layout().offset());
+    Ok(grid.source("alpha", view, 0, false)?.scalar())
+}
+
+/// Runs `body` on every chunk of rows, with the chunk's partial sums (`stride` numbers) and row leaves.
+fn run_chunks<F: Real>(
+    rows: usize,
+    chunk: usize,
+    stride: usize,
+    cols: usize,
+    partials: &mut [F],
+    cpu: &Cpu,
+    body: impl Fn(std::ops::Range<usize>, &mut [F], &mut [F], Tiles<'_, F>) + Send + Sync,
+) {
+    let partials = Shared(partials.as_mut_ptr());
+    cpu.for_each(rows.div_ceil(chunk), chunk * cols, |index| {
+        // SAFETY: chunk `index` alone touches its `stride` numbers, of which the caller's slice holds one lot a chunk.
+        let partials = unsafe { partials.part(index * stride, stride) };
+        let range = index * chunk..rows.min((index + 1) * chunk);
+        with_tiles::<F, _>(|tiles, leaves| body(range, partials, grown(leaves, stride), tiles));
+    });
+}
+
+/// A slice that tasks share out among themselves.
+struct Shared<F>(*mut F);
+
+// SAFETY: tasks take disjoint parts; see `part`.
+unsafe impl<F: Send> Send for Shared<F> {}
+// SAFETY: as above.
+unsafe impl<F: Send> Sync for Shared<F> {}
+
+impl<F> Shared<F> {
+    /// # Safety
+    /// `start..start + len` is inside the slice, and no other live part meets it.
+    #[allow(clippy::mut_from_ref, reason = "parts are disjoint by contract")]
+    unsafe fn part(&self, start: usize, len: usize) -> &mut [F] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}

@@ -1,0 +1,336 @@
+//! The two compute types, and what the kernels need to know of each.
+
+use crate::tensor::{DType, Element};
+use half::{bf16, f16};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+/// float32 or float64: arithmetic, bits, and the constants of `docs/numerics.md`.
+pub(crate) trait Real:
+    Element
+    + Default
+    + PartialOrd
+    + std::fmt::Debug
+    + Add<Output = Self>
+    + AddAssign
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+{
+    /// The unsigned integer of the same width.
+    type Bits: Copy + PartialEq + Ord + Default;
+
+    const ZERO: Self;
+    const ONE: Self;
+    const TWO: Self;
+    const FOUR: Self;
+    const MAX: Self;
+
+    /// A row is regular while its divisor's square is within this range: (inside, outside) the root.
+    const REGULAR: [(Self, Self); 2];
+    /// A gradient row is regular while its sums are below this.
+    const SUM_LIMIT: Self;
+    /// Newton steps from the quadratic seed to full precision.
+    const NEWTON_STEPS: usize;
+    /// Below this the exponential's argument is held.
+    const EXP_LIMIT: Self;
+    /// Beyond this the exact error of alpha * x is not needed.
+    const PRODUCT_LIMIT: Self;
+    const LOG2E: Self;
+    const LN2_HI: Self;
+    const LN2_LO: Self;
+    /// 1.5 * 2^mantissa: adding it rounds to an integer, found in the low bits.
+    const MAGIC: Self;
+    /// 1/2!, 1/3!, ….
+    const TAYLOR: &'static [Self];
+
+    fn of(x: f64) -> Self;
+    fn from_f16(x: f16) -> Self;
+    fn from_bf16(x: bf16) -> Self;
+    fn from_f32(x: f32) -> Self;
+    fn to_f16(self) -> f16;
+    fn to_bf16(self) -> bf16;
+    fn to_f32(self) -> f32;
+    /// The slice itself where this is float32.
+    fn as_f32s(slice: &mut [Self]) -> Option<&mut [f32]>;
+    fn abs(self) -> Self;
+    /// Magnitude bits: the bits without the sign. NaN > infinity > finite.
+    fn magnitude(self) -> Self::Bits;
+    /// `a | b`.
+    fn or(a: Self::Bits, b: Self::Bits) -> Self::Bits;
+    /// Whether the ORed magnitude bits contain one of at least 2^-63 (float64: 2^-511).
+    fn any_large(bits: Self::Bits) -> bool;
+    /// Whether the magnitude is zero, infinite or NaN.
+    fn is_special(bits: Self::Bits) -> bool;
+    /// Biased exponent less the bias; subnormals count as the lowest.
+    fn exponent(bits: Self::Bits) -> i32;
+    /// The sign of `sign` on the magnitude of `self`.
+    fn with_sign(self, sign: Self) -> Self;
+    /// The upper half of the mantissa.
+    fn upper(self) -> Self;
+    /// `2^k` for k within the normal range.
+    fn exp2(k: i32) -> Self;
+    /// The nearest number to 1 / sqrt(self).
+    fn rsqrt(self) -> Self;
+    /// The nearest number to sqrt(self).
+    fn sqrt(self) -> Self;
+    /// The nearest number to 1 / (sqrt(self) + eps).
+    fn rsqrt_outside(self, eps: Self) -> Self;
+    /// The nearest number to 1 / self.
+    fn recip(self) -> Self;
+    /// The integer that adding MAGIC left in the low bits of `u`, held within the exponents of normal numbers from
+    /// below, and its remainder: `(2^k', k - k')`.
+    fn split_exponent(u: Self) -> (Self, Self);
+    /// Rounded to `dtype` and widened again.
+    fn rounded_to(self, dtype: DType) -> Self;
+
+    /// `self * 2^p` in up to three steps.
+    #[inline(always)]
+    fn scale(self, p: i32) -> Self {
+        let limit = Self::SCALE_STEP;
+        let p1 = p.clamp(-limit, limit);
+        let p2 = (p - p1).clamp(-limit, limit);
+        self * Self::exp2(p1) * Self::exp2(p2) * Self::exp2(p - p1 - p2)
+    }
+    /// Largest exponent that one step of `scale` takes.
+    const SCALE_STEP: i32;
+}
+
+/// `2^k`.
+const fn single(k: i32) -> f32 {
+    f32::from_bits(((k + 127) as u32) << 23)
+}
+
+/// `2^k`.
+const fn double(k: i32) -> f64 {
+    f64::from_bits(((k + 1023) as u64) << 52)
+}
+
+macro_rules! real {
+    ($t:ident, $bits:ident, $signed:ident, mantissa: $mantissa:literal, exponent_bits: $ebits:literal, split: $split:literal,
+     { $($rest:tt)* }) => {
+        impl Real for $t {
+            type Bits = $bits;
+            const ZERO: $t = 0.0;
+            const ONE: $t = 1.0;
+            const TWO: $t = 2.0;
+            const FOUR: $t = 4.0;
+            const MAX: $t = $t::MAX;
+            const LOG2E: $t = std::$t::consts::LOG2_E;
+            const MAGIC: $t = 1.5 * (1u64 << $mantissa) as $t;
+            const SCALE_STEP: i32 = (1 << ($ebits - 1)) - 2;
+
+            #[inline(always)]
+            fn of(x: f64) -> $t {
+                x as $t
+            }
+            #[inline(always)]
+            fn abs(self) -> $t {
+                $t::abs(self)
+            }
+            #[inline(always)]
+            fn magnitude(self) -> $bits {
+                self.to_bits() & ($bits::MAX >> 1)
+            }
+            #[inline(always)]
+            fn or(a: $bits, b: $bits) -> $bits {
+                a | b
+            }
+            #[inline(always)]
+            fn any_large(bits: $bits) -> bool {
+                // The two top exponent bits stand for exponents of at least a quarter of the field's range.
+                bits >> ($mantissa + $ebits - 2) != 0
+            }
+            #[inline(always)]
+            fn is_special(bits: $bits) -> bool {
+                bits == 0 || bits >= $t::INFINITY.to_bits()
+            }
+            #[inline(always)]
+            fn exponent(bits: $bits) -> i32 {
+                (bits >> $mantissa) as i32 - ((1 << ($ebits - 1)) - 1)
+            }
+            #[inline(always)]
+            fn with_sign(self, sign: $t) -> $t {
+                self.copysign(sign)
+            }
+            #[inline(always)]
+            fn upper(self) -> $t {
+                $t::from_bits(self.to_bits() & ($bits::MAX << $split))
+            }
+            #[inline(always)]
+            fn exp2(k: i32) -> $t {
+                $t::from_bits(((k + ((1 << ($ebits - 1)) - 1)) as $bits) << $mantissa)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> $t {
+                $t::sqrt(self)
+            }
+            #[inline(always)]
+            fn recip(self) -> $t {
+                1.0 / self
+            }
+            #[inline(always)]
+            fn split_exponent(u: $t) -> ($t, $t) {
+                const BIAS: $signed = (1 << ($ebits - 1)) - 1;
+                let k = (u.to_bits() as $signed).wrapping_sub(Self::MAGIC.to_bits() as $signed);
+                let held = if k < 1 - BIAS { 1 - BIAS } else { k };
+                let power = |k: $signed| $t::from_bits((k.wrapping_add(BIAS) as $bits) << $mantissa);
+                (power(held), power(k.wrapping_sub(held)))
+            }
+            $($rest)*
+        }
+    };
+}
+
+real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
+    const REGULAR: [(f32, f32); 2] = [(single(-80), single(100)), (single(-40), single(50))];
+    const SUM_LIMIT: f32 = single(100);
+    const NEWTON_STEPS: usize = 2;
+    const EXP_LIMIT: f32 = -174.0;
+    const PRODUCT_LIMIT: f32 = 1_048_576.0;
+    const LN2_HI: f32 = f32::from_bits(0x3F31_7200);
+    const LN2_LO: f32 = 1.428_606_8e-6;
+    const TAYLOR: &'static [f32] = &[
+        1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0, 1.0 / 40320.0,
+    ];
+
+    #[inline(always)]
+    fn from_f16(x: f16) -> f32 {
+        x.to_f32()
+    }
+    #[inline(always)]
+    fn from_bf16(x: bf16) -> f32 {
+        f32::from_bits(u32::from(x.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn to_f16(self) -> f16 {
+        f16::from_f32(self)
+    }
+    /// To nearest even by integer arithmetic, which compiles to SIMD; NaN stays NaN.
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        let bits = self.to_bits();
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+        let quiet = bits >> 16 | 0x40;
+        bf16::from_bits(if bits & 0x7FFF_FFFF > 0x7F80_0000 { quiet } else { rounded } as u16)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn as_f32s(slice: &mut [f32]) -> Option<&mut [f32]> {
+        Some(slice)
+    }
+    #[inline(always)]
+    fn rsqrt(self) -> f32 {
+        (1.0 / f64::from(self).sqrt()) as f32
+    }
+    #[inline(always)]
+    fn rsqrt_outside(self, eps: f32) -> f32 {
+        (1.0 / (f64::from(self).sqrt() + f64::from(eps))) as f32
+    }
+    #[inline(always)]
+    fn rounded_to(self, dtype: DType) -> f32 {
+        match dtype {
+            DType::F16 => Self::from_f16(self.to_f16()),
+            DType::BF16 => Self::from_bf16(self.to_bf16()),
+            DType::F32 | DType::F64 => self,
+        }
+    }
+});
+
+real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
+    const REGULAR: [(f64, f64); 2] = [(double(-800), double(900)), (double(-400), double(450))];
+    const SUM_LIMIT: f64 = double(900);
+    const NEWTON_STEPS: usize = 3;
+    const EXP_LIMIT: f64 = -1416.0;
+    const PRODUCT_LIMIT: f64 = 1_048_576.0;
+    const LN2_HI: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
+    const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
+    const TAYLOR: &'static [f64] = &[
+        1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0, 1.0 / 40320.0,
+        1.0 / 362_880.0, 1.0 / 3_628_800.0, 1.0 / 39_916_800.0, 1.0 / 479_001_600.0, 1.0 / 6_227_020_800.0,
+        1.0 / 87_178_291_200.0, 1.0 / 1_307_674_368_000.0,
+    ];
+
+    #[inline(always)]
+    fn from_f16(x: f16) -> f64 {
+        x.to_f64()
+    }
+    #[inline(always)]
+    fn from_bf16(x: bf16) -> f64 {
+        x.to_f64()
+    }
+    #[inline(always)]
+    fn from_f32(x: f32) -> f64 {
+        f64::from(x)
+    }
+    #[inline(always)]
+    fn to_f16(self) -> f16 {
+        Element::from_f64(self)
+    }
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        Element::from_f64(self)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+    #[inline(always)]
+    fn as_f32s(_: &mut [f64]) -> Option<&mut [f32]> {
+        None
+    }
+    #[inline(always)]
+    fn rsqrt(self) -> f64 {
+        1.0 / f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn rsqrt_outside(self, eps: f64) -> f64 {
+        1.0 / (f64::sqrt(self) + eps)
+    }
+    #[inline(always)]
+    fn rounded_to(self, dtype: DType) -> f64 {
+        match dtype {
+            DType::F16 => Self::from_f16(self.to_f16()),
+            DType::BF16 => Self::from_bf16(self.to_bf16()),
+            DType::F32 => Self::from_f32(self.to_f32()),
+            DType::F64 => self,
+        }
+    }
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_the_powers_of_two_they_stand_for() {
+        assert_eq!(f32::REGULAR, [(2f32.powi(-80), 2f32.powi(100)), (2f32.powi(-40), 2f32.powi(50))]);
+        assert_eq!(f64::REGULAR, [(2f64.powi(-800), 2f64.powi(900)), (2f64.powi(-400), 2f64.powi(450))]);
+        assert_eq!((f32::SUM_LIMIT, f64::SUM_LIMIT), (2f32.powi(100), 2f64.powi(900)));
+    }
+
+    #[test]
+    fn scaling_takes_three_steps() {
+        assert_eq!(1.5f32.scale(0), 1.5);
+        assert_eq!(f32::from_bits(1).scale(149), 1.0);
+        assert_eq!(1.0f32.scale(-149), f32::from_bits(1));
+        assert_eq!(f32::from_bits(1).scale(276), 2f32.powi(127));
+        assert_eq!(f64::from_bits(1).scale(2097), 2f64.powi(1023));
+    }
+
+    #[test]
+    fn exponents_and_large_magnitudes() {
+        assert_eq!(f32::exponent(1.5f32.magnitude()), 0);
+        assert_eq!(f32::exponent(f32::from_bits(1).magnitude()), -127);
+        assert!(f32::any_large(2f32.powi(-63).magnitude()) && !f32::any_large(2f32.powi(-64).magnitude()));
+        assert!(f64::any_large(2f64.powi(-511).magnitude()) && !f64::any_large(2f64.powi(-512).magnitude()));
+        assert!(f32::is_special(f32::NAN.magnitude()) && f32::is_special(0) && !f32::is_special(1));
+    }
+}
