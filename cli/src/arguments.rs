@@ -28,7 +28,6 @@ pub(crate) enum Command {
     /// Show which devices can be used here, and why the others cannot
     Devices,
     /// Check every result against the oracle and print the worst errors
-    #[cfg(feature = "check")]
     Check(CheckArguments),
     /// Apply a method to a tensor in a file
     Run(RunArguments),
@@ -49,7 +48,6 @@ impl Backend {
     pub(crate) const ALL: [Backend; 2] = [Backend::Cpu, Backend::Wgpu];
 }
 
-#[cfg(feature = "check")]
 #[derive(Args)]
 pub(crate) struct CheckArguments {
     /// Check this backend only [default: every one that can be used]
@@ -64,6 +62,8 @@ pub(crate) struct CheckArguments {
     /// Fewer and smaller cases
     #[arg(long)]
     pub(crate) quick: bool,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
 }
 
 #[derive(Args)]

@@ -232,7 +232,6 @@ fn demo_gives_the_models_own_outputs() {
     assert_eq!(errors.iter().filter(|row| row["model_ulp"].is_f64()).count(), errors.len() / 3);
 }
 
-#[cfg(feature = "check")]
 #[test]
 fn check_keeps_the_promise() {
     let report =

@@ -2,10 +2,10 @@
 
 use super::progress;
 use crate::arguments::CheckArguments;
-use crate::device::{Overrides, Place};
+use crate::device::Place;
 use crate::failure::{Failure, Result};
 use crate::report::{Report, table};
-use normkit::check::{self, Effort, Outcome};
+use normkit::check::{self, Effort, Outcome, Quantity};
 use normkit::tensor::DType;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ struct Found {
 }
 
 pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
-    let (places, missing) = Place::find(arguments.backend, &Overrides::default())?;
+    let (places, missing) = Place::find(arguments.backend, &arguments.overrides)?;
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
     let wanted = arguments.method.map(|method| method.name());
     let methods =
@@ -56,8 +56,9 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
             rounded: None,
             broken: Vec::new(),
         };
+        let stream = place.stream();
         for case in cases {
-            match check::run(case, place.device()) {
+            match check::run_on(case, &stream) {
                 Ok(outcome) => found.add(&case.name, &outcome),
                 Err(error) => found.broken.push(format!("{}: {error}", case.name)),
             }
@@ -85,13 +86,9 @@ impl Found {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            if !quantity.guards_intact {
-                self.broken.push(format!("{place}: wrote outside its tensor"));
+            if !quantity.passed() {
+                self.broken.push(format!("{place}: {}", verdict(quantity)));
             }
-        }
-        if !outcome.passed() && outcome.quantities.iter().all(|quantity| quantity.guards_intact) {
-            let worst = outcome.worst();
-            self.broken.push(format!("{case}: the worst error is {worst:.3} of what the promise allows"));
         }
     }
 
@@ -110,6 +107,21 @@ impl Found {
     }
 }
 
+/// What a quantity has broken, in words.
+fn verdict(quantity: &Quantity) -> String {
+    let mut words = vec![format!("error {:.3} of what is allowed", quantity.worst)];
+    if let Some((row, col)) = quantity.at {
+        words[0] += &format!(", at row {row}, column {col}");
+    }
+    if let Some(share) = quantity.rounded {
+        words.push(format!("{:.3} % correctly rounded", 100.0 * share));
+    }
+    if !quantity.guards_intact {
+        words.push("wrote outside its tensor".into());
+    }
+    words.join("; ")
+}
+
 fn report(all: &[Found], missing: &[String]) -> Report {
     let rows = all.iter().map(|found| {
         vec![
@@ -126,7 +138,7 @@ fn report(all: &[Found], missing: &[String]) -> Report {
     let header =
         ["backend", "method", "dtype", "cases", "error/bound", "ulp", "correctly rounded", "promise"];
     let mut text = table(&header, &rows.collect::<Vec<_>>(), 3);
-    text += "\nerror/bound: the worst error over all cases, in units of what the promise of docs/numerics.md allows.\n";
+    text += "\nerror/bound: the worst error over all cases, in units of the error that the first promise allows.\n";
     for found in all {
         for broken in &found.broken {
             text += &format!("\nBroken: {} {} {}: {broken}", found.backend, found.method, found.dtype);

@@ -1,7 +1,6 @@
 //! The commands, one file each. A command returns what it has to say; it prints nothing itself but progress.
 
 mod bench;
-#[cfg(feature = "check")]
 mod check;
 mod demo;
 mod devices;
@@ -15,7 +14,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) fn execute(command: &Command) -> Result<Report> {
     match command {
         Command::Devices => devices::devices(),
-        #[cfg(feature = "check")]
         Command::Check(arguments) => check::check(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
