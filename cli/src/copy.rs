@@ -3,20 +3,26 @@
 use crate::device::Place;
 use crate::failure::{Failure, Result};
 use normkit::Device;
+#[cfg(feature = "wgpu")]
+use normkit::backend::wgpu::{WgpuStream, WgpuTensor};
+#[cfg(feature = "wgpu")]
+use normkit::tensor::Tensor;
+use normkit::tensor::{DType, HostTensor};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Two buffers and how to copy the one to the other.
 pub(crate) enum Copy {
     Host {
-        from: Vec<u8>,
-        to: Vec<u8>,
+        from: HostTensor,
+        to: HostTensor,
         pool: ThreadPool,
     },
     #[cfg(feature = "wgpu")]
     Wgpu {
-        from: normkit::DeviceTensor,
-        to: normkit::DeviceTensor,
+        from: WgpuTensor,
+        to: WgpuTensor,
+        stream: WgpuStream<'static>,
     },
 }
 
@@ -24,22 +30,20 @@ pub(crate) enum Copy {
 const PIECE: usize = 256 << 10;
 
 impl Copy {
-    /// Buffers of `bytes` on `place`.
-    pub(crate) fn new(place: &Place, bytes: usize) -> Result<Self> {
+    /// Buffers of `rows` x `cols` on `place`.
+    pub(crate) fn new(place: &Place, [rows, cols]: [usize; 2], dtype: DType) -> Result<Self> {
         match place.device() {
             Device::Cpu => {
                 let pool = ThreadPoolBuilder::new().num_threads(place.threads()).build();
                 let pool = pool.map_err(|e| Failure::new(format!("no threads to copy with: {e}")))?;
-                // Written, so that the copy meets no page for the first time.
-                Ok(Copy::Host { from: vec![1; bytes], to: vec![2; bytes], pool })
+                let zeros = || HostTensor::zeros(&[rows, cols], dtype);
+                Ok(Copy::Host { from: zeros()?, to: zeros()?, pool })
             }
             #[cfg(feature = "wgpu")]
-            device => {
-                let shape = [bytes / 4];
-                let dtype = normkit::tensor::DType::F32;
-                Ok(Copy::Wgpu { from: device.zeros(&shape, dtype)?, to: device.zeros(&shape, dtype)? })
+            Device::Wgpu(device) => {
+                let zeros = || device.zeros(&[rows, cols], dtype);
+                Ok(Copy::Wgpu { from: zeros()?, to: zeros()?, stream: device.stream() })
             }
-            #[cfg(not(feature = "wgpu"))]
             _ => Err(Failure::new("no copy is known for this device")),
         }
     }
@@ -58,6 +62,7 @@ impl Copy {
     pub(crate) fn run(&mut self, way: usize) -> Result<()> {
         match self {
             Copy::Host { from, to, pool } => {
+                let (from, to) = (from.bytes(), to.bytes_mut());
                 let part = if way == 0 { PIECE } else { from.len().div_ceil(pool.current_num_threads()) };
                 let part = part.max(1);
                 pool.install(|| {
@@ -67,7 +72,9 @@ impl Copy {
                 Ok(())
             }
             #[cfg(feature = "wgpu")]
-            Copy::Wgpu { from, to } => Ok(crate::device::copy_on_gpu(from, to)?),
+            Copy::Wgpu { from, to, stream } => {
+                Ok(normkit::backend::wgpu::copy(&from.view()?, &mut to.view_mut()?, stream)?)
+            }
         }
     }
 }

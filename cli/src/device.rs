@@ -4,6 +4,8 @@ use crate::arguments::Backend;
 use crate::failure::{Failure, Result};
 use clap::Args;
 use normkit::backend::cpu::{Cpu, Isa};
+#[cfg(feature = "wgpu")]
+use normkit::backend::wgpu;
 use normkit::tensor::{DType, HostTensor};
 use normkit::{Device, DeviceTensor, Stream};
 
@@ -16,6 +18,30 @@ pub(crate) struct Overrides {
     /// Use this many threads on the CPU
     #[arg(long, value_name = "N", help_heading = "Experiments")]
     pub(crate) threads: Option<usize>,
+    /// Use the adapter with this in its name
+    #[cfg(feature = "wgpu")]
+    #[arg(long, value_name = "NAME", help_heading = "Experiments")]
+    pub(crate) adapter: Option<String>,
+    /// Combine a row's sums like this on wgpu
+    #[cfg(feature = "wgpu")]
+    #[arg(long, help_heading = "Experiments")]
+    pub(crate) reduction: Option<ReductionName>,
+    /// Invocations of a workgroup that reduces through workgroup memory on wgpu
+    #[cfg(feature = "wgpu")]
+    #[arg(long, value_name = "N", help_heading = "Experiments")]
+    pub(crate) group: Option<u32>,
+    /// The most vectors that an invocation keeps of a row on wgpu
+    #[cfg(feature = "wgpu")]
+    #[arg(long, value_name = "N", help_heading = "Experiments")]
+    pub(crate) held: Option<u32>,
+}
+
+/// How the invocations of a row combine their sums.
+#[cfg(feature = "wgpu")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum ReductionName {
+    Subgroup,
+    Workgroup,
 }
 
 impl Overrides {
@@ -30,13 +56,34 @@ impl Overrides {
         }
         Ok(cpu)
     }
+
+    /// How wgpu is to run.
+    #[cfg(feature = "wgpu")]
+    fn wgpu(&self) -> wgpu::Overrides {
+        let reduction = self.reduction.map(|reduction| match reduction {
+            ReductionName::Subgroup => wgpu::Reduction::Subgroup,
+            ReductionName::Workgroup => wgpu::Reduction::Workgroup,
+        });
+        wgpu::Overrides { reduction, group: self.group, held: self.held }
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn wgpu_device(&self) -> Result<Device> {
+        let options = wgpu::Options { adapter: self.adapter.clone(), ..wgpu::Options::default() };
+        Ok(Device::Wgpu(wgpu::WgpuDevice::with_options(&options)?))
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    fn wgpu_device(&self) -> Result<Device> {
+        Err(Failure::new("no wgpu device: this command was built without the feature `wgpu`"))
+    }
 }
 
 /// A device and how to launch on it.
 pub(crate) struct Place {
     device: Device,
     cpu: Cpu,
-    threads: usize,
+    overrides: Overrides,
 }
 
 impl Place {
@@ -45,10 +92,11 @@ impl Place {
         let cpu = overrides.cpu()?;
         let device = match backend {
             Backend::Cpu => Device::Cpu,
-            Backend::Wgpu => wgpu_device()?,
+            Backend::Wgpu => overrides.wgpu_device()?,
         };
-        let threads = overrides.threads.unwrap_or_else(rayon::current_num_threads);
-        Ok(Place { device, cpu, threads })
+        let place = Place { device, cpu, overrides: overrides.clone() };
+        // An override that the device cannot follow is refused here and not at the first launch.
+        place.stream().map(|_| place)
     }
 
     /// `wanted`, or every device that can be used; the CPU always can. Beside them, why others cannot.
@@ -77,7 +125,7 @@ impl Place {
 
     /// Threads that share a launch on the CPU.
     pub(crate) fn threads(&self) -> usize {
-        self.threads
+        self.overrides.threads.unwrap_or_else(rayon::current_num_threads)
     }
 
     /// Whether the device has arithmetic for `dtype`.
@@ -85,10 +133,13 @@ impl Place {
         dtype != DType::F64 || self.device == Device::Cpu
     }
 
-    pub(crate) fn stream(&self) -> Stream<'static> {
-        match self.device {
-            Device::Cpu => Stream::Cpu(self.cpu.clone()),
-            _ => self.device.stream(),
+    /// The device's stream, with the overrides.
+    pub(crate) fn stream(&self) -> Result<Stream<'static>> {
+        match &self.device {
+            Device::Cpu => Ok(Stream::Cpu(self.cpu.clone())),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => Ok(Stream::Wgpu(device.stream().with_overrides(self.overrides.wgpu())?)),
+            _ => unknown_device(),
         }
     }
 
@@ -98,7 +149,7 @@ impl Place {
             Device::Cpu => Ok(DeviceTensor::Host(tensor)),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => Ok(DeviceTensor::Wgpu(device.upload(&tensor)?)),
-            _ => unreachable_device(),
+            _ => unknown_device(),
         }
     }
 
@@ -107,8 +158,8 @@ impl Place {
         match tensor {
             DeviceTensor::Host(tensor) => Ok(tensor.clone()),
             #[cfg(feature = "wgpu")]
-            DeviceTensor::Wgpu(tensor) => Ok(tensor.download()?),
-            _ => unreachable_device(),
+            DeviceTensor::Wgpu(tensor) => Ok(tensor.read()?),
+            _ => unknown_device(),
         }
     }
 
@@ -118,22 +169,12 @@ impl Place {
             Device::Cpu => Ok(()),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => Ok(device.wait()?),
-            _ => unreachable_device(),
+            _ => unknown_device(),
         }
     }
 }
 
 /// The library may grow backends that this command does not know.
-fn unreachable_device<T>() -> Result<T> {
+fn unknown_device<T>() -> Result<T> {
     Err(Failure::new("this device is not known to the command line"))
-}
-
-#[cfg(feature = "wgpu")]
-fn wgpu_device() -> Result<Device> {
-    Ok(Device::Wgpu(normkit::backend::wgpu::WgpuDevice::new()?))
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn wgpu_device() -> Result<Device> {
-    Err(Failure::new("no wgpu device: this command was built without the feature `wgpu`"))
 }

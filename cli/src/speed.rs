@@ -5,6 +5,7 @@ use crate::device::Place;
 use crate::failure::Result;
 use crate::timing::interleaved;
 use crate::workload::Workload;
+use normkit::tensor::DType;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -69,16 +70,18 @@ impl Speed {
     }
 }
 
-/// Measures one pass of `workload` over an input of `input_bytes`.
+/// Measures one pass of `workload`, whose input is `rows` x `cols`.
 pub(crate) fn measure(
     place: &Place,
     workload: &mut Workload,
     direction: Direction,
-    input_bytes: usize,
+    [rows, cols]: [usize; 2],
+    dtype: DType,
     rounds: usize,
 ) -> Result<Speed> {
-    let bytes = input_bytes * direction.transfers();
-    let mut copy = Copy::new(place, bytes / 2)?;
+    let transfers = direction.transfers();
+    // A copy moves everything twice.
+    let mut copy = Copy::new(place, [(rows * transfers).div_ceil(2), cols], dtype)?;
     let ways = copy.ways();
     if direction == Direction::Backward {
         workload.forward_train()?;
@@ -92,5 +95,6 @@ pub(crate) fn measure(
         place.wait()
     })?;
     let fastest = times[..ways].iter().min().copied().unwrap_or_default();
+    let bytes = rows * cols * dtype.size() * transfers;
     Ok(Speed { bytes, time: times[ways], copy: fastest })
 }

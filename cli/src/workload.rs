@@ -92,7 +92,7 @@ impl Workload {
             grad_parameters: parameters.zeros_like()?,
             parameters,
             workspace: Workspace::with_capacity(device, workspace)?,
-            stream: place.stream(),
+            stream: place.stream()?,
         })
     }
 

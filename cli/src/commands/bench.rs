@@ -74,9 +74,8 @@ fn measured(place: &Place, method: MethodName, dtype: DType, arguments: &BenchAr
         },
     };
     let mut workload = Workload::new(place, method, Settings::default(), operands)?;
-    let bytes = rows * cols * dtype.size();
-    let [forward, backward] =
-        Direction::BOTH.map(|direction| measure(place, &mut workload, direction, bytes, arguments.rounds));
+    let [forward, backward] = Direction::BOTH
+        .map(|direction| measure(place, &mut workload, direction, shape, dtype, arguments.rounds));
     Ok(Measured { backend: place.backend(), method, dtype, shape, speeds: [forward?, backward?] })
 }
 

@@ -56,7 +56,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
             rounded: None,
             broken: Vec::new(),
         };
-        let stream = place.stream();
+        let stream = place.stream()?;
         for case in cases {
             match check::run_on(case, &stream) {
                 Ok(outcome) => found.add(&case.name, &outcome),

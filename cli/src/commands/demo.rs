@@ -143,11 +143,13 @@ fn speed(place: &Place, method: MethodName, layer: &Recorded, eps: f64) -> Resul
     let copies = SPEED_BYTES.div_ceil(operands.input.bytes().len().max(1));
     operands.input = repeated(&operands.input, copies)?;
     operands.grad_output = repeated(&operands.grad_output, copies)?;
-    let bytes = operands.input.bytes().len();
+    let cols = layer.cols();
+    let shape = [operands.input.bytes().len() / DType::F32.size() / cols, cols];
     let mut workload = Workload::new(place, method, settings(method, eps), operands)?;
     let mut row = json!({ "backend": place.backend(), "method": method.name() });
     for direction in Direction::BOTH {
-        row[direction.name()] = measure(place, &mut workload, direction, bytes, ROUNDS)?.to_json();
+        row[direction.name()] =
+            measure(place, &mut workload, direction, shape, DType::F32, ROUNDS)?.to_json();
     }
     Ok(row)
 }

@@ -24,7 +24,40 @@ pub(super) fn devices() -> Result<Report> {
 /// Each adapter and whether it can be used.
 #[cfg(feature = "wgpu")]
 fn wgpu() -> (String, Value) {
-    todo_wgpu()
+    use normkit::backend::wgpu::{WgpuDevice, adapters};
+    // The device that a program gets which asks for no adapter by name.
+    let default = WgpuDevice::new();
+    let mut text = match &default {
+        Ok(device) => format!("wgpu  {}\n", device.info().name),
+        Err(error) => format!("wgpu  no: {error}\n"),
+    };
+    let mut list = Vec::new();
+    for adapter in adapters() {
+        let kind = if adapter.software { "software" } else { "hardware" };
+        let (smallest, largest) = adapter.subgroup_sizes;
+        text += &format!("      - {} ({}, {kind}, {})", adapter.name, adapter.interface, adapter.driver);
+        text += &match &adapter.unusable {
+            Some(reason) => format!(": no: {reason}\n"),
+            None if adapter.subgroups => format!(": subgroups of {smallest} to {largest}\n"),
+            None => ": no subgroups\n".into(),
+        };
+        list.push(json!({
+            "name": adapter.name,
+            "interface": adapter.interface,
+            "driver": adapter.driver,
+            "software": adapter.software,
+            "subgroups": adapter.subgroups,
+            "subgroup_sizes": [smallest, largest],
+            "shader_f16": adapter.shader_f16,
+            "max_binding": adapter.max_binding,
+            "unusable": adapter.unusable,
+        }));
+    }
+    let (name, reason) = match default {
+        Ok(device) => (Some(device.info().name), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    (text, json!({ "usable": name.is_some(), "default": name, "reason": reason, "adapters": list }))
 }
 
 #[cfg(not(feature = "wgpu"))]

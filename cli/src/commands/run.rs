@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
     let (shape, dtype) = (input.shape().to_vec(), input.dtype());
     let input = place.upload(input)?;
     let mut output = place.device().zeros(&shape, dtype)?;
-    applied.forward_into(&input.view()?, &mut output.view_mut()?, None, &place.stream())?;
+    applied.forward_into(&input.view()?, &mut output.view_mut()?, None, &place.stream()?)?;
     let output = place.download(&output)?;
 
     if let Some(path) = &arguments.output {
