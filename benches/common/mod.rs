@@ -9,13 +9,13 @@ use normkit::{Device, DeviceTensor, Gradients, Method, Workspace};
 use rayon::prelude::*;
 
 /// Rows and columns, the first so that a 16-bit tensor has 16 MiB.
-pub const SHAPE: [usize; 2] = [8192, 1024];
+pub(crate) const SHAPE: [usize; 2] = [8192, 1024];
 
 /// Bytes of a thread's piece of the copy; small enough for plain stores, which the CPU backend uses too.
 const PIECE: usize = 256 << 10;
 
 /// The CPU, and with the feature `wgpu` the best adapter.
-pub fn devices() -> Vec<Device> {
+pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     #[cfg(feature = "wgpu")]
     devices
@@ -24,7 +24,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Numbers between -1 and 1 on a device.
-pub fn noise(device: &Device, shape: &[usize], dtype: DType) -> DeviceTensor {
+pub(crate) fn noise(device: &Device, shape: &[usize], dtype: DType) -> DeviceTensor {
     let count: usize = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|i| (i * 7919 % 20011) as f64 / 10005.5 - 1.0).collect();
     upload(device, HostTensor::from_f64(&values, shape, dtype).expect("memory for the operands"))
@@ -87,7 +87,7 @@ fn group<'c>(
 }
 
 /// Benches the forward and backward passes of `methods`, each beside the copy of its bytes.
-pub fn passes(
+pub(crate) fn passes(
     criterion: &mut Criterion,
     device: &Device,
     dtype: DType,

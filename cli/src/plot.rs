@@ -14,7 +14,9 @@ const LEFT: f64 = 190.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 84.0;
 const BAR: f64 = 18.0;
-const STEP: f64 = 25.0;
+const STEP: f64 = 20.0;
+/// Space before a bar that begins a group; a bar without a label belongs to the one above it.
+const GAP: f64 = 9.0;
 
 /// The chart. `series` names the colours, `unit` the axis, whose grid is in percent of the reference.
 pub(crate) fn bars(title: &str, unit: &str, series: [&str; 2], bars: &[Bar]) -> String {
@@ -22,7 +24,14 @@ pub(crate) fn bars(title: &str, unit: &str, series: [&str; 2], bars: &[Bar]) -> 
     // Grid lines at each fifth, up to the first beyond the longest bar.
     let lines = (longest * 5.0).ceil() as usize;
     let x = |length: f64| LEFT + length * 5.0 / lines as f64 * (WIDTH - LEFT - RIGHT);
-    let bottom = TOP + STEP * bars.len() as f64;
+    let tops: Vec<f64> = bars
+        .iter()
+        .scan(TOP - STEP, |top, bar| {
+            *top += if bar.label.is_empty() { STEP } else { STEP + GAP };
+            Some(*top)
+        })
+        .collect();
+    let bottom = tops.last().map_or(TOP, |top| top + STEP + GAP);
     let height = bottom + 52.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
@@ -52,8 +61,7 @@ pub(crate) fn bars(title: &str, unit: &str, series: [&str; 2], bars: &[Bar]) -> 
             line * 20
         );
     }
-    for (index, bar) in bars.iter().enumerate() {
-        let top = TOP + STEP * index as f64;
+    for (bar, top) in bars.iter().zip(&tops) {
         let (end, base) = (x(bar.length), top + BAR - 4.5);
         svg += &format!(
             "<text x=\"{}\" y=\"{base}\" text-anchor=\"end\">{}</text>\

@@ -224,8 +224,9 @@ fn demo_gives_the_models_own_outputs() {
     let on = |backend| errors.iter().filter(move |row| row["backend"] == backend);
     assert_eq!(on("cpu").count(), 4 * 3);
     for row in errors {
-        // Units of the results, which may be smaller than the terms they are made of: backward cancels more.
-        for (key, most) in [("model_ulp", 4.0), ("forward_ulp", 4.0), ("backward_ulp", 16.0)] {
+        // In units of the results. In a backward pass these may be far smaller than the terms that they are the sum
+        // of, whose units the promise is made in.
+        for (key, most) in [("model_ulp", 4.0), ("forward_ulp", 4.0), ("backward_ulp", 64.0)] {
             assert!(row[key].as_f64().is_none_or(|ulp| ulp <= most), "{row}");
         }
     }

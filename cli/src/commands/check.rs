@@ -5,7 +5,7 @@ use crate::arguments::CheckArguments;
 use crate::device::Place;
 use crate::failure::{Failure, Result};
 use crate::report::{Report, table};
-use normkit::check::{self, Effort, Outcome, Quantity};
+use normkit::check::{self, Case, Effort, Outcome, Quantity};
 use normkit::tensor::DType;
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ struct Found {
     /// The worst error, in units of what the promise allows, and the case and quantity it was found in.
     worst: f64,
     worst_at: String,
-    /// The worst error in units of the last place.
-    ulp: f64,
+    /// The worst error of an output in units of the last place, over the well-conditioned cases.
+    ulp: Option<f64>,
     /// The smallest share of correctly rounded elements, where it was counted.
     rounded: Option<f64>,
     broken: Vec<String>,
@@ -52,14 +52,14 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
             cases: cases.len(),
             worst: 0.0,
             worst_at: String::new(),
-            ulp: 0.0,
+            ulp: None,
             rounded: None,
             broken: Vec::new(),
         };
         let stream = place.stream()?;
         for case in cases {
             match check::run_on(case, &stream) {
-                Ok(outcome) => found.add(&case.name, &outcome),
+                Ok(outcome) => found.add(case, &outcome),
                 Err(error) => found.broken.push(format!("{}: {error}", case.name)),
             }
             bar.inc(1);
@@ -74,14 +74,16 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
 }
 
 impl Found {
-    fn add(&mut self, case: &str, outcome: &Outcome) {
+    fn add(&mut self, case: &Case, outcome: &Outcome) {
         for quantity in &outcome.quantities {
-            let place = format!("{case}, {}", quantity.name);
+            let place = format!("{}, {}", case.name, quantity.name);
             // NaN is the worst there is.
             if quantity.worst.is_nan() || quantity.worst > self.worst || self.worst_at.is_empty() {
                 (self.worst, self.worst_at) = (quantity.worst, place.clone());
             }
-            self.ulp = self.ulp.max(quantity.ulp);
+            if case.well_conditioned && quantity.name == "output" {
+                self.ulp = Some(self.ulp.map_or(quantity.ulp, |ulp| ulp.max(quantity.ulp)));
+            }
             self.rounded = match (self.rounded, quantity.rounded) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -130,7 +132,7 @@ fn report(all: &[Found], missing: &[String]) -> Report {
             found.dtype.to_string(),
             found.cases.to_string(),
             format!("{:.3}", found.worst),
-            format!("{:.2}", found.ulp),
+            found.ulp.map_or("-".into(), |ulp| format!("{ulp:.2}")),
             found.rounded.map_or("-".into(), |share| format!("{:.3} %", 100.0 * share)),
             if found.broken.is_empty() { "kept".into() } else { format!("{} BROKEN", found.broken.len()) },
         ]
@@ -138,7 +140,8 @@ fn report(all: &[Found], missing: &[String]) -> Report {
     let header =
         ["backend", "method", "dtype", "cases", "error/bound", "ulp", "correctly rounded", "promise"];
     let mut text = table(&header, &rows.collect::<Vec<_>>(), 3);
-    text += "\nerror/bound: the worst error over all cases, in units of the error that the first promise allows.\n";
+    text += "\nerror/bound: the worst error over all cases, in units of the error that is promised at most.\n\
+             ulp, correctly rounded: of the outputs of cases as they occur in networks.\n";
     for found in all {
         for broken in &found.broken {
             text += &format!("\nBroken: {} {} {}: {broken}", found.backend, found.method, found.dtype);

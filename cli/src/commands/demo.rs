@@ -31,12 +31,17 @@ impl Recorded {
         self.weight.bytes().len() / self.weight.dtype().size()
     }
 
-    /// The operands in `dtype`. Where a backward pass needs a gradient, the layer's own output serves as one.
+    /// The operands in `dtype`. The outputs of other tokens serve as the gradient of the output; a token's own would
+    /// not do, as most of it is along the input, where a norm has no gradient.
     fn operands(&self, method: MethodName, dtype: DType) -> Result<Operands> {
         let cast = |tensor: &HostTensor| HostTensor::from_f64(&tensor.to_f64(), tensor.shape(), dtype);
+        let mut others = self.output.clone();
+        let row = self.weight.bytes().len();
+        let half = others.bytes().len() / row / 2 * row;
+        others.bytes_mut().rotate_left(half);
         Ok(Operands {
             input: cast(&self.input)?,
-            grad_output: cast(&self.output)?,
+            grad_output: cast(&others)?,
             weight: cast(&self.weight)?,
             bias: if method == MethodName::RmsNorm { None } else { Some(cast(&self.bias)?) },
             alpha: match method {
