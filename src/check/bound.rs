@@ -52,7 +52,7 @@ impl Bound<'_> {
                 (of_mag, 4.0 * of_mag)
             } else {
                 let of_result = round::ulp(dtype, finite(value.to_f64()));
-                (of_result, of_result + 4.0 * of_mag)
+                (of_result.max(of_mag), of_result + 4.0 * of_mag)
             };
             let computed = actual.values[i * cols + j];
             if slack == 0.0 {
@@ -78,6 +78,7 @@ impl Bound<'_> {
                 false => round::ulp(actual.dtype, finite(value.to_f64())),
             };
             let bound = factor * unit + underflow + narrowing + expected.slack[at] + self.flushed(terms);
+            let unit = unit.max(narrowing);
             Judged { error: distance(value, actual.values[at.1], actual.dtype), bound, unit }
         })
     }

@@ -24,8 +24,8 @@ pub struct Quantity {
     /// The largest error, as a share of what is allowed. At most 1 if the promise is kept; infinity where a NaN or an
     /// infinity is missing or misplaced.
     pub worst: f64,
-    /// The largest error in ulp: of the row's largest `mag` in the arithmetic's dtype, of the result for 16-bit
-    /// dtypes, of the sum of absolute terms for parameter gradients.
+    /// The largest error in ulp of the row's largest `mag`, in the dtype of the arithmetic, or for parameter gradients
+    /// in half ulp of the sum of absolute terms; in ulp of the result where the output's dtype makes those larger.
     pub ulp: f64,
     /// The share of elements that are the number nearest to the exact result: 16-bit outputs of well-conditioned
     /// cases only.

@@ -16,11 +16,12 @@ pub(super) fn forward<R: Real>(alpha: R, problem: &Problem<'_, R>) -> Expected<R
     output
 }
 
-/// The derivative of tanh, `4q / (1 + q)²` with `q = exp(-2 |z|)`: `1 - tanh²` has no digit left where tanh is near 1.
-fn sech_squared<R: Real>(z: R) -> R {
-    let (one, two) = (R::new(1.0), R::new(2.0));
-    let q = (-(two * z.abs())).exp();
-    R::new(4.0) * q / ((one + q) * (one + q))
+/// `factor * sech²(z)`, the derivative of tanh as `4e² / (1 + e²)²` with `e = exp(-|z|)`: `1 - tanh²` has no digit left
+/// where tanh is near 1, and `e²` may underflow where the product does not.
+fn times_sech_squared<R: Real>(factor: R, z: R) -> R {
+    let e = (-z.abs()).exp();
+    let one_plus = R::new(1.0) + e * e;
+    factor * R::new(4.0) * e * e / (one_plus * one_plus)
 }
 
 /// ```text
@@ -44,8 +45,9 @@ pub(super) fn backward<R: Real>(
     let mag = |x: R| x.abs().to_f64();
     for ((i, j), &x) in problem.input.indexed_iter() {
         let (z, g) = (alpha * x, grad_output[(i, j)]);
-        let through = g * problem.weight(j, 0.0) * sech_squared(z);
-        let (grad_input, grad_alpha, grad_weight) = (through * alpha, through * x, g * z.tanh());
+        let ghat = g * problem.weight(j, 0.0);
+        let grad_input = times_sech_squared(ghat * alpha, z);
+        let (grad_alpha, grad_weight) = (times_sech_squared(ghat * x, z), g * z.tanh());
         grads.input.set((i, j), grad_input, mag(grad_input));
         grads.alpha.add(0, grad_alpha, mag(grad_alpha));
         grads.weight.add(j, grad_weight, mag(grad_weight));

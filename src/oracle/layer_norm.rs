@@ -24,10 +24,12 @@ pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Row) -> Normaliz
     let variance = R::sum(centred.iter().map(|&d| d * d)) / n;
     let (rstd, eps_ratio) = reciprocal(variance, exponent, spec);
 
+    let of_terms = R::sum(row.iter().map(|x| x.scale(-exponent).abs())) / n;
     let from_zero = (shift.scale(-exponent) + mean).abs();
     Normalized {
         x_hat: centred.iter().map(|&d| d * rstd).collect(),
         mag: row.iter().map(|x| ((x.scale(-exponent).abs() + from_zero) * rstd).to_f64()).collect(),
+        term_mag: row.iter().map(|x| ((x.scale(-exponent).abs() + of_terms) * rstd).to_f64()).collect(),
         rstd,
         exponent,
         eps_ratio,

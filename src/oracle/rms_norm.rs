@@ -18,5 +18,6 @@ pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Row) -> Normaliz
     let (rstd, eps_ratio) = reciprocal(mean_square, exponent, spec);
 
     let x_hat: Vec<R> = scaled.iter().map(|&x| x * rstd).collect();
-    Normalized { mag: x_hat.iter().map(|x| x.abs().to_f64()).collect(), x_hat, rstd, exponent, eps_ratio }
+    let mag: Vec<f64> = x_hat.iter().map(|x| x.abs().to_f64()).collect();
+    Normalized { term_mag: mag.clone(), mag, x_hat, rstd, exponent, eps_ratio }
 }

@@ -12,10 +12,15 @@ pub(super) struct Normalized<R> {
     pub(super) x_hat: Vec<R>,
     /// `x_hat` with every term replaced by its absolute value.
     pub(super) mag: Vec<f64>,
+    /// The same, with the mean's own terms replaced by theirs: what the gradient of a weight sums. An output is judged
+    /// by its row's largest `mag`, which is never below the row's deviation; a column of `x_hat` has no such company,
+    /// and where both `x` and the mean happen to be near zero, the error that summing left in the mean is not.
+    pub(super) term_mag: Vec<f64>,
     /// One over the divisor of the scaled row.
     pub(super) rstd: R,
     pub(super) exponent: i32,
-    /// The divisor over the root of the statistic: 1 with eps inside the root, where it cancels from the gradient.
+    /// The divisor over the root of the statistic: 1 with eps inside the root, where it cancels from the gradient. 0
+    /// where the root is.
     pub(super) eps_ratio: R,
 }
 
@@ -42,7 +47,7 @@ pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Row) -> (R
         EpsPosition::Outside => {
             let root = statistic.sqrt();
             let divisor = root + R::new(spec.eps).scale(-exponent);
-            // The root has no derivative at zero; its gradient is taken as zero there.
+            // The root has no derivative at zero: a ratio of zero leaves its term out of the gradient.
             let ratio = if root.to_f64() == 0.0 { root } else { divisor / root };
             (one / divisor, ratio)
         }
@@ -108,7 +113,7 @@ pub(super) fn backward<R: Real>(
         alpha: Expected::zeros(1, 1),
     };
     for (i, row) in problem.input.rows().into_iter().enumerate() {
-        let Normalized { x_hat, mag, rstd, exponent, eps_ratio } = normalize(row, spec);
+        let Normalized { x_hat, mag, term_mag, rstd, exponent, eps_ratio } = normalize(row, spec);
         let g = grad_output.row(i);
         let ghat: Vec<R> = (0..cols).map(|j| g[j] * problem.weight(j, spec.weight_offset)).collect();
         let ghat_mag: Vec<f64> = ghat.iter().map(|g| g.abs().to_f64()).collect();
@@ -118,7 +123,10 @@ pub(super) fn backward<R: Real>(
             true => (R::sum(ghat.iter().copied()) / R::new(k), ghat_mag.iter().sum::<f64>() / k),
             false => (R::new(0.0), 0.0),
         };
-        let projection = R::sum((0..cols).map(|j| ghat[j] * x_hat[j])) / R::new(k) * eps_ratio;
+        let projection = match eps_ratio.to_f64() == 0.0 {
+            true => eps_ratio,
+            false => R::sum((0..cols).map(|j| ghat[j] * x_hat[j])) / R::new(k) * eps_ratio,
+        };
         let projection_mag = (0..cols).map(|j| ghat_mag[j] * mag[j]).sum::<f64>() / k * eps_ratio.to_f64();
 
         for j in 0..cols {
@@ -135,7 +143,7 @@ pub(super) fn backward<R: Real>(
 
             let (x_hat, slack) = seen_by_weight(x_hat[j], spec, problem.dtype);
             let g_mag = g[j].abs().to_f64();
-            grads.weight.add(j, g[j] * x_hat, g_mag * mag[j]);
+            grads.weight.add(j, g[j] * x_hat, g_mag * term_mag[j]);
             grads.weight.slack[(0, j)] += g_mag * slack;
             grads.bias.add(j, g[j], g_mag);
         }
