@@ -7,7 +7,7 @@ makes the run fail. The copy and its build live under target/mutate.
 
     python3 tools/mutate.py             all of them
     python3 tools/mutate.py eps tail    those whose name contains one of the words
-    python3 tools/mutate.py --list      names only
+    python3 tools/mutate.py --list      their names, and whether their old texts are still there
 """
 
 from __future__ import annotations
@@ -77,12 +77,19 @@ def any_passed(output: str) -> bool:
                for line in output.splitlines())
 
 
+def occurrences(mutation: Mutation, tree: Path) -> int:
+    """How often the old text is found."""
+    path = tree / mutation.file
+    return path.read_text(encoding="utf-8").count(mutation.old) if path.is_file() else 0
+
+
 def judge(mutation: Mutation) -> tuple[bool, str]:
     """Whether the breakage was noticed, and by what."""
+    count = occurrences(mutation, TREE)
+    if count != 1:
+        return False, f"old text found {count} times in {mutation.file}"
     path = TREE / mutation.file
     original = path.read_text(encoding="utf-8")
-    if original.count(mutation.old) != 1:
-        return False, f"old text found {original.count(mutation.old)} times in {mutation.file}"
     path.write_text(original.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         for test in mutation.tests:
@@ -103,8 +110,12 @@ def judge(mutation: Mutation) -> tuple[bool, str]:
 def main() -> int:
     words = sys.argv[1:]
     if words == ["--list"]:
-        print("\n".join(mutation.name for mutation in MUTATIONS))
-        return 0
+        stale = 0
+        for mutation in MUTATIONS:
+            count = occurrences(mutation, ROOT)
+            stale += count != 1
+            print(mutation.name + ("" if count == 1 else f": old text found {count} times in {mutation.file}"))
+        return 1 if stale else 0
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
     if not chosen:
         print(f"mutate: no breakage is named like {words}")
