@@ -1,0 +1,41 @@
+# `make help` lists the targets. Everything works on a fresh Debian or Ubuntu with rustup, gcc and Python 3; `setup`
+# installs the one thing that is missing there, a software Vulkan adapter.
+
+CARGO ?= cargo
+RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint test demo check bench bench-table mutate
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+setup: ## Install a software Vulkan adapter if there is no Vulkan driver, or name what to install
+	@tools/setup.sh
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+lint: ## Check the format, clippy and the documentation, warnings being errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
+
+test: setup ## Run all tests: every backend, the command, the documentation's examples, the smallest build
+	$(CARGO) check --quiet --no-default-features
+	$(CARGO) test --workspace --all-features
+
+demo: setup ## Run the methods on a real model's activations, on every backend found
+	$(RELEASE) demo
+
+check: setup ## Compare every method, backend and dtype with the oracle
+	$(RELEASE) check
+
+bench: setup ## Run the criterion benchmarks
+	$(CARGO) bench --all-features --bench row --bench pointwise
+
+bench-table: setup ## Print the table of speeds beside the goals
+	$(RELEASE) bench --table
+
+mutate: setup ## Break kernels in small ways and see the tests notice each
+	python3 tools/mutate.py

@@ -1,0 +1,157 @@
+//! What the benchmarks of all schedules share: devices, operands in their memory, and the copy beside every kernel.
+//!
+//! Throughput counts the tensors that a pass must move: two of the input's size forward, three backward. The copy in
+//! each group moves as many bytes between buffers that exist, on as many threads.
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use normkit::tensor::{DType, HostTensor, Tensor};
+use normkit::{Device, DeviceTensor, Gradients, Method, Workspace};
+use rayon::prelude::*;
+
+/// Rows and columns, the first so that a 16-bit tensor has 16 MiB.
+pub(crate) const SHAPE: [usize; 2] = [8192, 1024];
+
+/// Bytes of a thread's piece of the copy; small enough for plain stores, which the CPU backend uses too.
+const PIECE: usize = 256 << 10;
+
+/// The CPU, and with the feature `wgpu` the best adapter.
+pub(crate) fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    #[cfg(feature = "wgpu")]
+    devices
+        .push(Device::Wgpu(normkit::backend::wgpu::WgpuDevice::new().expect("an adapter; see `make setup`")));
+    devices
+}
+
+/// Numbers between -1 and 1 on a device.
+pub(crate) fn noise(device: &Device, shape: &[usize], dtype: DType) -> DeviceTensor {
+    let count: usize = shape.iter().product();
+    let values: Vec<f64> = (0..count).map(|i| (i * 7919 % 20011) as f64 / 10005.5 - 1.0).collect();
+    upload(device, HostTensor::from_f64(&values, shape, dtype).expect("memory for the operands"))
+}
+
+fn upload(device: &Device, tensor: HostTensor) -> DeviceTensor {
+    match device {
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&tensor).expect("memory on the adapter")),
+        _ => DeviceTensor::Host(tensor),
+    }
+}
+
+fn wait(device: &Device) {
+    match device {
+        #[cfg(feature = "wgpu")]
+        Device::Wgpu(device) => device.wait().expect("the device to finish"),
+        _ => {}
+    }
+}
+
+fn copy(from: &DeviceTensor, to: &mut DeviceTensor) {
+    match (from, to) {
+        (DeviceTensor::Host(from), DeviceTensor::Host(to)) => {
+            let parts = to.bytes_mut().par_chunks_mut(PIECE).zip(from.bytes().par_chunks(PIECE));
+            parts.for_each(|(to, from)| to.copy_from_slice(from));
+        }
+        #[cfg(feature = "wgpu")]
+        (DeviceTensor::Wgpu(from), DeviceTensor::Wgpu(to)) => {
+            let mut to_view = to.view_mut().expect("a view");
+            let from_view = from.view().expect("a view");
+            let Device::Wgpu(device) = from.device() else { unreachable!("a wgpu tensor's device") };
+            normkit::backend::wgpu::copy(&from_view, &mut to_view, &device.stream()).expect("a copy");
+        }
+        _ => unreachable!("both tensors are made on one device"),
+    }
+}
+
+/// A group for one pass, with the copy of the bytes that it must move: `transfers` tensors of `SHAPE`.
+fn group<'c>(
+    criterion: &'c mut Criterion,
+    name: &str,
+    device: &Device,
+    dtype: DType,
+    transfers: usize,
+) -> BenchmarkGroup<'c, WallTime> {
+    let mut group = criterion.benchmark_group(format!("{name}/{}/{dtype}", device.backend()));
+    group.sample_size(20);
+    let [rows, cols] = SHAPE;
+    group.throughput(Throughput::Bytes((rows * cols * dtype.size() * transfers) as u64));
+    let shape = [(rows * transfers).div_ceil(2), cols];
+    let (from, mut to) = (noise(device, &shape, dtype), noise(device, &shape, dtype));
+    group.bench_function("copy", |bencher| {
+        bencher.iter(|| {
+            copy(&from, &mut to);
+            wait(device);
+        });
+    });
+    group
+}
+
+/// Benches the forward and backward passes of `methods`, each beside the copy of its bytes.
+pub(crate) fn passes(
+    criterion: &mut Criterion,
+    device: &Device,
+    dtype: DType,
+    schedule: &str,
+    methods: &[&dyn Method],
+) {
+    let input = noise(device, &SHAPE, dtype);
+    let grad_output = noise(device, &SHAPE, dtype);
+    let mut output = device.zeros(&SHAPE, dtype).expect("memory");
+    let stream = device.stream();
+
+    let mut forward = group(criterion, &format!("{schedule}/forward"), device, dtype, 2);
+    for method in methods {
+        forward.bench_function(method.name(), |bencher| {
+            bencher.iter(|| {
+                let (input, mut output) = (input.view().expect("a view"), output.view_mut().expect("a view"));
+                method.forward_into(&input, &mut output, None, &stream).expect("a forward pass");
+                wait(device);
+            });
+        });
+    }
+    forward.finish();
+
+    let mut backward = group(criterion, &format!("{schedule}/backward"), device, dtype, 3);
+    for method in methods {
+        let statistics = method.statistics_shape(&SHAPE, dtype).expect("a shape");
+        let mut statistics = statistics.map(|shape| device.zeros(&shape, dtype.compute()).expect("memory"));
+        {
+            let (input, mut output) = (input.view().expect("a view"), output.view_mut().expect("a view"));
+            let mut statistics = statistics.as_mut().map(|s| s.view_mut().expect("a view"));
+            method.forward_into(&input, &mut output, statistics.as_mut(), &stream).expect("a forward pass");
+        }
+        let parameters = method.parameters();
+        let like =
+            |view: &normkit::tensor::View<'_>| device.zeros(view.shape(), view.dtype()).expect("memory");
+        let mut weight = parameters.weight.as_ref().map(like);
+        let mut bias = parameters.bias.as_ref().map(like);
+        let mut alpha = parameters.alpha.as_ref().map(like);
+        let bytes = method.workspace_size(&SHAPE, dtype).expect("a size");
+        let mut workspace = Workspace::with_capacity(device, bytes).expect("memory");
+        backward.bench_function(method.name(), |bencher| {
+            bencher.iter(|| {
+                let gradients = Gradients {
+                    input: Some(output.view_mut().expect("a view")),
+                    weight: weight.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                    bias: bias.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                    alpha: alpha.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                };
+                let (grad_output, input) =
+                    (grad_output.view().expect("a view"), input.view().expect("a view"));
+                let statistics = statistics.as_ref().map(|s| s.view().expect("a view"));
+                method
+                    .backward_into(
+                        &grad_output,
+                        &input,
+                        statistics.as_ref(),
+                        gradients,
+                        &mut workspace,
+                        &stream,
+                    )
+                    .expect("a backward pass");
+                wait(device);
+            });
+        });
+    }
+    backward.finish();
+}

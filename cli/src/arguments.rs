@@ -1,0 +1,135 @@
+//! The command line's grammar.
+
+use crate::device::Overrides;
+use crate::method::{MethodName, Settings};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use normkit::tensor::DType;
+use std::path::PathBuf;
+
+/// Normalization layers of neural networks: their devices, promises, files and speed.
+#[derive(Parser)]
+#[command(name = "normkit", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 if all is well, 1 if a promise is broken, 2 if the command could not be carried out."
+)]
+pub(crate) struct Arguments {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show on stderr what was chosen: instruction set, shader variant, geometry
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show which devices can be used here, and why the others cannot
+    Devices,
+    /// Check every result against the oracle and print the worst errors
+    Check(CheckArguments),
+    /// Apply a method to a tensor in a file
+    Run(RunArguments),
+    /// Measure the speed, beside a copy of the same bytes
+    Bench(BenchArguments),
+    /// Run the methods on a real model's activations
+    Demo(DemoArguments),
+}
+
+/// Where to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    Cpu,
+    Wgpu,
+}
+
+impl Backend {
+    pub(crate) const ALL: [Backend; 2] = [Backend::Cpu, Backend::Wgpu];
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArguments {
+    /// Check this backend only [default: every one that can be used]
+    #[arg(long)]
+    pub(crate) backend: Option<Backend>,
+    /// Check this method only
+    #[arg(long)]
+    pub(crate) method: Option<MethodName>,
+    /// Check this dtype only: f16, bf16, f32 or f64
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// Fewer and smaller cases
+    #[arg(long)]
+    pub(crate) quick: bool,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// The method
+    pub(crate) method: MethodName,
+    /// The input: FILE.npy or FILE.safetensors:TENSOR
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: String,
+    /// The weight, with the shape of the normalized axes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weight: Option<String>,
+    /// The bias, with the shape of the normalized axes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bias: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// How many trailing axes to normalize over [default: those of the weight or bias, else one]
+    #[arg(long, value_name = "N")]
+    pub(crate) axes: Option<usize>,
+    /// Where to write the result: FILE.npy or FILE.safetensors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where to run
+    #[arg(long, default_value = "cpu")]
+    pub(crate) backend: Backend,
+    /// Convert the input to this dtype first: f16, bf16, f32 or f64 [default: as it is]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArguments {
+    /// Measure this backend only [default: every one that can be used]
+    #[arg(long)]
+    pub(crate) backend: Option<Backend>,
+    /// Measure this method only
+    #[arg(long)]
+    pub(crate) method: Option<MethodName>,
+    /// Measure this dtype only [default: f32, bf16 and f16]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// Rows [default: as many as make 64 MiB]
+    #[arg(long)]
+    pub(crate) rows: Option<usize>,
+    /// Columns
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) cols: usize,
+    /// Rounds to take the median of
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub(crate) rounds: usize,
+    /// Draw the shares of the copy's bandwidth as a bar chart
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Print a Markdown table of the times as multiples of the copy's, beside the project's goals
+    #[arg(long)]
+    pub(crate) table: bool,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+#[derive(Args)]
+pub(crate) struct DemoArguments {
+    /// The recorded activations
+    #[arg(long, value_name = "FILE", default_value = "tests/data/minilm_layernorm.safetensors")]
+    pub(crate) data: PathBuf,
+}

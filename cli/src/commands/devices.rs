@@ -1,0 +1,67 @@
+//! `normkit devices`
+
+use crate::failure::Result;
+use crate::report::Report;
+use normkit::backend::cpu::Isa;
+use serde_json::{Value, json};
+
+pub(super) fn devices() -> Result<Report> {
+    let sets: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    let threads = rayon::current_num_threads();
+    let architecture = std::env::consts::ARCH;
+    let mut text =
+        format!("cpu   {architecture}, {threads} threads; instruction sets: {}\n", sets.join(", "));
+    let cpu =
+        json!({ "usable": true, "architecture": architecture, "threads": threads, "instruction_sets": sets });
+    let (lines, wgpu) = wgpu();
+    text += &lines;
+    let reason = "not built yet: normkit has no CUDA backend";
+    text += &format!("cuda  no: {reason}\n");
+    let cuda = json!({ "usable": false, "reason": reason });
+    Ok(Report::new(text, json!({ "cpu": cpu, "wgpu": wgpu, "cuda": cuda })))
+}
+
+/// Each adapter and whether it can be used.
+#[cfg(feature = "wgpu")]
+fn wgpu() -> (String, Value) {
+    use normkit::backend::wgpu::{WgpuDevice, adapters};
+    // The device that a program gets which asks for no adapter by name.
+    let default = WgpuDevice::new();
+    let mut text = match &default {
+        Ok(device) => format!("wgpu  {}\n", device.info().name),
+        Err(error) => format!("wgpu  no: {error}\n"),
+    };
+    let mut list = Vec::new();
+    for adapter in adapters() {
+        let kind = if adapter.software { "software" } else { "hardware" };
+        let (smallest, largest) = adapter.subgroup_sizes;
+        text += &format!("      - {} ({}, {kind}, {})", adapter.name, adapter.interface, adapter.driver);
+        text += &match &adapter.unusable {
+            Some(reason) => format!(": no: {reason}\n"),
+            None if adapter.subgroups => format!(": subgroups of {smallest} to {largest}\n"),
+            None => ": no subgroups\n".into(),
+        };
+        list.push(json!({
+            "name": adapter.name,
+            "interface": adapter.interface,
+            "driver": adapter.driver,
+            "software": adapter.software,
+            "subgroups": adapter.subgroups,
+            "subgroup_sizes": [smallest, largest],
+            "shader_f16": adapter.shader_f16,
+            "max_binding": adapter.max_binding,
+            "unusable": adapter.unusable,
+        }));
+    }
+    let (name, reason) = match default {
+        Ok(device) => (Some(device.info().name), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    (text, json!({ "usable": name.is_some(), "default": name, "reason": reason, "adapters": list }))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu() -> (String, Value) {
+    let reason = "this command was built without the feature `wgpu`";
+    (format!("wgpu  no: {reason}\n"), json!({ "usable": false, "reason": reason }))
+}

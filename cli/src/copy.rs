@@ -1,0 +1,80 @@
+//! The floor of every measurement: a copy on the same device, between buffers allocated beforehand.
+
+use crate::device::Place;
+use crate::failure::{Failure, Result};
+use normkit::Device;
+#[cfg(feature = "wgpu")]
+use normkit::backend::wgpu::{WgpuStream, WgpuTensor};
+#[cfg(feature = "wgpu")]
+use normkit::tensor::Tensor;
+use normkit::tensor::{DType, HostTensor};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Two buffers and how to copy the one to the other.
+pub(crate) enum Copy {
+    Host {
+        from: HostTensor,
+        to: HostTensor,
+        pool: ThreadPool,
+    },
+    #[cfg(feature = "wgpu")]
+    Wgpu {
+        from: WgpuTensor,
+        to: WgpuTensor,
+        stream: WgpuStream<'static>,
+    },
+}
+
+/// Bytes that a thread copies at a time: below the size where the C library turns to stores past the caches.
+const PIECE: usize = 256 << 10;
+
+impl Copy {
+    /// Buffers of `rows` x `cols` on `place`.
+    pub(crate) fn new(place: &Place, [rows, cols]: [usize; 2], dtype: DType) -> Result<Self> {
+        match place.device() {
+            Device::Cpu => {
+                let pool = ThreadPoolBuilder::new().num_threads(place.threads()).build();
+                let pool = pool.map_err(|e| Failure::new(format!("no threads to copy with: {e}")))?;
+                let zeros = || HostTensor::zeros(&[rows, cols], dtype);
+                Ok(Copy::Host { from: zeros()?, to: zeros()?, pool })
+            }
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => {
+                let zeros = || device.zeros(&[rows, cols], dtype);
+                Ok(Copy::Wgpu { from: zeros()?, to: zeros()?, stream: device.stream() })
+            }
+            _ => Err(Failure::new("no copy is known for this device")),
+        }
+    }
+
+    /// How many ways there are to copy; the fastest counts.
+    pub(crate) fn ways(&self) -> usize {
+        match self {
+            Copy::Host { .. } => 2,
+            #[cfg(feature = "wgpu")]
+            Copy::Wgpu { .. } => 1,
+        }
+    }
+
+    /// Copies in the given way: on the CPU in pieces, with ordinary stores, or in one part per thread, for which the
+    /// C library may choose stores past the caches.
+    pub(crate) fn run(&mut self, way: usize) -> Result<()> {
+        match self {
+            Copy::Host { from, to, pool } => {
+                let (from, to) = (from.bytes(), to.bytes_mut());
+                let part = if way == 0 { PIECE } else { from.len().div_ceil(pool.current_num_threads()) };
+                let part = part.max(1);
+                pool.install(|| {
+                    let parts = to.par_chunks_mut(part).zip(from.par_chunks(part));
+                    parts.for_each(|(to, from)| to.copy_from_slice(from));
+                });
+                Ok(())
+            }
+            #[cfg(feature = "wgpu")]
+            Copy::Wgpu { from, to, stream } => {
+                Ok(normkit::backend::wgpu::copy(&from.view()?, &mut to.view_mut()?, stream)?)
+            }
+        }
+    }
+}

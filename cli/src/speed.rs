@@ -1,0 +1,100 @@
+//! The time of a workload, beside the time of a copy that moves the same bytes.
+
+use crate::copy::Copy;
+use crate::device::Place;
+use crate::failure::Result;
+use crate::timing::interleaved;
+use crate::workload::Workload;
+use normkit::tensor::DType;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Which pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Forward,
+    Backward,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Direction; 2] = [Direction::Forward, Direction::Backward];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Direction::Forward => "forward",
+            Direction::Backward => "backward",
+        }
+    }
+
+    /// How often the pass must move a tensor as large as the input: forward reads one and writes one, backward reads
+    /// two (the gradient of the output, the input) and writes one. Parameters and statistics are not counted.
+    fn transfers(self) -> usize {
+        match self {
+            Direction::Forward => 2,
+            Direction::Backward => 3,
+        }
+    }
+}
+
+/// A measured pass.
+pub(crate) struct Speed {
+    /// Bytes that the pass must move.
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+    /// Time of the fastest copy that moves `bytes`.
+    pub(crate) copy: Duration,
+}
+
+impl Speed {
+    pub(crate) fn gigabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / self.time.as_secs_f64() / 1e9
+    }
+
+    /// The pass's bandwidth in units of the copy's.
+    pub(crate) fn share(&self) -> f64 {
+        self.copy.as_secs_f64() / self.time.as_secs_f64()
+    }
+
+    pub(crate) fn milliseconds(&self) -> f64 {
+        self.time.as_secs_f64() * 1e3
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "seconds": self.time.as_secs_f64(),
+            "bytes": self.bytes,
+            "gb_per_s": self.gigabytes_per_second(),
+            "copy_seconds": self.copy.as_secs_f64(),
+            "share_of_copy": self.share(),
+        })
+    }
+}
+
+/// Measures one pass of `workload`, whose input is `rows` x `cols`.
+pub(crate) fn measure(
+    place: &Place,
+    workload: &mut Workload,
+    direction: Direction,
+    [rows, cols]: [usize; 2],
+    dtype: DType,
+    rounds: usize,
+) -> Result<Speed> {
+    let transfers = direction.transfers();
+    // A copy moves everything twice.
+    let mut copy = Copy::new(place, [(rows * transfers).div_ceil(2), cols], dtype)?;
+    let ways = copy.ways();
+    if direction == Direction::Backward {
+        workload.forward_train()?;
+    }
+    let times = interleaved(rounds, ways + 1, |task| {
+        match direction {
+            _ if task < ways => copy.run(task)?,
+            Direction::Forward => workload.forward()?,
+            Direction::Backward => workload.backward()?,
+        }
+        place.wait()
+    })?;
+    let fastest = times[..ways].iter().min().copied().unwrap_or_default();
+    let bytes = rows * cols * dtype.size() * transfers;
+    Ok(Speed { bytes, time: times[ways], copy: fastest })
+}

@@ -1,0 +1,169 @@
+//! Runs a case and brings back what was written.
+
+use super::arena::{Arena, Role};
+use super::case::{Case, Parameters};
+use super::data::mix;
+use crate::norm::Gradients;
+use crate::tensor::{DType, View, ViewMut};
+use crate::{Error, Result, Stream, Workspace};
+
+/// What a case wrote to one of its outputs.
+#[derive(Debug, Clone)]
+pub struct Computed {
+    /// `output`, `grad_input`, `grad_weight`, `grad_bias` or `grad_alpha`.
+    pub name: &'static str,
+    /// The output's dtype.
+    pub dtype: DType,
+    /// The elements in row-major order.
+    pub values: Vec<f64>,
+    /// Nothing around the elements was written, nor anything that is only read.
+    pub guards_intact: bool,
+}
+
+impl Computed {
+    /// The elements' bits, with every NaN as the same one, for comparing runs.
+    pub fn bits(&self) -> Vec<u64> {
+        self.values.iter().map(|x| if x.is_nan() { u64::MAX } else { x.to_bits() }).collect()
+    }
+}
+
+/// A case's operands, as they are after rounding to their dtypes, and its results.
+pub(super) struct Executed {
+    pub(super) input: Vec<f64>,
+    pub(super) grad_output: Vec<f64>,
+    pub(super) weight: Option<Vec<f64>>,
+    pub(super) bias: Option<Vec<f64>>,
+    pub(super) alpha: Option<Vec<f64>>,
+    pub(super) outputs: Vec<Computed>,
+}
+
+/// Outputs in the order they are reported.
+const OUTPUTS: [&str; 5] = ["output", "grad_input", "grad_weight", "grad_bias", "grad_alpha"];
+
+/// Runs the forward and the backward pass of `case`.
+pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
+    let mut arena = arena(case)?;
+    let before = arena.bytes().to_vec();
+    match stream {
+        Stream::Cpu(_) => {
+            let parts = arena.split();
+            let mut views = Views::default();
+            for (slot, memory) in parts {
+                if slot.written {
+                    views.written.push((slot.name, slot.view_mut(memory)?));
+                } else {
+                    views.read.push((slot.name, slot.view(memory)?));
+                }
+            }
+            views.run(case, stream)?;
+        }
+        #[cfg(feature = "wgpu")]
+        Stream::Wgpu(wgpu) => super::wgpu::run(case, &mut arena, stream, wgpu.device())?,
+        #[cfg(not(feature = "wgpu"))]
+        Stream::Never(never, _) => match *never {},
+    }
+    let intact: Vec<bool> = (0..arena.slots().len()).map(|slot| arena.is_intact(slot, &before)).collect();
+    let inputs_intact = arena.slots().iter().zip(&intact).all(|(slot, &intact)| slot.written || intact);
+    let outputs = (arena.slots().iter().zip(&intact))
+        .filter_map(|(slot, &intact)| {
+            let name = OUTPUTS.into_iter().find(|&name| name == slot.name)?;
+            let guards_intact = intact && inputs_intact;
+            Some(Computed { name, dtype: slot.dtype, values: arena.values(name)?, guards_intact })
+        })
+        .collect();
+    Ok(Executed {
+        input: arena.values("input").unwrap_or_default(),
+        grad_output: arena.values("grad_output").unwrap_or_default(),
+        weight: arena.values("weight"),
+        bias: arena.values("bias"),
+        alpha: arena.values("alpha"),
+        outputs,
+    })
+}
+
+/// The operands of `case` in memory, outputs not yet written.
+fn arena(case: &Case) -> Result<Arena> {
+    let (shape, cols) = (case.shape(), case.cols());
+    let mut arena = Arena::new(case.placement, case.one_buffer);
+    let dyt = case.method == "dyt";
+    arena.add("input", case.dtype, &shape, Role::Input)?;
+    arena.add("output", case.dtype, &shape, Role::Output)?;
+    arena.add("grad_output", case.dtype, &shape, Role::Input)?;
+    arena.add("grad_input", case.dtype, &shape, Role::Output)?;
+    if case.weight.is_some() {
+        arena.add("weight", case.weight_dtype, &case.inner, Role::Parameter)?;
+        arena.add("grad_weight", case.weight_dtype, &case.inner, Role::ParameterGradient)?;
+    }
+    if case.bias.is_some() {
+        arena.add("bias", case.weight_dtype, &case.inner, Role::Parameter)?;
+        arena.add("grad_bias", case.weight_dtype, &case.inner, Role::ParameterGradient)?;
+    }
+    if dyt {
+        arena.add("alpha", case.weight_dtype, &[1], Role::Parameter)?;
+        arena.add("grad_alpha", case.weight_dtype, &[1], Role::ParameterGradient)?;
+    } else {
+        arena.add(
+            "statistics",
+            case.dtype.compute(),
+            &[case.rows(), crate::spec::STATISTICS],
+            Role::Statistics,
+        )?;
+    }
+    arena.allocate();
+
+    let seed = |tensor: u64| mix(case.seed.wrapping_mul(8).wrapping_add(tensor));
+    let full = |fill: super::Fill, tensor| {
+        move |index: usize| fill.at(seed(tensor), case.first_row + index / cols, index % cols, cols)
+    };
+    arena.fill("input", full(case.input, 0));
+    arena.fill("grad_output", full(case.grad_output, 1));
+    for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {
+        if let Some(fill) = fill {
+            arena.fill(name, |col| fill.at(seed(tensor), 0, col, cols));
+        }
+    }
+    arena.fill("alpha", |_| case.alpha);
+    Ok(arena)
+}
+
+/// Views of a case's operands on one device, by name.
+#[derive(Default)]
+pub(super) struct Views<'a> {
+    pub(super) read: Vec<(&'static str, View<'a>)>,
+    pub(super) written: Vec<(&'static str, ViewMut<'a>)>,
+}
+
+impl<'a> Views<'a> {
+    fn read(&self, name: &'static str) -> Option<View<'a>> {
+        self.read.iter().find(|(n, _)| *n == name).map(|(_, view)| view.clone())
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<ViewMut<'a>> {
+        let at = self.written.iter().position(|(n, _)| *n == name)?;
+        Some(self.written.swap_remove(at).1)
+    }
+
+    /// Runs or enqueues the passes.
+    pub(super) fn run(mut self, case: &Case, stream: &Stream<'_>) -> Result<()> {
+        let missing = |name| Error::Argument { name, expected: "an operand".into(), found: "none".into() };
+        let method = case.method(Parameters {
+            weight: self.read("weight"),
+            bias: self.read("bias"),
+            alpha: self.read("alpha"),
+        })?;
+        let input = self.read("input").ok_or_else(|| missing("input"))?;
+        let grad_output = self.read("grad_output").ok_or_else(|| missing("grad_output"))?;
+        let mut output = self.take("output").ok_or_else(|| missing("output"))?;
+        let mut statistics = self.take("statistics");
+        method.forward_into(&input, &mut output, statistics.as_mut(), stream)?;
+        // The pair that `in_place` gives is the way to read what has been written.
+        let statistics = statistics.as_mut().map(|view| view.in_place().0);
+        let grads = Gradients {
+            input: self.take("grad_input"),
+            weight: self.take("grad_weight"),
+            bias: self.take("grad_bias"),
+            alpha: self.take("grad_alpha"),
+        };
+        method.backward_into(&grad_output, &input, statistics.as_ref(), grads, &mut Workspace::new(), stream)
+    }
+}

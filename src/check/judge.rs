@@ -1,0 +1,105 @@
+//! The measure of the promise on numbers: how large an error is, and how large it may be.
+
+use super::bound::Bound;
+use super::case::{Case, Parameters};
+use super::execute::Executed;
+use crate::Result;
+use crate::oracle::{self, Dd, Problem, Real};
+use crate::spec::Spec;
+use crate::tensor::{DType, View};
+use ndarray::{Array1, Array2};
+
+/// The verdict on a case.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// One for each output that the case has.
+    pub quantities: Vec<Quantity>,
+}
+
+/// The verdict on one output.
+#[derive(Debug, Clone)]
+pub struct Quantity {
+    /// `output`, `grad_input`, `grad_weight`, `grad_bias` or `grad_alpha`.
+    pub name: &'static str,
+    /// The largest error, as a share of what is allowed. At most 1 if the promise is kept; infinity where a NaN or an
+    /// infinity is missing or misplaced.
+    pub worst: f64,
+    /// The largest error in ulp of the row's largest `mag`, in the dtype of the arithmetic, or for parameter gradients
+    /// in half ulp of the sum of absolute terms; in ulp of the result where the output's dtype makes those larger.
+    pub ulp: f64,
+    /// The share of elements that are the number nearest to the exact result: 16-bit outputs of well-conditioned
+    /// cases only.
+    pub rounded: Option<f64>,
+    /// Row and column of the worst element, if any is not exact.
+    pub at: Option<(usize, usize)>,
+    /// Nothing around the output was written, nor anything that is only read.
+    pub guards_intact: bool,
+}
+
+/// The least share of correctly rounded elements.
+const ROUNDED: f64 = 0.999;
+
+impl Quantity {
+    /// Whether the output keeps the promise.
+    pub fn passed(&self) -> bool {
+        self.worst <= 1.0 && self.guards_intact && self.rounded.is_none_or(|share| share >= ROUNDED)
+    }
+}
+
+impl Outcome {
+    /// The largest error of any output, as a share of what is allowed.
+    pub fn worst(&self) -> f64 {
+        self.quantities.iter().map(|q| q.worst).fold(0.0, f64::max)
+    }
+
+    /// Whether every output keeps the promise.
+    pub fn passed(&self) -> bool {
+        !self.quantities.is_empty() && self.quantities.iter().all(Quantity::passed)
+    }
+}
+
+/// Compares what `case` computed with its definition. `flushes` says that the device may take subnormal numbers for
+/// zero.
+pub(super) fn judge(case: &Case, executed: &Executed, flushes: bool) -> Result<Outcome> {
+    match case.dtype {
+        DType::F64 => judge_in::<Dd>(case, executed, flushes),
+        _ => judge_in::<f64>(case, executed, flushes),
+    }
+}
+
+fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<Outcome> {
+    let (rows, cols) = (case.rows(), case.cols());
+    let row_of = |values: &Option<Vec<f64>>| -> Option<Array1<R>> {
+        values.as_ref().map(|values| values.iter().map(|&x| R::new(x)).collect())
+    };
+    let matrix = |values: &[f64]| Array2::from_shape_fn((rows, cols), |(i, j)| R::new(values[i * cols + j]));
+    let (input, grad_output) = (matrix(&executed.input), matrix(&executed.grad_output));
+    let (weight, bias) = (row_of(&executed.weight), row_of(&executed.bias));
+    let problem = Problem {
+        dtype: case.dtype,
+        input: input.view(),
+        weight: weight.as_ref().map(|w| w.view()),
+        bias: bias.as_ref().map(|b| b.view()),
+        alpha: row_of(&executed.alpha).map(|alpha| alpha[0]),
+    };
+    let spec = spec(case)?;
+    let output = oracle::forward(&spec, &problem)?;
+    let grads = oracle::backward(&spec, &problem, grad_output.view())?;
+
+    let bound = Bound { case, spec: &spec, flushes };
+    let quantities = executed.outputs.iter().map(|actual| match actual.name {
+        "output" => bound.elements(&output, actual),
+        "grad_input" => bound.elements(&grads.input, actual),
+        "grad_weight" => bound.sums(&grads.weight, actual, rows),
+        "grad_bias" => bound.sums(&grads.bias, actual, rows),
+        _ => bound.sums(&grads.alpha, actual, rows * cols),
+    });
+    Ok(Outcome { quantities: quantities.collect() })
+}
+
+/// What the case's method lowers to. Its parameters' values do not matter, but a method may insist on having them.
+fn spec(case: &Case) -> Result<Spec> {
+    let alpha = [case.alpha];
+    let parameters = Parameters { alpha: Some(View::from_slice(&alpha, &[1])?), ..Default::default() };
+    case.method(parameters)?.lower(&case.shape(), case.dtype)
+}

@@ -1,0 +1,132 @@
+//! P4: any shape, any strides, any alignment, and no element written but those of the outputs.
+
+mod common;
+
+use normkit::check::{Case, METHODS, Placement, compute};
+use normkit::prelude::*;
+use normkit::spec::STATISTICS;
+use normkit::tensor::{DType, Layout, View, ViewMut};
+use normkit::{Gradients, Stream};
+
+#[test]
+fn every_row_length_works_in_every_placement() {
+    for device in common::devices() {
+        // Around each vector width, and around the tree's changes at 256 and 4096.
+        let lengths: Vec<usize> = match device.backend() {
+            "cpu" => (1..=70).chain(250..=262).chain([4095, 4096, 4097, 8191]).collect(),
+            _ => vec![1, 2, 3, 5, 8, 17, 33, 64, 65, 255, 257, 4097],
+        };
+        let list = lengths.into_iter().flat_map(|cols| {
+            METHODS.iter().zip([DType::F32, DType::BF16, DType::F16]).flat_map(move |(method, dtype)| {
+                [Placement::Offset(1), Placement::Padded, Placement::Sliced].map(|placement| {
+                    let mut case = Case::new(method, dtype, &[3], &[cols]);
+                    (case.placement, case.one_buffer) = (placement, true);
+                    case.name = format!("{cols} columns, {placement:?}");
+                    case
+                })
+            })
+        });
+        common::check_all(&device.stream(), list.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn zero_rows_leave_zero_parameter_gradients() {
+    for device in common::devices() {
+        for dtype in common::dtypes(&device) {
+            for method in METHODS {
+                for outer in [&[0][..], &[3, 0]] {
+                    let case = Case::new(method, dtype, outer, &[2, 7]);
+                    for result in compute(&case, &device.stream()).unwrap() {
+                        let expected = match result.name {
+                            "output" | "grad_input" => 0,
+                            "grad_alpha" => 1,
+                            _ => 14,
+                        };
+                        assert_eq!(result.values, vec![0.0; expected], "{method} {dtype} {}", result.name);
+                        assert!(result.guards_intact);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn column_major_and_expanded_inputs_need_no_copy() {
+    let data: Vec<f32> = (0..12).map(|i| common::wave(i, 0.1) as f32).collect();
+    let norm = LayerNorm::new([3]);
+    let run = |layout: Layout| {
+        let mut out = vec![0f32; layout.len()];
+        let shape = layout.shape().to_vec();
+        let x = View::strided(&data, layout).unwrap();
+        norm.forward_into(
+            &x,
+            &mut ViewMut::from_slice(&mut out, &shape).unwrap(),
+            None,
+            &Device::Cpu.stream(),
+        )
+        .unwrap();
+        out
+    };
+    let transposed = Layout::contiguous(&[3, 4]).transposed(0, 1).unwrap();
+    let copied: Vec<f32> = (0..12).map(|i| data[transposed.offset_of(i)]).collect();
+    let x = HostTensor::from_vec(copied, &[4, 3]).unwrap();
+    assert_eq!(run(transposed), norm.forward(&x).unwrap().as_slice::<f32>().unwrap());
+
+    let expanded = run(Layout::contiguous(&[1, 3]).expanded(0, 5).unwrap());
+    assert!(expanded.chunks(3).all(|row| row == &expanded[..3]));
+}
+
+/// In place, the bits are those of a pass that writes elsewhere.
+#[test]
+fn forward_and_backward_work_in_place() {
+    let (shape, len) = ([37, 131], 37 * 131);
+    let stream = Device::Cpu.stream();
+    for dtype in DType::ALL {
+        let tensor = |phase| {
+            let values: Vec<f64> = (0..len).map(|i| common::wave(i, phase)).collect();
+            HostTensor::from_f64(&values, &shape, dtype).unwrap()
+        };
+        let alpha = HostTensor::from_f64(&[0.7], &[1], dtype).unwrap();
+        let methods: [Box<dyn Method>; 3] = [
+            Box::new(LayerNorm::new([131])),
+            Box::new(RmsNorm::new([131]).partial(0.5)),
+            Box::new(DyT::new([131]).alpha(&alpha)),
+        ];
+        for method in methods {
+            let (x, g) = (tensor(0.2), tensor(1.1));
+            let (mut y, mut dx) = (tensor(0.0), tensor(0.0));
+            let saves = method.statistics_shape(&shape, dtype).unwrap().is_some();
+            let mut statistics = HostTensor::zeros(&[37, STATISTICS], dtype.compute()).unwrap();
+            {
+                let mut view = statistics.view_mut().unwrap();
+                let saved = saves.then_some(&mut view);
+                method.forward_into(&x.view().unwrap(), &mut y.view_mut().unwrap(), saved, &stream).unwrap();
+            }
+            let (mut workspace, saved) = (Workspace::new(), statistics.view().unwrap());
+            let saved = saves.then_some(&saved);
+            let input = x.view().unwrap();
+            let grads = Gradients { input: Some(dx.view_mut().unwrap()), ..Gradients::default() };
+            method.backward_into(&g.view().unwrap(), &input, saved, grads, &mut workspace, &stream).unwrap();
+
+            let (mut x_to_y, mut g_to_dx) = (x.clone(), g.clone());
+            let mut memory = x_to_y.view_mut().unwrap();
+            let (from, mut to) = memory.in_place();
+            method.forward_into(&from, &mut to, None, &stream).unwrap();
+            let mut memory = g_to_dx.view_mut().unwrap();
+            let (from, to) = memory.in_place();
+            let grads = Gradients { input: Some(to), ..Gradients::default() };
+            method.backward_into(&from, &input, saved, grads, &mut workspace, &stream).unwrap();
+            assert_eq!((x_to_y, g_to_dx), (y, dx), "{} {dtype}", method.name());
+        }
+    }
+}
+
+#[test]
+fn a_stream_knows_its_device() {
+    for device in common::devices() {
+        assert_eq!(device.stream().device(), device);
+        assert_eq!(matches!(device.stream(), Stream::Cpu(_)), device == Device::Cpu);
+    }
+}

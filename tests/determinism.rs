@@ -1,0 +1,155 @@
+//! P3: the same call gives the same bits, and a row the same bits in any company, place, layout, on any instruction
+//! set and any number of threads.
+
+mod common;
+
+use normkit::backend::cpu::{Cpu, Isa};
+use normkit::check::{Case, Computed, Fill, METHODS, Placement, compute};
+use normkit::tensor::DType;
+use normkit::{Cast, Device, Stream};
+
+/// Shapes on each path: a part of a vector, lanes of 32 and of 256, more than one leaf, many rows.
+const SHAPES: [(usize, usize); 7] = [(5, 1), (5, 31), (70, 200), (40, 769), (3, 4099), (2, 9001), (1500, 24)];
+
+/// A case of each method, dtype and shape.
+fn varied(device: &Device) -> Vec<Case> {
+    let mut list = Vec::new();
+    for dtype in common::dtypes(device) {
+        for method in METHODS {
+            for (rows, cols) in SHAPES {
+                let mut case = Case::new(method, dtype, &[rows], &[cols]);
+                case.name = format!("{rows} x {cols}");
+                case.input = Fill::Mixed(2);
+                if dtype != DType::F64 {
+                    case.weight_dtype = DType::F32;
+                }
+                list.push(case);
+            }
+        }
+        let mut llama = Case::new("rms_norm", dtype, &[9], &[515]);
+        (llama.cast, llama.partial) = (Cast::Llama, 0.5);
+        list.push(llama);
+    }
+    list
+}
+
+fn bits(case: &Case, stream: &Stream<'_>) -> Vec<(&'static str, Vec<u64>)> {
+    let results = compute(case, stream).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+    results.iter().map(|r: &Computed| (r.name, r.bits())).collect()
+}
+
+#[track_caller]
+fn assert_same(case: &Case, what: &str, a: &[(&'static str, Vec<u64>)], b: &[(&'static str, Vec<u64>)]) {
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        let differs = a.iter().zip(b).position(|(a, b)| a != b);
+        assert!(
+            differs.is_none() && a.len() == b.len(),
+            "{} {} {:?}: {name} differs {what} at element {differs:?} of {}",
+            case.method,
+            case.dtype,
+            case.name,
+            a.len()
+        );
+    }
+}
+
+#[test]
+fn the_same_call_gives_the_same_bits() {
+    for device in common::devices() {
+        for case in varied(&device) {
+            let (first, second) = (bits(&case, &device.stream()), bits(&case, &device.stream()));
+            assert_same(&case, "from call to call", &first, &second);
+        }
+    }
+}
+
+/// One row asked for alone, and at another position in a smaller batch, is the row of the large batch.
+#[test]
+fn a_row_has_the_same_bits_in_any_batch() {
+    for device in common::devices() {
+        for case in varied(&device) {
+            let (rows, cols) = (case.rows(), case.cols());
+            let batch = bits(&case, &device.stream());
+            let chosen = rows / 2;
+            for (first, count) in [(chosen, 1), (chosen.saturating_sub(1), 2), (chosen, rows - chosen)] {
+                let mut part = case.clone();
+                (part.outer, part.first_row) = (vec![count], first);
+                let part_bits = bits(&part, &device.stream());
+                for ((name, whole), (_, part)) in batch.iter().zip(&part_bits).take(2) {
+                    let expected = &whole[chosen * cols..(chosen + 1) * cols];
+                    let found = &part[(chosen - first) * cols..(chosen - first + 1) * cols];
+                    assert_eq!(expected, found, "{name} of {case:?} as row {} of {count}", chosen - first);
+                }
+            }
+        }
+    }
+}
+
+/// Parameter gradients too.
+#[test]
+fn strides_and_alignment_do_not_change_a_bit() {
+    for device in common::devices() {
+        for case in varied(&device) {
+            let contiguous = bits(&case, &device.stream());
+            for placement in Placement::ALL.into_iter().filter(|&p| p != Placement::Expanded) {
+                for one_buffer in [false, true] {
+                    let mut moved = case.clone();
+                    (moved.placement, moved.one_buffer) = (placement, one_buffer);
+                    let what = format!("as {placement:?}, one buffer: {one_buffer},");
+                    assert_same(&case, &what, &contiguous, &bits(&moved, &device.stream()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let portable = Stream::Cpu(Cpu::default());
+    assert!(!Isa::available().is_empty());
+    for case in varied(&Device::Cpu) {
+        let expected = bits(&case, &portable);
+        for (isa, stream) in common::instruction_sets() {
+            assert_same(&case, &format!("on {isa}"), &expected, &bits(&case, &stream));
+        }
+    }
+}
+
+#[test]
+fn every_number_of_threads_gives_the_same_bits() {
+    let on = |threads| Stream::Cpu(Cpu::default().with_threads(threads).expect("threads"));
+    let (one, several) = (on(1), [on(2), on(3), on(7)]);
+    // Enough elements that work is worth spreading.
+    for method in METHODS {
+        for dtype in [DType::BF16, DType::F32, DType::F64] {
+            for (rows, cols) in [(4200, 33), (300, 769), (2, 65_537)] {
+                let case = Case::new(method, dtype, &[rows], &[cols]);
+                let expected = bits(&case, &one);
+                for stream in &several {
+                    assert_same(&case, "with more threads", &expected, &bits(&case, stream));
+                }
+            }
+        }
+    }
+}
+
+/// The software adapter's arithmetic rounds as the CPU's does, so the bits must be equal. (An adapter whose arithmetic
+/// differs would make this fail and show where; it keeps the promise on numbers all the same.)
+#[cfg(feature = "wgpu")]
+#[test]
+fn wgpu_gives_the_bits_of_the_cpu() {
+    let device = Device::Wgpu(common::wgpu_device());
+    let mut different = Vec::new();
+    for case in varied(&device) {
+        let (cpu, wgpu) = (bits(&case, &Device::Cpu.stream()), bits(&case, &device.stream()));
+        for ((name, cpu), (_, wgpu)) in cpu.iter().zip(&wgpu) {
+            let count = cpu.iter().zip(wgpu).filter(|(a, b)| a != b).count();
+            if count > 0 {
+                let of = cpu.len();
+                different
+                    .push(format!("{} {} {}: {name}: {count} of {of}", case.method, case.dtype, case.name));
+            }
+        }
+    }
+    assert!(different.is_empty(), "elements that differ between cpu and wgpu:\n{}", different.join("\n"));
+}
