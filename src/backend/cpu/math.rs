@@ -94,8 +94,13 @@ const SEED: [f64; 3] = [2.121_212_005_615_234_4, -1.454_545_497_894_287, 0.323_2
 /// `tanh(z + zl)`.
 #[inline(always)]
 fn tanh<F: Real>(z: F, zl: F) -> F {
-    let Expm1 { em, eml, den, dl, .. } = expm1_parts(z, zl);
-    let r = reciprocal(den);
+    let parts = expm1_parts(z, zl);
+    quotient(&parts, reciprocal(parts.den), z)
+}
+
+/// `tanh(z) = -em / den`, by one corrected division with the reciprocal `r` of `den`.
+#[inline(always)]
+fn quotient<F: Real>(&Expm1 { em, eml, den, dl, .. }: &Expm1<F>, r: F, z: F) -> F {
     let t0 = em * r;
     let (ph, pe) = two_prod(t0, den);
     let rem = (((em - ph) - pe) + eml) - t0 * dl;
@@ -143,7 +148,7 @@ fn signed<F: Real>(magnitude: F, z: F) -> F {
     magnitude.abs().with_sign(z)
 }
 
-/// `tanh(z + zl)` to a few ulp, and `sech²` as `(h + hl) * power * rest`.
+/// `tanh(z + zl)`, and `sech²` as `(h + hl) * power * rest`.
 pub(super) struct Slope<F> {
     pub(super) t: F,
     pub(super) h: F,
@@ -154,7 +159,8 @@ pub(super) struct Slope<F> {
 
 #[inline(always)]
 fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
-    let Expm1 { p, pl, power, rest, em, den, dl, held, .. } = expm1_parts(z, zl);
+    let parts = expm1_parts(z, zl);
+    let Expm1 { p, pl, power, rest, den, dl, held, .. } = parts;
     let e = F::ONE + p;
     let el = ((F::ONE - e) + p) + pl;
     let (d, de) = two_prod(den, den);
@@ -166,7 +172,7 @@ fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
     let e4 = F::FOUR * e;
     let (h, he) = two_prod(e4, r);
     let hl = he + (e4 * rl + (F::FOUR * el) * r);
-    let t = signed(em * (den * r), z);
+    let t = quotient(&parts, r1, z);
     let (h, hl) = if held { (F::ZERO, F::ZERO) } else { (h, hl) };
     Slope { t, h, hl, power, rest }
 }

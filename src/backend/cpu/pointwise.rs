@@ -216,7 +216,10 @@ impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
             s[i] = ((h * x[i] + hl * x[i]) * power) * rest;
             let (p, pe) = two_prod(b[i], h);
             let pl = pe + (b[i] * hl + bl[i] * h);
-            dx[i] = ((g[i] * p + g[i] * pl) * power) * rest;
+            // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
+            let (high, low) = (g[i] * p, g[i] * pl);
+            let sum = if low.abs() <= F::MAX { high + low } else { high };
+            dx[i] = (sum * power) * rest;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The two compute types, and what the kernels need to know of each.
 
+use super::math::two_prod;
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -104,6 +105,12 @@ const fn single(k: i32) -> f32 {
 /// `2^k`.
 const fn double(k: i32) -> f64 {
     f64::from_bits(((k + 1023) as u64) << 52)
+}
+
+/// `r * (1 + e)` for a tiny relative error `e`; `r` where the error is not a number, as beside infinities.
+fn corrected(r: f64, e: f64) -> f64 {
+    let better = r + r * e;
+    if better.is_finite() { better } else { r }
 }
 
 macro_rules! real {
@@ -288,11 +295,23 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
     }
     #[inline(always)]
     fn rsqrt(self) -> f64 {
-        1.0 / f64::sqrt(self)
+        let r = 1.0 / f64::sqrt(self);
+        let (p, pe) = two_prod(r, r);
+        let (q, qe) = two_prod(self, p);
+        corrected(r, 0.5 * (((1.0 - q) - qe) - self * pe))
     }
     #[inline(always)]
     fn rsqrt_outside(self, eps: f64) -> f64 {
-        1.0 / (f64::sqrt(self) + eps)
+        let q = f64::sqrt(self);
+        let (p, pe) = two_prod(q, q);
+        let ql = if q > 0.0 { ((self - p) - pe) / (2.0 * q) } else { 0.0 };
+        // The sum of both and what it rounds away, whichever is larger.
+        let s = q + eps;
+        let from_q = s - eps;
+        let sl = ((q - from_q) + (eps - (s - from_q))) + ql;
+        let r = 1.0 / s;
+        let (t, te) = two_prod(r, s);
+        corrected(r, ((1.0 - t) - te) - r * sl)
     }
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f64 {
