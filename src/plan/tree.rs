@@ -49,23 +49,33 @@ pub fn chunk_rows(rows: usize, cols: usize, params: usize, size: usize) -> usize
     wanted.max(rows.div_ceil(most_chunks)).next_multiple_of(ROW_LEAF)
 }
 
+/// Levels of a [`Pairwise`] stack: it takes fewer than `2^LEVELS` values.
+const LEVELS: usize = 40;
+
 /// Adds values pairwise in the order they come.
 #[derive(Debug, Clone)]
 pub struct Pairwise<T> {
     /// `sums[k]` is the sum of a run of `2^k` values where bit `k` of `count` is set.
-    sums: [T; 64],
+    sums: [T; LEVELS],
     count: u64,
 }
 
 impl<T: Copy + Default + std::ops::Add<Output = T>> Default for Pairwise<T> {
     fn default() -> Self {
-        Pairwise { sums: [T::default(); 64], count: 0 }
+        Pairwise::new(T::default())
+    }
+}
+
+impl<T: Copy> Pairwise<T> {
+    /// No values yet.
+    pub const fn new(zero: T) -> Self {
+        Pairwise { sums: [zero; LEVELS], count: 0 }
     }
 }
 
 impl<T: Copy + Default + std::ops::Add<Output = T>> Pairwise<T> {
     /// Appends a value.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, mut value: T) {
         let mut level = 0;
         while self.count >> level & 1 == 1 {
@@ -77,11 +87,19 @@ impl<T: Copy + Default + std::ops::Add<Output = T>> Pairwise<T> {
     }
 
     /// The sum so far; zero if there was no value.
-    #[inline]
+    #[inline(always)]
     pub fn total(&self) -> T {
-        let mut levels = (0..64).filter(|level| self.count >> level & 1 == 1);
-        let Some(first) = levels.next() else { return T::default() };
-        levels.fold(self.sums[first], |low, level| self.sums[level] + low)
+        if self.count == 0 {
+            return T::default();
+        }
+        let first = self.count.trailing_zeros() as usize;
+        let mut total = self.sums[first];
+        for level in first + 1..LEVELS {
+            if self.count >> level & 1 == 1 {
+                total = self.sums[level] + total;
+            }
+        }
+        total
     }
 }
 

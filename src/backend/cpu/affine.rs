@@ -3,68 +3,57 @@
 //! While a schedule walks a chunk of rows it adds each row's terms to a row leaf; a full row leaf is added to the
 //! chunk's partial sums. When all chunks are done, their partials are added pairwise, column by column.
 
-use super::Cpu;
+use super::elementwise::AddTerms;
+use super::lanes::Term;
 use super::operand::Sink;
 use super::real::Real;
-use crate::plan::tree::{LEAF, Pairwise, ROW_LEAF};
+use super::{Cpu, Isa};
+use crate::plan::tree::{LEAF, ROW_LEAF};
 
-/// Sums over rows, one per column: of a row leaf at hand, and of the chunk.
+/// Sums over rows, one per column: of the row leaf at hand, and of the chunk.
 pub(super) struct ColumnSums<'a, F> {
     leaf: &'a mut [F],
     chunk: &'a mut [F],
-    /// Whether the row at hand begins a row leaf.
-    first: bool,
+    isa: Isa,
 }
 
 impl<'a, F: Real> ColumnSums<'a, F> {
     /// Sums of a new chunk, in `chunk`; `leaf` is scratch of the same length.
-    pub(super) fn new(leaf: &'a mut [F], chunk: &'a mut [F]) -> Self {
+    pub(super) fn new(isa: Isa, leaf: &'a mut [F], chunk: &'a mut [F]) -> Self {
         chunk.fill(F::ZERO);
-        ColumnSums { leaf, chunk, first: true }
+        ColumnSums { leaf, chunk, isa }
     }
 
-    /// Before the row that is `index` rows into its chunk.
-    #[inline(always)]
-    pub(super) fn begin_row(&mut self, index: usize) {
-        self.first = index.is_multiple_of(ROW_LEAF);
-        if self.first && index > 0 {
-            self.flush();
+    /// Before columns `col..col + len` of the row that is `index` rows into its chunk: where a row leaf begins, its
+    /// sums start from zero and those of the row leaf before go to the chunk.
+    pub(super) fn begin_leaf(&mut self, index: usize, col: usize, len: usize) {
+        if !index.is_multiple_of(ROW_LEAF) {
+            return;
         }
+        let (leaf, chunk) = (&mut self.leaf[col..col + len], &mut self.chunk[col..col + len]);
+        if index > 0 {
+            add_all(leaf, chunk);
+        }
+        leaf.fill(F::ZERO);
     }
 
-    /// Adds the terms of columns `col..` of the row at hand.
-    #[inline(always)]
-    pub(super) fn add<const K: usize>(
-        &mut self,
-        col: usize,
-        inputs: [&[F]; K],
-        term: impl Fn([F; K]) -> F,
-    ) {
-        let len = inputs[0].len();
-        let leaf = &mut self.leaf[col..col + len];
-        let inputs = inputs.map(|input| &input[..len]);
-        if self.first {
-            for (i, sum) in leaf.iter_mut().enumerate() {
-                *sum = F::ZERO + term(std::array::from_fn(|k| inputs[k][i]));
-            }
-        } else {
-            for (i, sum) in leaf.iter_mut().enumerate() {
-                *sum += term(std::array::from_fn(|k| inputs[k][i]));
-            }
-        }
+    /// Adds the terms of columns from `col` on of the row at hand.
+    pub(super) fn add<const K: usize>(&mut self, col: usize, inputs: [&[F]; K], term: impl Term<F, K, 1>) {
+        let sums = &mut self.leaf[col..col + inputs[0].len()];
+        self.isa.run(AddTerms { sums, inputs, term });
     }
 
     /// After the chunk's last row, of which there is at least one.
-    #[inline(always)]
-    pub(super) fn finish(mut self) {
-        self.flush();
+    pub(super) fn finish(self) {
+        add_all(self.leaf, self.chunk);
     }
+}
 
-    #[inline(always)]
-    fn flush(&mut self) {
-        for (sum, leaf) in self.chunk.iter_mut().zip(&*self.leaf) {
-            *sum += *leaf;
-        }
+/// `to = to + from`.
+#[inline(always)]
+fn add_all<F: Real>(from: &[F], to: &mut [F]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = *to + from;
     }
 }
 
@@ -82,20 +71,72 @@ pub(super) fn finish<F: Real>(
         let first = piece * LEAF;
         let len = LEAF.min(cols - first);
         super::with_tiles::<F, _>(|[tile, ..], _| {
-            sink.store(0, first, tile, len, |out| {
-                sum_chunks(partials, stride, offset + first, out);
-            });
+            let out = sink.begin(0, first, tile, len);
+            sum_chunks(partials, stride, offset + first, out);
+            sink.commit(0, first, out);
         });
     });
 }
 
-/// The sum of every chunk's partials for the columns from `first` on.
+/// Columns summed together.
+const BLOCK: usize = 32;
+
+/// The pairwise sum of every chunk's partials, for the columns from `first` on: the stack of
+/// [`Pairwise`](crate::plan::tree::Pairwise), a block of columns wide.
 pub(super) fn sum_chunks<F: Real>(partials: &[F], stride: usize, first: usize, out: &mut [F]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        let mut sum = Pairwise::default();
-        for chunk in partials.chunks_exact(stride.max(1)) {
-            sum.push(chunk[first + i]);
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let at = first + block * BLOCK;
+        let mut stack = [[F::ZERO; BLOCK]; 64];
+        for (count, chunk) in partials.chunks_exact(stride.max(1)).enumerate() {
+            let mut sum = [F::ZERO; BLOCK];
+            sum[..out.len()].copy_from_slice(&chunk[at..at + out.len()]);
+            let carries = count.trailing_ones() as usize;
+            for low in &stack[..carries] {
+                add(low, &mut sum);
+            }
+            stack[carries] = sum;
         }
-        *out = sum.total();
+        // What is left stands for the set bits of the number of chunks, added from the lowest up.
+        let count = partials.len() / stride.max(1);
+        let mut total = [F::ZERO; BLOCK];
+        let mut begun = false;
+        for (level, sum) in stack.iter().enumerate().filter(|(level, _)| count >> level & 1 == 1) {
+            if begun {
+                add(sum, &mut total);
+            } else {
+                total = stack[level];
+                begun = true;
+            }
+        }
+        out.copy_from_slice(&total[..out.len()]);
+    }
+}
+
+/// `to = from + to`.
+#[inline(always)]
+fn add<F: Real>(from: &[F; BLOCK], to: &mut [F; BLOCK]) {
+    for i in 0..BLOCK {
+        to[i] = from[i] + to[i];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tree::Pairwise;
+
+    #[test]
+    fn chunks_are_added_pairwise() {
+        let cols = 37;
+        for chunks in [0, 1, 2, 3, 7, 8, 100] {
+            let partials: Vec<f32> = (0..chunks * cols).map(|i| 1.0 / (1 + i * 7919 % 1013) as f32).collect();
+            let mut out = vec![1f32; cols];
+            sum_chunks(&partials, cols, 0, &mut out);
+            for (col, &found) in out.iter().enumerate() {
+                let mut expected = Pairwise::default();
+                (0..chunks).for_each(|chunk| expected.push(partials[chunk * cols + col]));
+                assert_eq!(found.to_bits(), expected.total().to_bits());
+            }
+        }
     }
 }

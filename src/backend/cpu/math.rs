@@ -14,7 +14,7 @@ pub(super) fn two_prod<F: Real>(a: F, b: F) -> (F, F) {
 
 /// `alpha * x` as a number and its error; no error where the argument is so large that tanh is 1.
 #[inline(always)]
-pub(super) fn argument<F: Real>(alpha: F, x: F) -> (F, F) {
+fn argument<F: Real>(alpha: F, x: F) -> (F, F) {
     let (z, zl) = two_prod(alpha, x);
     // A comparison with NaN is false, so NaN keeps no error term either.
     (z, if z.abs() <= F::PRODUCT_LIMIT { zl } else { F::ZERO })
@@ -87,13 +87,27 @@ const SEED: [f64; 3] = [2.121_212_005_615_234_4, -1.454_545_497_894_287, 0.323_2
 
 /// `tanh(z + zl)`.
 #[inline(always)]
-pub(super) fn tanh<F: Real>(z: F, zl: F) -> F {
+fn tanh<F: Real>(z: F, zl: F) -> F {
     let Expm1 { em, eml, den, dl, .. } = expm1_parts(z, zl);
     let r = reciprocal(den);
     let t0 = em * r;
     let (ph, pe) = two_prod(t0, den);
     let rem = (((em - ph) - pe) + eml) - t0 * dl;
     signed(t0 + r * rem, z)
+}
+
+/// `tanh(alpha * x)`.
+#[inline(always)]
+pub(super) fn tanh_product<F: Real>(alpha: F, x: F) -> F {
+    let (z, zl) = argument(alpha, x);
+    tanh(z, zl)
+}
+
+/// [`Slope`] at `alpha * x`.
+#[inline(always)]
+pub(super) fn slope_product<F: Real>(alpha: F, x: F) -> Slope<F> {
+    let (z, zl) = argument(alpha, x);
+    slope(z, zl)
 }
 
 /// `magnitude` with the sign of `z`; NaN stays.
@@ -112,7 +126,7 @@ pub(super) struct Slope<F> {
 }
 
 #[inline(always)]
-pub(super) fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
+fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
     let Expm1 { p, pl, power, rest, em, den, dl, held, .. } = expm1_parts(z, zl);
     let e = F::ONE + p;
     let el = ((F::ONE - e) + p) + pl;
@@ -126,8 +140,8 @@ pub(super) fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
     let (h, he) = two_prod(e4, r);
     let hl = he + (e4 * rl + (F::FOUR * el) * r);
     let t = signed(em * (den * r), z);
-    let keep = |x: F| if held { F::ZERO } else { x };
-    Slope { t, h: keep(h), hl: keep(hl), power, rest }
+    let (h, hl) = if held { (F::ZERO, F::ZERO) } else { (h, hl) };
+    Slope { t, h, hl, power, rest }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! sums parameter gradients over rows; `math` has tanh.
 
 mod affine;
+mod elementwise;
 mod isa;
 mod lanes;
 mod math;
@@ -12,6 +13,7 @@ mod operand;
 mod pointwise;
 mod real;
 mod row;
+mod row_backward;
 
 pub use isa::Isa;
 
@@ -19,7 +21,7 @@ use super::params_per_column;
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::plan::{self, Grid, Walk};
 use crate::spec::{Pointwise, Row, Spec};
-use crate::tensor::{DType, Layout, View, ViewMut};
+use crate::tensor::{DType, Layout, Overlap, View, ViewMut, overlap};
 use crate::{Error, Result, Workspace};
 use operand::{Sink, Source};
 use real::Real;
@@ -112,8 +114,11 @@ fn par_for_each(count: usize, task: impl Fn(usize) + Send + Sync) {
     (0..count).into_par_iter().for_each(task);
 }
 
-/// Six tiles of [`LEAF`] numbers.
-type Tiles<'t, F> = [&'t mut [F]; 6];
+/// Tiles of [`LEAF`] numbers.
+type Tiles<'t, F> = [&'t mut [F]; TILES];
+
+/// As many as the hungriest schedule needs.
+const TILES: usize = 8;
 
 thread_local! {
     /// Tiles, and row leaves of parameter gradients: kept between calls so that launches allocate nothing.
@@ -125,10 +130,10 @@ fn with_tiles<F: Real, R>(body: impl FnOnce(Tiles<'_, F>, &mut Vec<u64>) -> R) -
     SCRATCH.with(|scratch| {
         // Taken out while in use: a task that ran inside another's body would find it empty and grow its own.
         let (mut tiles, mut leaves) = scratch.take();
-        tiles.resize(6 * LEAF, 0);
-        let numbers: &mut [F] = &mut bytemuck::cast_slice_mut(&mut tiles)[..6 * LEAF];
+        tiles.resize(TILES * LEAF, 0);
+        let numbers: &mut [F] = &mut bytemuck::cast_slice_mut(&mut tiles)[..TILES * LEAF];
         let mut parts = numbers.chunks_exact_mut(LEAF);
-        let result = body(std::array::from_fn(|_| parts.next().expect("six tiles")), &mut leaves);
+        let result = body(std::array::from_fn(|_| parts.next().expect("as many as there are tiles")), &mut leaves);
         scratch.replace((tiles, leaves));
         result
     })
@@ -150,21 +155,22 @@ fn foreign(name: &'static str) -> Error {
 
 /// A launch's index space and the walks of its operands.
 struct Folded {
+    isa: Isa,
     grid: Grid,
     walks: SmallVec<[Walk; 8]>,
 }
 
 impl Folded {
-    fn new(shape: &[usize], axes: usize, full: &[&Layout], params: &[Option<&Layout>]) -> Self {
+    fn new(isa: Isa, shape: &[usize], axes: usize, full: &[&Layout], params: &[Option<&Layout>]) -> Self {
         // An absent parameter takes the place of a contiguous one, so that walks keep their positions.
         let contiguous = Layout::contiguous(&shape[shape.len() - axes..]);
         let params: SmallVec<[&Layout; 4]> = params.iter().map(|p| p.unwrap_or(&contiguous)).collect();
         let (grid, walks) = plan::fold(shape, axes, full, &params);
-        Folded { grid, walks }
+        Folded { isa, grid, walks }
     }
 
     fn source<'a>(&'a self, name: &'static str, view: &'a View<'_>, walk: usize, copied: bool) -> Result<Source<'a>> {
-        Source::new(view, &self.grid, &self.walks[walk], copied).ok_or_else(|| foreign(name))
+        Source::new(view, &self.grid, &self.walks[walk], self.isa, copied).ok_or_else(|| foreign(name))
     }
 
     fn optional<'a>(&'a self, name: &'static str, view: Option<&'a View<'_>>, walk: usize) -> Result<Option<Source<'a>>> {
@@ -172,7 +178,7 @@ impl Folded {
     }
 
     fn sink<'a>(&'a self, name: &'static str, view: &'a mut ViewMut<'_>, walk: usize) -> Result<Sink<'a>> {
-        Sink::new(view, &self.grid, &self.walks[walk]).ok_or_else(|| foreign(name))
+        Sink::new(view, &self.grid, &self.walks[walk], self.isa).ok_or_else(|| foreign(name))
     }
 
     fn optional_sink<'a>(
@@ -190,7 +196,7 @@ fn small_grid(rows: usize, cols: usize, offset: usize) -> Folded {
     let layout = Layout::contiguous(&[rows, cols]);
     let (grid, mut walks) = plan::fold(&[rows, cols], 1, &[&layout], &[]);
     walks[0].offset = offset;
-    Folded { grid, walks }
+    Folded { isa: Isa::Portable, grid, walks }
 }
 
 /// Rows of a forward task: about 2^15 elements.
@@ -229,14 +235,15 @@ pub(crate) fn backward(
 fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
     let super::Forward { input, parameters, output, statistics } = &mut operands;
     let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+    let in_place = overlap(input, &output.as_view()) == Overlap::Same;
     let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
     let Grid { rows, cols, .. } = folded.grid;
     let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.as_ref().map_or(0, |s| s.layout().offset()));
     let job = row::Forward {
         spec,
         cols,
-        input: folded.source("input", input, 0, true)?,
+        input: folded.source("input", input, 0, in_place)?,
         weight: folded.optional("weight", weight, 2)?,
         bias: folded.optional("bias", bias, 3)?,
         output: folded.sink("output", output, 1)?,
@@ -245,7 +252,7 @@ fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu)
     let step = task_rows(cols);
     cpu.for_each(rows.div_ceil(step), step * cols, |task| {
         let range = task * step..rows.min((task + 1) * step);
-        with_tiles::<F, _>(|tiles, _| cpu.isa.run(|| row::forward(&job, range, tiles)));
+        with_tiles::<F, _>(|tiles, _| row::forward(&job, cpu.isa, range, tiles));
     });
     Ok(())
 }
@@ -260,16 +267,16 @@ fn backward_row<F: Real>(
     let super::Backward { grad_output, input, parameters, statistics, grads } = &mut operands;
     let Some(statistics) = statistics else { return Err(foreign("statistics")) };
     let weight = parameters.weight.as_ref();
+    let in_place = (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
     let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
     let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
     let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
     let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
     let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
-    let folded = Folded::new(input.shape(), spec.axes, &layouts, &param_layouts);
+    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &param_layouts);
     let Grid { rows, cols, .. } = folded.grid;
     let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.layout().offset());
-    let in_place = true;
-    let job = row::Backward {
+    let job = row_backward::Backward {
         spec,
         cols,
         grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
@@ -283,25 +290,26 @@ fn backward_row<F: Real>(
     let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
     let chunk = chunk_rows(rows, cols, params, size_of::<F>());
     let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
-    run_chunks(rows, chunk, cols * wanted, cols, partials, cpu, |range, partials, leaves, tiles| {
-        cpu.isa.run(|| row::backward(&job, range, partials, leaves, tiles));
+    run_chunks(rows, chunk, cols, cols * wanted, partials, cpu, |range, partials, leaves, tiles| {
+        row_backward::backward(&job, cpu.isa, range, partials, leaves, tiles);
     });
     let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
     let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
-    row::finish(weight.as_ref(), bias.as_ref(), partials, cols, cpu);
+    row_backward::finish(weight.as_ref(), bias.as_ref(), partials, cols, cpu);
     Ok(())
 }
 
 fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
     let super::Forward { input, parameters, output, .. } = &mut operands;
     let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+    let in_place = overlap(input, &output.as_view()) == Overlap::Same;
     let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
     let Grid { rows, cols, .. } = folded.grid;
     let job = pointwise::Forward {
         cols,
         alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
-        input: folded.source("input", input, 0, true)?,
+        input: folded.source("input", input, 0, in_place)?,
         weight: folded.optional("weight", weight, 2)?,
         bias: folded.optional("bias", bias, 3)?,
         output: folded.sink("output", output, 1)?,
@@ -309,7 +317,7 @@ fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>
     let step = task_rows(cols);
     cpu.for_each(rows.div_ceil(step), step * cols, |task| {
         let range = task * step..rows.min((task + 1) * step);
-        with_tiles::<F, _>(|tiles, _| cpu.isa.run(|| pointwise::forward(&job, range, tiles)));
+        with_tiles::<F, _>(|tiles, _| pointwise::forward(&job, cpu.isa, range, tiles));
     });
     Ok(())
 }
@@ -323,17 +331,18 @@ fn backward_pointwise<F: Real>(
 ) -> Result<()> {
     let super::Backward { grad_output, input, parameters, grads, .. } = &mut operands;
     let weight = parameters.weight.as_ref();
+    let in_place = (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
     let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
     let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
     let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
     let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
     let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
-    let folded = Folded::new(input.shape(), spec.axes, &layouts, &param_layouts);
+    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &param_layouts);
     let Grid { rows, cols, .. } = folded.grid;
     let job = pointwise::Backward {
         cols,
         alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
-        grad_output: folded.source("grad_output", grad_output, 0, true)?,
+        grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
         input: folded.source("input", input, 1, false)?,
         weight: folded.optional("weight", weight, 3)?,
         grad_input: folded.optional_sink("grad_input", grads.input.as_mut(), 2)?,
@@ -344,8 +353,8 @@ fn backward_pointwise<F: Real>(
     let wanted = job.params();
     let chunk = chunk_rows(rows, cols, params, size_of::<F>());
     let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
-    run_chunks(rows, chunk, cols * wanted, cols, partials, cpu, |range, partials, leaves, tiles| {
-        cpu.isa.run(|| pointwise::backward(&job, range, partials, leaves, tiles));
+    run_chunks(rows, chunk, cols, cols * wanted, partials, cpu, |range, partials, leaves, tiles| {
+        pointwise::backward(&job, cpu.isa, range, partials, leaves, tiles);
     });
     let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
     let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
@@ -362,12 +371,12 @@ fn alpha_of<F: Real>(alpha: Option<&View<'_>>) -> Result<F> {
     Ok(grid.source("alpha", view, 0, false)?.scalar())
 }
 
-/// Runs `body` on every chunk of rows, with the chunk's partial sums (`stride` numbers) and row leaves.
+/// Runs `body` on every chunk of rows, with the chunk's `stride` partial sums and as many row leaves.
 fn run_chunks<F: Real>(
     rows: usize,
     chunk: usize,
-    stride: usize,
     cols: usize,
+    stride: usize,
     partials: &mut [F],
     cpu: &Cpu,
     body: impl Fn(std::ops::Range<usize>, &mut [F], &mut [F], Tiles<'_, F>) + Send + Sync,

@@ -3,6 +3,7 @@
 //! A row is read in pieces of at most [`LEAF`] columns. Where the memory already holds the compute type side by side
 //! the piece is lent as it is; otherwise it is converted into a tile that stays in the first-level cache.
 
+use super::Isa;
 use super::real::Real;
 use crate::plan::tree::LEAF;
 use crate::plan::{Grid, Walk};
@@ -16,6 +17,7 @@ pub(super) struct Source<'a> {
     dtype: DType,
     grid: &'a Grid,
     walk: &'a Walk,
+    isa: Isa,
     /// Never lend the memory: it is also written.
     copied: bool,
 }
@@ -27,6 +29,7 @@ pub(super) struct Sink<'a> {
     dtype: DType,
     grid: &'a Grid,
     walk: &'a Walk,
+    isa: Isa,
 }
 
 // SAFETY: a source is a shared borrow of plain numbers; `new` ties it to the view's lifetime.
@@ -41,30 +44,23 @@ unsafe impl Sync for Sink<'_> {}
 
 impl<'a> Source<'a> {
     /// `view` walked over `grid`; `None` if it is not in host memory. `copied` if an output may be the same memory.
-    pub(super) fn new(view: &'a View<'_>, grid: &'a Grid, walk: &'a Walk, copied: bool) -> Option<Self> {
+    pub(super) fn new(view: &'a View<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa, copied: bool) -> Option<Self> {
         match &view.memory {
-            Memory::Host(base, _) => Some(Source { base: *base, dtype: view.dtype(), grid, walk, copied }),
+            Memory::Host(base, _) => Some(Source { base: *base, dtype: view.dtype(), grid, walk, isa, copied }),
             #[cfg(feature = "wgpu")]
             _ => None,
         }
     }
 
     /// Columns `col..col + len` of `row`, widened.
-    #[inline(always)]
     pub(super) fn load<'t, F: Real>(&self, row: usize, col: usize, tile: &'t mut [F], len: usize) -> &'t [F]
     where
         'a: 't,
     {
         let at = self.grid.row_offset(self.walk, row);
         if !self.walk.is_contiguous_row() {
-            let tile = &mut tile[..len];
-            match self.dtype {
-                DType::F16 => self.gather::<F, f16>(at, col, tile),
-                DType::BF16 => self.gather::<F, bf16>(at, col, tile),
-                DType::F32 => self.gather::<F, f32>(at, col, tile),
-                DType::F64 => self.gather::<F, f64>(at, col, tile),
-            }
-            return tile;
+            self.gather_any(at, col, &mut tile[..len]);
+            return &tile[..len];
         }
         let at = at + col as isize;
         let tile = &mut tile[..len];
@@ -77,31 +73,31 @@ impl<'a> Source<'a> {
                 tile.copy_from_slice(memory);
             }
             DType::F16 => widen_f16(self.slice(at, len), tile),
-            DType::BF16 => {
-                for (to, from) in tile.iter_mut().zip(self.slice::<bf16>(at, len)) {
-                    *to = from.widen();
-                }
-            }
-            DType::F32 => {
-                for (to, from) in tile.iter_mut().zip(self.slice::<f32>(at, len)) {
-                    *to = from.widen();
-                }
-            }
-            DType::F64 => unreachable!("a wider operand than the compute type is refused with the arguments"),
+            DType::BF16 => self.isa.run(Widen { from: self.slice::<bf16>(at, len), to: &mut *tile }),
+            DType::F32 => widen(self.slice::<f32>(at, len), tile),
+            // A wider operand than the compute type is refused with the arguments.
+            DType::F64 => widen(self.slice::<f64>(at, len), tile),
         }
         tile
     }
 
     /// `len` elements side by side, from element `at` of the memory.
-    #[inline(always)]
     fn slice<T: Element>(&self, at: isize, len: usize) -> &'a [T] {
         // SAFETY: the view checked that every index of its layout is inside its memory, of which `at..at + len` are
         // indices; the memory is valid for reads during 'a, aligned for T, and any bits are a number.
         unsafe { std::slice::from_raw_parts(self.base.cast::<T>().offset(at), len) }
     }
 
+    fn gather_any<F: Real>(&self, at: isize, col: usize, tile: &mut [F]) {
+        match self.dtype {
+            DType::F16 => self.gather::<F, f16>(at, col, tile),
+            DType::BF16 => self.gather::<F, bf16>(at, col, tile),
+            DType::F32 => self.gather::<F, f32>(at, col, tile),
+            DType::F64 => self.gather::<F, f64>(at, col, tile),
+        }
+    }
+
     /// Columns from `col` on at any strides.
-    #[inline(always)]
     fn gather<F: Real, T: Stored>(&self, row_at: isize, col: usize, tile: &mut [F]) {
         let mut done = 0;
         while done < tile.len() {
@@ -131,57 +127,59 @@ impl<'a> Source<'a> {
 
 impl<'a> Sink<'a> {
     /// `view` walked over `grid`; `None` if it is not in host memory.
-    pub(super) fn new(view: &'a mut ViewMut<'_>, grid: &'a Grid, walk: &'a Walk) -> Option<Self> {
+    pub(super) fn new(view: &'a mut ViewMut<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Option<Self> {
         let dtype = view.dtype();
         match &mut view.memory {
-            MemoryMut::Host(base, _) => Some(Sink { base: *base, dtype, grid, walk }),
+            MemoryMut::Host(base, _) => Some(Sink { base: *base, dtype, grid, walk, isa }),
             #[cfg(feature = "wgpu")]
             _ => None,
         }
     }
 
-    /// Lets `fill` write columns `col..col + len` of `row`, directly where the memory holds the compute type side by
-    /// side, else through `tile` with one rounding.
-    #[inline(always)]
-    pub(super) fn store<F: Real>(
-        &self,
-        row: usize,
-        col: usize,
-        tile: &mut [F],
-        len: usize,
-        fill: impl FnOnce(&mut [F]),
-    ) {
-        let at = self.grid.row_offset(self.walk, row);
-        if !self.walk.is_contiguous_row() {
-            let tile = &mut tile[..len];
-            fill(tile);
-            match self.dtype {
-                DType::F16 => self.scatter::<F, f16>(at, col, tile),
-                DType::BF16 => self.scatter::<F, bf16>(at, col, tile),
-                DType::F32 => self.scatter::<F, f32>(at, col, tile),
-                DType::F64 => self.scatter::<F, f64>(at, col, tile),
-            }
+    /// Where to compute columns `col..col + len` of `row`: the memory itself where it holds the compute type side by
+    /// side, else `tile`. [`commit`](Sink::commit) ends what this begins.
+    pub(super) fn begin<'t, F: Real>(&self, row: usize, col: usize, tile: &'t mut [F], len: usize) -> &'t mut [F]
+    where
+        'a: 't,
+    {
+        if self.is_direct::<F>() {
+            return self.slice::<F>(self.grid.row_offset(self.walk, row) + col as isize, len);
+        }
+        &mut tile[..len]
+    }
+
+    /// Writes what was computed, with one rounding, unless it is in its place already.
+    pub(super) fn commit<F: Real>(&self, row: usize, col: usize, values: &mut [F]) {
+        if self.is_direct::<F>() {
             return;
         }
-        let at = at + col as isize;
-        if self.dtype == F::DTYPE {
-            return fill(self.slice::<F>(at, len));
+        let at = self.grid.row_offset(self.walk, row);
+        if !self.walk.is_contiguous_row() {
+            return self.scatter_any(at, col, values);
         }
-        let tile = &mut tile[..len];
-        fill(tile);
+        let at = at + col as isize;
         match self.dtype {
-            DType::F16 => narrow_f16(tile, self.slice(at, len)),
+            DType::F16 => narrow_f16(values, self.slice(at, values.len())),
             DType::BF16 => {
-                for (to, from) in self.slice::<bf16>(at, len).iter_mut().zip(tile) {
-                    *to = Stored::narrow(*from);
-                }
+                let to = self.slice::<bf16>(at, values.len());
+                self.isa.run(Narrow { from: values, to });
             }
-            DType::F32 => {
-                for (to, from) in self.slice::<f32>(at, len).iter_mut().zip(tile) {
-                    *to = Stored::narrow(*from);
-                }
-            }
-            DType::F64 => unreachable!("an output wider than the compute type is refused with the arguments"),
+            DType::F32 => narrow(values, self.slice::<f32>(at, values.len())),
+            // A wider output than the compute type is refused with the arguments.
+            DType::F64 => narrow(values, self.slice::<f64>(at, values.len())),
+        }
+    }
+
+    fn is_direct<F: Real>(&self) -> bool {
+        self.dtype == F::DTYPE && self.walk.is_contiguous_row()
+    }
+
+    fn scatter_any<F: Real>(&self, at: isize, col: usize, values: &[F]) {
+        match self.dtype {
+            DType::F16 => self.scatter::<F, f16>(at, col, values),
+            DType::BF16 => self.scatter::<F, bf16>(at, col, values),
+            DType::F32 => self.scatter::<F, f32>(at, col, values),
+            DType::F64 => self.scatter::<F, f64>(at, col, values),
         }
     }
 
@@ -195,7 +193,6 @@ impl<'a> Sink<'a> {
     }
 
     /// Columns from `col` on at any strides.
-    #[inline(always)]
     fn scatter<F: Real, T: Stored>(&self, row_at: isize, col: usize, tile: &[F]) {
         let mut done = 0;
         while done < tile.len() {
@@ -223,29 +220,61 @@ fn run_length(grid: &Grid, col: usize) -> usize {
 pub(super) enum Leaves<'t, F> {
     /// The whole row.
     Resident(&'t [F]),
-    /// A row of several leaves, its columns, and the tile that holds the one at hand.
-    Streamed(Source<'t>, usize, usize, &'t mut [F]),
+    /// A row of several leaves, and the tile that holds the one at hand.
+    Streamed(Stream<'t, F>),
+}
+
+/// A row that is loaded leaf by leaf.
+pub(super) struct Stream<'t, F> {
+    source: Source<'t>,
+    row: usize,
+    cols: usize,
+    /// Elements are read as `x * 2^-exponent`.
+    exponent: i32,
+    tile: &'t mut [F],
 }
 
 impl<'t, F: Real> Leaves<'t, F> {
-    #[inline(always)]
     pub(super) fn new(source: &Source<'t>, row: usize, cols: usize, tile: &'t mut [F]) -> Self {
         if cols <= LEAF {
             Leaves::Resident(source.load(row, 0, tile, cols))
         } else {
-            Leaves::Streamed(*source, row, cols, tile)
+            Leaves::Streamed(Stream { source: *source, row, cols, exponent: 0, tile })
         }
     }
 
     /// The leaf's elements.
-    #[inline(always)]
     pub(super) fn leaf(&mut self, leaf: usize) -> &[F] {
         match self {
             Leaves::Resident(row) => row,
-            Leaves::Streamed(source, row, cols, tile) => {
-                source.load(*row, leaf * LEAF, tile, LEAF.min(*cols - leaf * LEAF))
-            }
+            Leaves::Streamed(stream) => stream.leaf(leaf),
         }
+    }
+
+    /// From now on, elements as `x * 2^-exponent`. `tile` holds them where the row is resident.
+    pub(super) fn scaled(self, exponent: i32, tile: &'t mut [F]) -> Self {
+        match self {
+            Leaves::Resident(row) => {
+                let tile = &mut tile[..row.len()];
+                tile.iter_mut().zip(row).for_each(|(to, x)| *to = x.scale(-exponent));
+                Leaves::Resident(tile)
+            }
+            Leaves::Streamed(stream) => Leaves::Streamed(Stream { exponent, ..stream }),
+        }
+    }
+}
+
+impl<F: Real> Stream<'_, F> {
+    fn leaf(&mut self, leaf: usize) -> &[F] {
+        let len = LEAF.min(self.cols - leaf * LEAF);
+        if self.exponent == 0 {
+            return self.source.load(self.row, leaf * LEAF, self.tile, len);
+        }
+        let source = Source { copied: true, ..self.source };
+        source.load(self.row, leaf * LEAF, self.tile, len);
+        let tile = &mut self.tile[..len];
+        tile.iter_mut().for_each(|x| *x = x.scale(-self.exponent));
+        tile
     }
 }
 
@@ -278,24 +307,62 @@ stored! {
     f64: of, to_f64;
 }
 
-/// A slice of f16, through float32 by the CPU's own instruction where it has one.
+/// A slice, widened.
 #[inline(always)]
-fn widen_f16<F: Real>(from: &[f16], to: &mut [F]) {
-    if let Some(to) = F::as_f32s(to) {
-        return from.convert_to_f32_slice(to);
-    }
+fn widen<T: Stored, F: Real>(from: &[T], to: &mut [F]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = from.widen();
     }
 }
 
-/// A slice to f16, from float32 by the CPU's own instruction where it has one.
+/// A slice, rounded.
 #[inline(always)]
+fn narrow<F: Real, T: Stored>(from: &[F], to: &mut [T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = T::narrow(*from);
+    }
+}
+
+/// A slice, widened by SIMD.
+struct Widen<'a, T, F> {
+    from: &'a [T],
+    to: &'a mut [F],
+}
+
+impl<T: Stored, F: Real> pulp::NullaryFnOnce for Widen<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        widen(self.from, self.to);
+    }
+}
+
+/// A slice, rounded by SIMD.
+struct Narrow<'a, F, T> {
+    from: &'a [F],
+    to: &'a mut [T],
+}
+
+impl<F: Real, T: Stored> pulp::NullaryFnOnce for Narrow<'_, F, T> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        narrow(self.from, self.to);
+    }
+}
+
+/// A slice of f16, through float32 by the CPU's own instruction where it has one.
+fn widen_f16<F: Real>(from: &[f16], to: &mut [F]) {
+    if let Some(to) = F::as_f32s(to) {
+        return from.convert_to_f32_slice(to);
+    }
+    widen(from, to);
+}
+
+/// A slice to f16, from float32 by the CPU's own instruction where it has one.
 fn narrow_f16<F: Real>(from: &mut [F], to: &mut [f16]) {
     if let Some(from) = F::as_f32s(from) {
         return to.convert_from_f32_slice(from);
     }
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = Stored::narrow(*from);
-    }
+    narrow(from, to);
 }

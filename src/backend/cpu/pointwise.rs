@@ -1,12 +1,14 @@
 //! The `pointwise` schedule: a function of each element, then scale and shift. Backward sums over rows as it goes.
 
-use super::Cpu;
 use super::affine::{self, ColumnSums};
-use super::lanes::{leaf_sums, row_sums};
-use super::math::{self, Slope, slope, two_prod};
+use super::elementwise::affine as affine_of;
+use super::lanes::{LeafSums, Plain, RowSums, Term};
+use super::math::{self, Slope, two_prod};
 use super::operand::{Sink, Source};
 use super::real::Real;
+use super::{Cpu, Isa};
 use crate::plan::tree::{LEAF, lanes};
+use pulp::NullaryFnOnce;
 
 /// What one task of a forward pass works on.
 #[derive(Clone, Copy)]
@@ -40,118 +42,172 @@ impl<F> Backward<'_, F> {
     }
 }
 
-/// Pieces of at most [`LEAF`] columns: `(first, len)`.
-fn pieces(cols: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..cols).step_by(LEAF).map(move |first| (first, LEAF.min(cols - first)))
-}
-
 /// `y = tanh(alpha * x) * w + b` for rows `rows`.
-#[inline(always)]
 pub(super) fn forward<F: Real>(
     job: &Forward<'_, F>,
+    isa: Isa,
     rows: std::ops::Range<usize>,
     tiles: super::Tiles<'_, F>,
 ) {
     let [x_tile, w_tile, b_tile, out_tile, ..] = tiles;
-    for (first, len) in pieces(job.cols) {
-        let w = job.weight.as_ref().map(|w| w.load(0, first, w_tile, len));
-        let b = job.bias.as_ref().map(|b| b.load(0, first, b_tile, len));
+    for first in (0..job.cols).step_by(LEAF) {
+        let len = LEAF.min(job.cols - first);
+        let w = job.weight.map(|w| w.load(0, first, w_tile, len));
+        let b = job.bias.map(|b| b.load(0, first, b_tile, len));
         for row in rows.clone() {
             let x = job.input.load(row, first, x_tile, len);
-            job.output.store(row, first, out_tile, len, |out| {
-                let alpha = job.alpha;
-                for (y, &x) in out.iter_mut().zip(x) {
-                    let (z, zl) = math::argument(alpha, x);
-                    *y = math::tanh(z, zl);
-                }
-                if let Some(w) = w {
-                    out.iter_mut().zip(w).for_each(|(y, &w)| *y = *y * w);
-                }
-                if let Some(b) = b {
-                    out.iter_mut().zip(b).for_each(|(y, &b)| *y += b);
-                }
-            });
+            let out = job.output.begin(row, first, out_tile, len);
+            isa.run(Tanh { alpha: job.alpha, x, w, b, out: &mut *out });
+            job.output.commit(row, first, out);
         }
     }
 }
 
+/// `g * t`, and `(g * w) * s`, the terms of the parameter gradients.
+struct Product;
+
+impl<F: Real> Term<F, 2, 1> for Product {
+    #[inline(always)]
+    fn of(&self, [g, t]: [F; 2]) -> [F; 1] {
+        [g * t]
+    }
+}
+
+impl<F: Real> Term<F, 3, 1> for Product {
+    #[inline(always)]
+    fn of(&self, [g, w, s]: [F; 3]) -> [F; 1] {
+        [(g * w) * s]
+    }
+}
+
 /// Gradients of the rows of one chunk. `partials` receives the chunk's sums: weight's, bias's, alpha's, of those asked.
-#[inline(always)]
 pub(super) fn backward<F: Real>(
     job: &Backward<'_, F>,
+    isa: Isa,
     rows: std::ops::Range<usize>,
     partials: &mut [F],
     leaves: &mut [F],
     tiles: super::Tiles<'_, F>,
 ) {
     let cols = job.cols;
-    let [x_tile, g_tile, w_tile, out_tile, b_tile, bl_tile] = tiles;
-    for (first, len) in pieces(cols) {
-        // Sums of this piece, in the order weight, bias, alpha.
-        let mut parts = partials.chunks_exact_mut(cols).map(|sums| &mut sums[first..first + len]);
-        let mut scratch = leaves.chunks_exact_mut(cols).map(|sums| &mut sums[..len]);
-        let mut sums = |wanted: bool| {
-            if !wanted {
-                return None;
-            }
-            Some(ColumnSums::new(scratch.next()?, parts.next()?))
-        };
-        let (mut weight_sums, mut bias_sums, mut alpha_sums) =
-            (sums(job.wants_weight), sums(job.wants_bias), sums(job.wants_alpha));
-        let w = job.weight.as_ref().map(|w| w.load(0, first, w_tile, len));
-        let (big, low) = (&mut b_tile[..len], &mut bl_tile[..len]);
+    let [x_tile, g_tile, w_tile, out_tile, b_tile, bl_tile, t_tile, s_tile] = tiles;
+    for first in (0..cols).step_by(LEAF) {
+        let len = LEAF.min(cols - first);
+        let piece = first..first + len;
+        let (weight_part, rest) = partials.split_at_mut(if job.wants_weight { cols } else { 0 });
+        let (bias_part, alpha_part) = rest.split_at_mut(if job.wants_bias { cols } else { 0 });
+        let (weight_leaf, rest) = leaves.split_at_mut(weight_part.len());
+        let (bias_leaf, alpha_leaf) = rest.split_at_mut(bias_part.len());
+        let mut weight_sums = None;
+        if job.wants_weight {
+            weight_sums = Some(ColumnSums::new(isa, &mut weight_leaf[piece.clone()], &mut weight_part[piece.clone()]));
+        }
+        let mut bias_sums = None;
+        if job.wants_bias {
+            bias_sums = Some(ColumnSums::new(isa, &mut bias_leaf[piece.clone()], &mut bias_part[piece.clone()]));
+        }
+        let mut alpha_sums = None;
+        if job.wants_alpha {
+            alpha_sums = Some(ColumnSums::new(isa, &mut alpha_leaf[piece.clone()], &mut alpha_part[piece.clone()]));
+        }
+        let w = job.weight.map(|w| w.load(0, first, w_tile, len));
+        let (b, bl) = (&mut b_tile[..len], &mut bl_tile[..len]);
         match w {
             None => {
-                big.fill(job.alpha);
-                low.fill(F::ZERO);
+                b.fill(job.alpha);
+                bl.fill(F::ZERO);
             }
             Some(w) => {
-                for ((big, low), &w) in big.iter_mut().zip(low.iter_mut()).zip(w) {
-                    (*big, *low) = two_prod(w, job.alpha);
+                for ((b, bl), &w) in b.iter_mut().zip(bl.iter_mut()).zip(w) {
+                    (*b, *bl) = two_prod(w, job.alpha);
                 }
             }
         }
-        let (big, low) = (&*big, &*low);
         for (index, row) in rows.clone().enumerate() {
             let x = job.input.load(row, first, x_tile, len);
             let g = job.grad_output.load(row, first, g_tile, len);
-            for sums in [&mut weight_sums, &mut bias_sums, &mut alpha_sums].into_iter().flatten() {
-                sums.begin_row(index);
-            }
-            let alpha = job.alpha;
-            let at = move |x: F| {
-                let (z, zl) = math::argument(alpha, x);
-                slope(z, zl)
-            };
-            if let Some(sums) = &mut bias_sums {
-                sums.add(0, [g], |[g]| g);
-            }
-            if let Some(sums) = &mut weight_sums {
-                sums.add(0, [g, x], |[g, x]| g * at(x).t);
-            }
-            if let Some(sums) = &mut alpha_sums {
-                let term = |gw: F, x: F| {
-                    let Slope { h, hl, power, rest, .. } = at(x);
-                    gw * (((h * x + hl * x) * power) * rest)
-                };
-                match w {
-                    None => sums.add(0, [g, x], |[g, x]| term(g, x)),
-                    Some(w) => sums.add(0, [g, x, w], |[g, x, w]| term(g * w, x)),
+            let (t, s) = (&mut t_tile[..len], &mut s_tile[..len]);
+            match &job.grad_input {
+                Some(sink) => {
+                    let out = sink.begin(row, first, out_tile, len);
+                    isa.run(Slopes { alpha: job.alpha, x, g, b, bl, t: &mut *t, s: &mut *s, dx: &mut *out });
+                    sink.commit(row, first, out);
+                }
+                None => {
+                    let dx = &mut out_tile[..len];
+                    isa.run(Slopes { alpha: job.alpha, x, g, b, bl, t: &mut *t, s: &mut *s, dx });
                 }
             }
-            if let Some(sink) = &job.grad_input {
-                sink.store(row, first, out_tile, len, |out| {
-                    for ((((dx, &x), &g), &b), &bl) in out.iter_mut().zip(x).zip(g).zip(big).zip(low) {
-                        let Slope { h, hl, power, rest, .. } = at(x);
-                        let (t, te) = two_prod(b, h);
-                        let tl = te + (b * hl + bl * h);
-                        *dx = ((g * t + g * tl) * power) * rest;
-                    }
-                });
+            if let Some(sums) = &mut bias_sums {
+                sums.begin_leaf(index, 0, len);
+                sums.add(0, [g], Plain);
+            }
+            if let Some(sums) = &mut weight_sums {
+                sums.begin_leaf(index, 0, len);
+                sums.add(0, [g, t], Product);
+            }
+            if let Some(sums) = &mut alpha_sums {
+                sums.begin_leaf(index, 0, len);
+                match w {
+                    None => sums.add(0, [g, s], Product),
+                    Some(w) => sums.add(0, [g, w, s], Product),
+                }
             }
         }
         for sums in [weight_sums, bias_sums, alpha_sums].into_iter().flatten() {
             sums.finish();
+        }
+    }
+}
+
+/// `out = tanh(alpha x) * w + b`, with what is absent left out.
+struct Tanh<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    w: Option<&'a [F]>,
+    b: Option<&'a [F]>,
+    out: &'a mut [F],
+}
+
+impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let Tanh { alpha, x, w, b, out } = self;
+        for (y, &x) in out.iter_mut().zip(x) {
+            *y = math::tanh_product(alpha, x);
+        }
+        affine_of(w, b, F::ZERO, out);
+    }
+}
+
+/// `t = tanh(alpha x)`, `s = x sech²(alpha x)`, and `dx = g (b + bl) sech²(alpha x)`.
+struct Slopes<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    g: &'a [F],
+    b: &'a [F],
+    bl: &'a [F],
+    t: &'a mut [F],
+    s: &'a mut [F],
+    dx: &'a mut [F],
+}
+
+impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let Slopes { alpha, x, g, b, bl, t, s, dx } = self;
+        let len = dx.len();
+        let (x, g, b, bl) = (&x[..len], &g[..len], &b[..len], &bl[..len]);
+        let (t, s) = (&mut t[..len], &mut s[..len]);
+        for i in 0..len {
+            let Slope { t: tanh, h, hl, power, rest } = math::slope_product(alpha, x[i]);
+            t[i] = tanh;
+            s[i] = ((h * x[i] + hl * x[i]) * power) * rest;
+            let (p, pe) = two_prod(b[i], h);
+            let pl = pe + (b[i] * hl + bl[i] * h);
+            dx[i] = ((g[i] * p + g[i] * pl) * power) * rest;
         }
     }
 }
@@ -172,12 +228,14 @@ pub(super) fn finish<F: Real>(
     }
     let Some(sink) = alpha else { return };
     super::with_tiles::<F, _>(|[columns, tile, ..], _| {
-        let [sum] = row_sums(cols, |leaf| {
-            let first = leaf * LEAF;
+        let mut sums = RowSums::new();
+        for first in (0..cols).step_by(LEAF) {
             let columns = &mut columns[..LEAF.min(cols - first)];
             affine::sum_chunks(partials, stride, offset + first, columns);
-            leaf_sums([columns], lanes(cols), |[x]| [x])
-        });
-        sink.store(0, 0, tile, 1, |out| out[0] = sum);
+            sums.push(cpu.isa().run(LeafSums { inputs: [&*columns], lanes: lanes(cols), term: Plain }));
+        }
+        let out = sink.begin(0, 0, tile, 1);
+        out.copy_from_slice(&sums.total());
+        sink.commit(0, 0, out);
     });
 }
