@@ -123,11 +123,14 @@ pub(super) fn backward<R: Real>(
             true => (R::sum(ghat.iter().copied()) / R::new(k), ghat_mag.iter().sum::<f64>() / k),
             false => (R::new(0.0), 0.0),
         };
-        let projection = match eps_ratio.to_f64() == 0.0 {
-            true => eps_ratio,
-            false => R::sum((0..cols).map(|j| ghat[j] * x_hat[j])) / R::new(k) * eps_ratio,
+        // A ratio of zero leaves the term out, whatever the gradient holds.
+        let (projection, projection_mag) = match eps_ratio.to_f64() == 0.0 {
+            true => (eps_ratio, 0.0),
+            false => (
+                R::sum((0..cols).map(|j| ghat[j] * x_hat[j])) / R::new(k) * eps_ratio,
+                (0..cols).map(|j| ghat_mag[j] * mag[j]).sum::<f64>() / k * eps_ratio.to_f64(),
+            ),
         };
-        let projection_mag = (0..cols).map(|j| ghat_mag[j] * mag[j]).sum::<f64>() / k * eps_ratio.to_f64();
 
         for j in 0..cols {
             let (inside, inside_mag) = if j < spec.prefix {

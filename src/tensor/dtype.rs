@@ -128,13 +128,13 @@ mod tests {
     fn narrowing_rounds_once() {
         // Just above a tie of bf16, by less than an f32 can show: double rounding would go down to even.
         let x = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);
-        assert_eq!(bf16::from_f64(x).to_f32(), 1.0 + 2f32.powi(-7));
-        assert_eq!(bf16::from_f64(1.0 + 2f64.powi(-8)).to_f32(), 1.0);
+        assert_eq!(<bf16 as Element>::from_f64(x).to_f32(), 1.0 + 2f32.powi(-7));
+        assert_eq!(<bf16 as Element>::from_f64(1.0 + 2f64.powi(-8)).to_f32(), 1.0);
         let y = 1.0 + 2f64.powi(-11) + 2f64.powi(-45);
-        assert_eq!(f16::from_f64(y).to_f32(), 1.0 + 2f32.powi(-10));
-        assert_eq!(f16::from_f64(-y).to_f32(), -1.0 - 2f32.powi(-10));
-        assert!(f16::from_f64(f64::NAN).is_nan());
-        assert_eq!(f16::from_f64(0.0).to_bits(), 0);
+        assert_eq!(<f16 as Element>::from_f64(y).to_f32(), 1.0 + 2f32.powi(-10));
+        assert_eq!(<f16 as Element>::from_f64(-y).to_f32(), -1.0 - 2f32.powi(-10));
+        assert!(<f16 as Element>::from_f64(f64::NAN).is_nan());
+        assert_eq!(<f16 as Element>::from_f64(0.0).to_bits(), 0);
     }
 
     #[test]
