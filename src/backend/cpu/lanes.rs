@@ -180,6 +180,16 @@ impl<F: Real> Term<F, 1, 1> for Plain {
     }
 }
 
+/// The product of both inputs.
+pub(super) struct Product;
+
+impl<F: Real> Term<F, 2, 1> for Product {
+    #[inline(always)]
+    fn of(&self, [a, b]: [F; 2]) -> [F; 1] {
+        [a * b]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

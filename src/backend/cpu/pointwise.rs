@@ -2,7 +2,7 @@
 
 use super::affine::{self, ColumnSums};
 use super::elementwise::affine as affine_of;
-use super::lanes::{LeafSums, Plain, RowSums, Term};
+use super::lanes::{LeafSums, Plain, Product, RowSums};
 use super::math::{self, Slope, two_prod};
 use super::operand::{Sink, Source};
 use super::real::Real;
@@ -64,23 +64,6 @@ pub(super) fn forward<F: Real>(
     }
 }
 
-/// `g * t`, and `(g * w) * s`, the terms of the parameter gradients.
-struct Product;
-
-impl<F: Real> Term<F, 2, 1> for Product {
-    #[inline(always)]
-    fn of(&self, [g, t]: [F; 2]) -> [F; 1] {
-        [g * t]
-    }
-}
-
-impl<F: Real> Term<F, 3, 1> for Product {
-    #[inline(always)]
-    fn of(&self, [g, w, s]: [F; 3]) -> [F; 1] {
-        [(g * w) * s]
-    }
-}
-
 /// Gradients of the rows of one chunk. `partials` receives the chunk's sums: weight's, bias's, alpha's, of those asked.
 pub(super) fn backward<F: Real>(
     job: &Backward<'_, F>,
@@ -111,18 +94,17 @@ pub(super) fn backward<F: Real>(
         if job.wants_alpha {
             alpha_sums = Some(ColumnSums::new(isa, &mut alpha_leaf[piece.clone()], &mut alpha_part[piece.clone()]));
         }
-        let w = job.weight.map(|w| w.load(0, first, w_tile, len));
-        let (b, bl) = (&mut b_tile[..len], &mut bl_tile[..len]);
-        match w {
+        // Without a weight, one of ones: multiplying by it changes nothing.
+        let w = match &job.weight {
+            Some(w) => w.load(0, first, w_tile, len),
             None => {
-                b.fill(job.alpha);
-                bl.fill(F::ZERO);
+                w_tile[..len].fill(F::ONE);
+                &w_tile[..len]
             }
-            Some(w) => {
-                for ((b, bl), &w) in b.iter_mut().zip(bl.iter_mut()).zip(w) {
-                    (*b, *bl) = two_prod(w, job.alpha);
-                }
-            }
+        };
+        let (b, bl) = (&mut b_tile[..len], &mut bl_tile[..len]);
+        for ((b, bl), &w) in b.iter_mut().zip(bl.iter_mut()).zip(w) {
+            (*b, *bl) = two_prod(w, job.alpha);
         }
         for (index, row) in rows.clone().enumerate() {
             let x = job.input.load(row, first, x_tile, len);
@@ -131,12 +113,12 @@ pub(super) fn backward<F: Real>(
             match &job.grad_input {
                 Some(sink) => {
                     let out = sink.begin(row, first, out_tile, len);
-                    isa.run(Slopes { alpha: job.alpha, x, g, b, bl, t: &mut *t, s: &mut *s, dx: &mut *out });
+                    isa.run(Slopes { alpha: job.alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *out });
                     sink.commit(row, first, out);
                 }
                 None => {
                     let dx = &mut out_tile[..len];
-                    isa.run(Slopes { alpha: job.alpha, x, g, b, bl, t: &mut *t, s: &mut *s, dx });
+                    isa.run(Slopes { alpha: job.alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx });
                 }
             }
             if let Some(sums) = &mut bias_sums {
@@ -149,10 +131,7 @@ pub(super) fn backward<F: Real>(
             }
             if let Some(sums) = &mut alpha_sums {
                 sums.begin_leaf(index, 0, len);
-                match w {
-                    None => sums.add(0, [g, s], Product),
-                    Some(w) => sums.add(0, [g, w, s], Product),
-                }
+                sums.add(0, [s], Plain);
             }
         }
         for sums in [weight_sums, bias_sums, alpha_sums].into_iter().flatten() {
@@ -190,11 +169,12 @@ impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
     }
 }
 
-/// `t = tanh(alpha x)`, `s = x sech²(alpha x)`, and `dx = g (b + bl) sech²(alpha x)`.
+/// `t = tanh(alpha x)`, `s = g w x sech²(alpha x)`, and `dx = g (b + bl) sech²(alpha x)`.
 struct Slopes<'a, F> {
     alpha: F,
     x: &'a [F],
     g: &'a [F],
+    w: &'a [F],
     b: &'a [F],
     bl: &'a [F],
     t: &'a mut [F],
@@ -206,14 +186,14 @@ impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let Slopes { alpha, x, g, b, bl, t, s, dx } = self;
+        let Slopes { alpha, x, g, w, b, bl, t, s, dx } = self;
         let len = dx.len();
-        let (x, g, b, bl) = (&x[..len], &g[..len], &b[..len], &bl[..len]);
+        let (x, g, w, b, bl) = (&x[..len], &g[..len], &w[..len], &b[..len], &bl[..len]);
         let (t, s) = (&mut t[..len], &mut s[..len]);
         for i in 0..len {
             let Slope { t: tanh, h, hl, power, rest } = math::slope_product(alpha, x[i]);
             t[i] = tanh;
-            s[i] = ((h * x[i] + hl * x[i]) * power) * rest;
+            s[i] = (((g[i] * w[i]) * (h * x[i] + hl * x[i])) * power) * rest;
             let (p, pe) = two_prod(b[i], h);
             let pl = pe + (b[i] * hl + bl[i] * h);
             // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.

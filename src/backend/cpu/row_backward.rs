@@ -3,7 +3,7 @@
 
 use super::affine::{self, ColumnSums};
 use super::elementwise::{Ghat, GradInput, Statistics};
-use super::lanes::{LeafSums, Plain, RowSums, Term};
+use super::lanes::{LeafSums, Plain, Product, RowSums, Term};
 use super::operand::{Leaves, Sink, Source};
 use super::real::Real;
 use super::row::{Constants, Parameter, round_all};
@@ -42,16 +42,6 @@ impl<F: Real> Term<F, 2, 2> for Both {
     #[inline(always)]
     fn of(&self, [ghat, hat]: [F; 2]) -> [F; 2] {
         [ghat, ghat * hat]
-    }
-}
-
-/// The product of both inputs.
-struct Product;
-
-impl<F: Real> Term<F, 2, 1> for Product {
-    #[inline(always)]
-    fn of(&self, [a, b]: [F; 2]) -> [F; 1] {
-        [a * b]
     }
 }
 
