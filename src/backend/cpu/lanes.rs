@@ -42,19 +42,22 @@ impl<F: Real, T: Term<F, K, M>, const K: usize, const M: usize> pulp::NullaryFnO
             }
             return totals;
         }
-        // Blocks of lanes one after the other, so that each keeps its sums in registers. Lane l meets lane
-        // l + 128 first, so block b meets block b + 4, and so on down.
+        // Blocks of lanes one after the other, so that each keeps its sums in registers. The upper half
+        // of the lanes meets the lower one, so the upper half of the blocks does, and so on down.
         let mut sums = [[[F::ZERO; BLOCK]; M]; MOST_LANES / BLOCK];
-        for (block, sums) in sums.iter_mut().enumerate() {
+        let blocks = (lanes / BLOCK).min(sums.len());
+        for (block, sums) in sums[..blocks].iter_mut().enumerate() {
             *sums = block_sums(&inputs, block * BLOCK, lanes, &term);
         }
-        for half in [4, 2, 1] {
+        let mut half = blocks / 2;
+        while half > 0 {
             let (low, high) = sums.split_at_mut(half);
             for (low, high) in low.iter_mut().zip(&*high) {
                 for m in 0..M {
                     add(&mut low[m], &high[m]);
                 }
             }
+            half /= 2;
         }
         for m in 0..M {
             totals[m] = halve(sums[0][m]);
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_computes_the_stated_tree() {
-        for cols in [1, 2, 31, 32, 33, 255, 256, 257, 769, 4095, 4096, 4097, 70_000] {
+        for cols in [1, 2, 31, 32, 33, 255, 256, 257, 769, 2047, 2048, 2049, 4095, 4096, 4097, 70_000] {
             let row: Vec<f32> = (0..cols).map(|i| ((i * 7919 % 1009) as f32 - 400.0) * 1.37e-3).collect();
             let expected = tree::row_sum(&row);
             for isa in Isa::available() {

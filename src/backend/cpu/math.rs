@@ -20,24 +20,20 @@ fn argument<F: Real>(alpha: F, x: F) -> (F, F) {
     (z, if z.abs() <= F::PRODUCT_LIMIT { zl } else { F::ZERO })
 }
 
-/// `exp(a) = 2^k (1 + p + pl)` for `a = -2 |z + zl|`, and what both functions make of it.
-struct Expm1<F> {
-    p: F,
-    pl: F,
-    /// `2^max(k, lowest normal)` and `2^(k - that)`.
-    power: F,
-    rest: F,
-    /// `exp(a) - 1` and `exp(a) + 1`, each with its error.
-    em: F,
-    eml: F,
-    den: F,
-    dl: F,
-    /// Whether the argument was beyond the limit.
-    held: bool,
+/// Elements that pass through the steps of a function together. One element's steps are a chain of some sixty dependent
+/// operations, of which a core sees little more than one chain ahead; in passes over a batch it sees many short ones.
+pub(super) const BATCH: usize = 64;
+
+/// `a = -2 |z + zl|` less the nearest multiple `k` of ln 2, as `r + rl`; `k` is in the low bits of `u`.
+#[derive(Clone, Copy)]
+struct Reduced<F> {
+    u: F,
+    r: F,
+    rl: F,
 }
 
 #[inline(always)]
-fn expm1_parts<F: Real>(z: F, zl: F) -> Expm1<F> {
+fn reduce<F: Real>(z: F, zl: F) -> Reduced<F> {
     let a = -(F::TWO * z.abs());
     let held = a < F::EXP_LIMIT;
     // `-2 * zl` with the sign of z.
@@ -49,11 +45,29 @@ fn expm1_parts<F: Real>(z: F, zl: F) -> Expm1<F> {
     let t1 = a - kf * F::LN2_HI;
     let t2 = kf * F::LN2_LO;
     let r = t1 - t2;
-    let rl = ((t1 - r) - t2) + al;
+    Reduced { u, r, rl: ((t1 - r) - t2) + al }
+}
+
+/// `exp(r + rl) - 1` as `p + pl`.
+#[inline(always)]
+fn expm1<F: Real>(r: F, rl: F) -> (F, F) {
     let w = (r * r) * taylor(r);
     let p = r + w;
-    let pl = ((r - p) + w) + rl * (F::ONE + p);
-    let (power, rest) = F::split_exponent(u);
+    (p, ((r - p) + w) + rl * (F::ONE + p))
+}
+
+/// `exp(a) - 1` and `exp(a) + 1`, each with its error.
+#[derive(Clone, Copy)]
+struct Fraction<F> {
+    em: F,
+    eml: F,
+    den: F,
+    dl: F,
+}
+
+/// Both, from `exp(a) = power (1 + p + pl)`.
+#[inline(always)]
+fn fraction<F: Real>(power: F, p: F, pl: F) -> Fraction<F> {
     let less = power - F::ONE;
     // What `power - 1` rounds away once the power is below half an ulp of 1.
     let lost = (-F::ONE - less) + power;
@@ -62,7 +76,7 @@ fn expm1_parts<F: Real>(z: F, zl: F) -> Expm1<F> {
     let eml = (((less - em) + sp) + power * pl) + lost;
     let den = F::TWO + em;
     let dl = ((F::TWO - den) + em) + eml;
-    Expm1 { p, pl, power, rest, em, eml, den, dl, held }
+    Fraction { em, eml, den, dl }
 }
 
 /// `(exp(r) - 1 - r) / r²`, for |r| up to half of ln 2.
@@ -91,27 +105,45 @@ fn reciprocal<F: Real>(d: F) -> F {
 /// `1 - d (c0 + c1 d + c2 d²)` is a Chebyshev cubic on [1, 2].
 const SEED: [f64; 3] = [2.121_212_005_615_234_4, -1.454_545_497_894_287, 0.323_232_322_931_289_7];
 
-/// `tanh(z + zl)`.
-#[inline(always)]
-fn tanh<F: Real>(z: F, zl: F) -> F {
-    let parts = expm1_parts(z, zl);
-    quotient(&parts, reciprocal(parts.den), z)
-}
-
 /// `tanh(z) = -em / den`, by one corrected division with the reciprocal `r` of `den`.
 #[inline(always)]
-fn quotient<F: Real>(&Expm1 { em, eml, den, dl, .. }: &Expm1<F>, r: F, z: F) -> F {
+fn quotient<F: Real>(&Fraction { em, eml, den, dl }: &Fraction<F>, r: F, z: F) -> F {
     let t0 = em * r;
     let (ph, pe) = two_prod(t0, den);
     let rem = (((em - ph) - pe) + eml) - t0 * dl;
     signed(t0 + r * rem, z)
 }
 
-/// `tanh(alpha * x)`.
+/// `magnitude` with the sign of `z`; NaN stays.
 #[inline(always)]
-pub(super) fn tanh_product<F: Real>(alpha: F, x: F) -> F {
-    let (z, zl) = argument(alpha, x);
-    tanh(z, zl)
+fn signed<F: Real>(magnitude: F, z: F) -> F {
+    magnitude.abs().with_sign(z)
+}
+
+/// One number for each element of a batch.
+pub(super) type Batch<F> = [F; BATCH];
+
+/// `out = tanh(alpha * x)`.
+#[inline(always)]
+pub(super) fn tanh<F: Real>(alpha: F, x: &Batch<F>, out: &mut Batch<F>) {
+    let (mut z, mut u, mut r, mut rl) = ([F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH]);
+    for i in 0..BATCH {
+        let (high, low) = argument(alpha, x[i]);
+        let reduced = reduce(high, low);
+        z[i] = high;
+        u[i] = reduced.u;
+        r[i] = reduced.r;
+        rl[i] = reduced.rl;
+    }
+    let (mut p, mut pl) = ([F::ZERO; BATCH], [F::ZERO; BATCH]);
+    for i in 0..BATCH {
+        (p[i], pl[i]) = expm1(r[i], rl[i]);
+    }
+    for i in 0..BATCH {
+        let (power, _) = F::split_exponent(u[i]);
+        let fraction = fraction(power, p[i], pl[i]);
+        out[i] = quotient(&fraction, reciprocal(fraction.den), z[i]);
+    }
 }
 
 /// `tanh(alpha * x)` to two ulp, for results that are rounded to 16 bits: the same steps with one number for one.
@@ -135,51 +167,79 @@ pub(super) fn tanh_product_short<F: Real>(alpha: F, x: F) -> F {
     signed(t0 + r * (((em - t0 * den) + eml) - t0 * dl), z)
 }
 
-/// [`Slope`] at `alpha * x`.
-#[inline(always)]
-pub(super) fn slope_product<F: Real>(alpha: F, x: F) -> Slope<F> {
-    let (z, zl) = argument(alpha, x);
-    slope(z, zl)
+/// At each `alpha * x`, tanh, and sech² as `(h + hl) * power * rest`.
+pub(super) struct Slopes<F> {
+    pub(super) t: Batch<F>,
+    pub(super) h: Batch<F>,
+    pub(super) hl: Batch<F>,
+    pub(super) power: Batch<F>,
+    pub(super) rest: Batch<F>,
 }
 
-/// `magnitude` with the sign of `z`; NaN stays.
+/// tanh and sech² for every element of `x`.
 #[inline(always)]
-fn signed<F: Real>(magnitude: F, z: F) -> F {
-    magnitude.abs().with_sign(z)
+pub(super) fn slopes<F: Real>(alpha: F, x: &Batch<F>) -> Slopes<F> {
+    let zero = [F::ZERO; BATCH];
+    let mut out = Slopes { t: zero, h: zero, hl: zero, power: zero, rest: zero };
+    let (mut z, mut r, mut rl, mut p, mut pl, mut r1) = (zero, zero, zero, zero, zero, zero);
+    for i in 0..BATCH {
+        let (high, low) = argument(alpha, x[i]);
+        let reduced = reduce(high, low);
+        z[i] = high;
+        r[i] = reduced.r;
+        rl[i] = reduced.rl;
+        (out.power[i], out.rest[i]) = F::split_exponent(reduced.u);
+    }
+    for i in 0..BATCH {
+        (p[i], pl[i]) = expm1(r[i], rl[i]);
+    }
+    for i in 0..BATCH {
+        let fraction = fraction(out.power[i], p[i], pl[i]);
+        r1[i] = reciprocal(fraction.den);
+        out.t[i] = quotient(&fraction, r1[i], z[i]);
+    }
+    for i in 0..BATCH {
+        let Fraction { den, dl, .. } = fraction(out.power[i], p[i], pl[i]);
+        let (h, hl) = derivative(p[i], pl[i], den, dl, r1[i]);
+        // Beyond the limit the derivative is zero in every dtype.
+        let held = -(F::TWO * z[i].abs()) < F::EXP_LIMIT;
+        out.h[i] = if held { F::ZERO } else { h };
+        out.hl[i] = if held { F::ZERO } else { hl };
+    }
+    out
 }
 
-/// `tanh(z + zl)`, and `sech²` as `(h + hl) * power * rest`.
-pub(super) struct Slope<F> {
-    pub(super) t: F,
-    pub(super) h: F,
-    pub(super) hl: F,
-    pub(super) power: F,
-    pub(super) rest: F,
-}
-
+/// `4 (1 + p + pl) / (den + dl)²` as a number and its error; `r1` is the reciprocal of `den`.
 #[inline(always)]
-fn slope<F: Real>(z: F, zl: F) -> Slope<F> {
-    let parts = expm1_parts(z, zl);
-    let Expm1 { p, pl, power, rest, den, dl, held, .. } = parts;
+fn derivative<F: Real>(p: F, pl: F, den: F, dl: F, r1: F) -> (F, F) {
     let e = F::ONE + p;
     let el = ((F::ONE - e) + p) + pl;
     let (d, de) = two_prod(den, den);
     let d_low = de + (F::TWO * den) * dl;
-    let r1 = reciprocal(den);
     let r = r1 * r1;
     let (ph, pe) = two_prod(d, r);
     let rl = r * (((F::ONE - ph) - pe) - d_low * r);
     let e4 = F::FOUR * e;
     let (h, he) = two_prod(e4, r);
-    let hl = he + (e4 * rl + (F::FOUR * el) * r);
-    let t = quotient(&parts, r1, z);
-    let (h, hl) = if held { (F::ZERO, F::ZERO) } else { (h, hl) };
-    Slope { t, h, hl, power, rest }
+    (h, he + (e4 * rl + (F::FOUR * el) * r))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tanh_at<F: Real>(z: F) -> F {
+        let mut out = [F::ZERO; BATCH];
+        tanh(F::ONE, &[z; BATCH], &mut out);
+        out[0]
+    }
+
+    /// tanh, and sech² as a float64.
+    fn slope_at(z: f32) -> (f32, f64) {
+        let Slopes { t, h, hl, power, rest } = slopes(1.0, &[z; BATCH]);
+        let value = (f64::from(h[0]) + f64::from(hl[0])) * f64::from(power[0]) * f64::from(rest[0]);
+        (t[0], value)
+    }
 
     /// Distance in ulp of `x` (float32) from the exact value.
     fn ulp(x: f32, exact: f64) -> f64 {
@@ -194,15 +254,15 @@ mod tests {
 
     #[test]
     fn tanh_is_within_one_ulp_over_its_range() {
-        let worst = sweep(100.0, 97).map(|z| (ulp(tanh(z, 0.0), f64::from(z).tanh()), z));
+        let worst = sweep(100.0, 97).map(|z| (ulp(tanh_at(z), f64::from(z).tanh()), z));
         let worst = worst.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
         println!("tanh: worst {} ulp at {:e}", worst.0, worst.1);
         assert!(worst.0 <= 0.75, "{worst:?}");
-        assert_eq!(tanh(0.0f32, 0.0).to_bits(), 0);
-        assert_eq!(tanh(-0.0f32, 0.0).to_bits(), (-0.0f32).to_bits());
-        assert_eq!((tanh(f32::INFINITY, 0.0), tanh(f32::NEG_INFINITY, 0.0)), (1.0, -1.0));
-        assert!(tanh(f32::NAN, 0.0).is_nan());
-        assert_eq!(tanh(-0.5f32, 0.0), -tanh(0.5f32, 0.0));
+        assert_eq!(tanh_at(0.0f32).to_bits(), 0);
+        assert_eq!(tanh_at(-0.0f32).to_bits(), (-0.0f32).to_bits());
+        assert_eq!((tanh_at(f32::INFINITY), tanh_at(f32::NEG_INFINITY)), (1.0, -1.0));
+        assert!(tanh_at(f32::NAN).is_nan());
+        assert_eq!(tanh_at(-0.5f32), -tanh_at(0.5f32));
     }
 
     #[test]
@@ -218,25 +278,24 @@ mod tests {
     #[test]
     fn slope_keeps_its_digits_where_tanh_is_one() {
         let worst = sweep(80.0, 97).map(|z| {
-            let s = slope(z, 0.0);
+            let (_, value) = slope_at(z);
             let q = (-2.0 * f64::from(z)).exp();
             let exact = 4.0 * q / ((1.0 + q) * (1.0 + q));
-            // The value as two numbers, in units of 2^-24 of itself.
-            let value = (f64::from(s.h) + f64::from(s.hl)) * f64::from(s.power) * f64::from(s.rest);
+            // In units of 2^-24 of itself.
             ((value / exact - 1.0).abs() * 2f64.powi(24), z)
         });
         let worst = worst.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
         println!("sech²: worst {} half-ulp at {:e}", worst.0, worst.1);
         assert!(worst.0 <= 0.25, "{worst:?}");
-        assert_eq!(slope(f32::INFINITY, 0.0).h, 0.0);
-        assert!(slope(f32::NAN, 0.0).h.is_nan());
+        assert_eq!(slope_at(f32::INFINITY), (1.0, 0.0));
+        assert!(slope_at(f32::NAN).1.is_nan());
     }
 
     #[test]
     fn float64_agrees_with_the_system_library() {
         for i in 1..200_000 {
             let z = i as f64 * 1.7e-4;
-            let (t, exact) = (tanh(z, 0.0), z.tanh());
+            let (t, exact) = (tanh_at(z), z.tanh());
             assert!((t - exact).abs() <= 2.5 * f64::EPSILON * exact, "{z}: {t} {exact}");
         }
     }

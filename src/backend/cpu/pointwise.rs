@@ -3,7 +3,7 @@
 use super::affine::{self, ColumnSums};
 use super::elementwise::affine as affine_of;
 use super::lanes::{LeafSums, Plain, Product, RowSums};
-use super::math::{self, Slope, two_prod};
+use super::math::{self, BATCH, two_prod};
 use super::operand::{Sink, Source};
 use super::real::Real;
 use super::{Cpu, Isa};
@@ -161,8 +161,11 @@ impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
                 *y = math::tanh_product_short(alpha, x);
             }
         } else {
-            for (y, &x) in out.iter_mut().zip(x) {
-                *y = math::tanh_product(alpha, x);
+            let (mut batch, mut t) = ([F::ZERO; BATCH], [F::ZERO; BATCH]);
+            for (x, out) in x.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+                batch[..x.len()].copy_from_slice(x);
+                math::tanh(alpha, &batch, &mut t);
+                out.copy_from_slice(&t[..x.len()]);
             }
         }
         affine_of(w, b, F::ZERO, out);
@@ -187,19 +190,26 @@ impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
     #[inline(always)]
     fn call(self) {
         let Slopes { alpha, x, g, w, b, bl, t, s, dx } = self;
-        let len = dx.len();
-        let (x, g, w, b, bl) = (&x[..len], &g[..len], &w[..len], &b[..len], &bl[..len]);
-        let (t, s) = (&mut t[..len], &mut s[..len]);
-        for i in 0..len {
-            let Slope { t: tanh, h, hl, power, rest } = math::slope_product(alpha, x[i]);
-            t[i] = tanh;
-            s[i] = (((g[i] * w[i]) * (h * x[i] + hl * x[i])) * power) * rest;
-            let (p, pe) = two_prod(b[i], h);
-            let pl = pe + (b[i] * hl + bl[i] * h);
-            // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
-            let (high, low) = (g[i] * p, g[i] * pl);
-            let sum = if low.abs() <= F::MAX { high + low } else { high };
-            dx[i] = (sum * power) * rest;
+        let mut batch = [F::ZERO; BATCH];
+        for first in (0..dx.len()).step_by(BATCH) {
+            let piece = first..dx.len().min(first + BATCH);
+            let len = piece.len();
+            let (x, g, w) = (&x[piece.clone()], &g[piece.clone()], &w[piece.clone()]);
+            let (b, bl) = (&b[piece.clone()], &bl[piece.clone()]);
+            let (t, s, dx) = (&mut t[piece.clone()], &mut s[piece.clone()], &mut dx[piece]);
+            batch[..len].copy_from_slice(x);
+            let at = math::slopes(alpha, &batch);
+            t.copy_from_slice(&at.t[..len]);
+            let (h, hl, power, rest) = (&at.h[..len], &at.hl[..len], &at.power[..len], &at.rest[..len]);
+            for i in 0..len {
+                s[i] = (((g[i] * w[i]) * (h[i] * x[i] + hl[i] * x[i])) * power[i]) * rest[i];
+                let (p, pe) = two_prod(b[i], h[i]);
+                let pl = pe + (b[i] * hl[i] + bl[i] * h[i]);
+                // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
+                let (high, low) = (g[i] * p, g[i] * pl);
+                let sum = if low.abs() <= F::MAX { high + low } else { high };
+                dx[i] = (sum * power[i]) * rest[i];
+            }
         }
     }
 }
