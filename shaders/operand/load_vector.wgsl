@@ -1,0 +1,5 @@
+@group(0) @binding(BINDING) var<storage, ACCESS> NAME: array<WORDS>;
+
+fn NAME_at(col: u32) -> vec4<f32> {
+    return widen_DTYPE(NAME[(START + col) >> 2u]);
+}
