@@ -1,6 +1,6 @@
 // Copies a tensor with the threads, the loads and the stores of `row_forward`: the floor that it is measured against.
 
-fn term(which: u32, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
+fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
@@ -10,14 +10,17 @@ fn copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    enter(group, groups, invocation);
-    let leaves = select(params.leaves, 1u, HELD > 0u);
-    for (var leaf = 0u; leaf < leaves; leaf++) {
-        for (var step = 0u; step < steps_of(leaf, params.cols); step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
-                let col = column(leaf, step, quad);
-                if live && (EXACT || col < params.cols) {
-                    output_set(col, params.cols, input_at(col));
+    const KEPT = HELD > 0u;
+    enter(invocation);
+    for (var turn = 0u; turn < params.turns; turn++) {
+        next_row(group, groups, turn);
+        for (var leaf = 0u; leaf < leaf_count(KEPT); leaf++) {
+            for (var step = 0u; step < step_count(KEPT, leaf); step++) {
+                for (var quad = 0u; quad < QUADS; quad++) {
+                    let col = column(leaf, step, quad);
+                    if live && (EXACT || col < params.cols) {
+                        output_set(col, params.cols, input_at(col));
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 fn fold_add(x: vec4<f32>) -> vec4<f32> {
     var sum = x;
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        sum = opaque4(sum + subgroupShuffleXor(sum, half));
+        sum += subgroupShuffleXor(sum, half);
     }
     return sum;
 }

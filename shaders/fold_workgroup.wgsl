@@ -9,7 +9,7 @@ fn fold_add(x: vec4<f32>) -> vec4<f32> {
     workgroupBarrier();
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         if thread < half {
-            shared_sums[lane] = opaque4(shared_sums[lane] + shared_sums[lane + half]);
+            shared_sums[lane] += shared_sums[lane + half];
         }
         workgroupBarrier();
     }

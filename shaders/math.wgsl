@@ -47,6 +47,12 @@ fn scale4(x: vec4<f32>, p: i32) -> vec4<f32> {
     return opaque4(opaque4(opaque4(x * pow2(first)) * pow2(second)) * pow2(third));
 }
 
+// As `scale4` for |p| <= 127 where two steps do.
+fn scale_row(x: vec4<f32>, p: i32) -> vec4<f32> {
+    let first = clamp(p, -126, 126);
+    return opaque4(opaque4(x * pow2(first)) * pow2(p - first));
+}
+
 fn scale(x: f32, p: i32) -> f32 {
     return scale4(vec4<f32>(x), p).x;
 }

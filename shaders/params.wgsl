@@ -28,13 +28,19 @@ struct Params {
     end_col: u32,
     chunk_rows: u32,
     chunks: u32,
-    // First chunk of this launch, and whether it goes on with the sums already there.
+    // First chunk of this launch.
     first_chunk: u32,
-    resume: u32,
     // Columns of a row of partial sums, and which of the parameters this launch finishes.
     partial_cols: u32,
     parameter: u32,
     col_groups: u32,
+    // Rows that a workgroup's threads take one after the other.
+    turns: u32,
+    // Where the sums of leaves begin among the partial sums, and the first of this launch.
+    leaf_base: u32,
+    first_leaf: u32,
+    unused_1: u32,
+    unused_2: u32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32.
     full_start: vec4<u32>,
     row_start: vec4<u32>,

@@ -11,10 +11,15 @@ var<private> slot: u32;
 // Rows beyond the last one repeat it, so that every thread meets every barrier; they store nothing.
 var<private> live: bool;
 
-fn enter(group: vec3<u32>, groups: vec3<u32>, invocation: u32) {
+fn enter(invocation: u32) {
     lane = invocation;
     thread = lane % THREADS;
-    let wanted = (group.x + group.y * groups.x) * (GROUP / THREADS) + lane / THREADS;
+}
+
+// Turns to the `turn`-th of the rows that this workgroup's threads take one after the other.
+fn next_row(group: vec3<u32>, groups: vec3<u32>, turn: u32) {
+    let first = (group.x + group.y * groups.x) * params.turns + turn;
+    let wanted = first * (GROUP / THREADS) + lane / THREADS;
     live = wanted < params.rows;
     slot = min(wanted, params.rows - 1u);
     locate(params.first_row + slot);
@@ -37,11 +42,19 @@ fn inside(col: u32, x: vec4<f32>) -> vec4<f32> {
     return within(col, params.cols, x);
 }
 
-fn steps_of(leaf: u32, cols: u32) -> u32 {
-    if HELD > 0u {
+// Where a row is kept in registers its loops have constant bounds, so that each vector is a register of its own.
+fn leaf_count(kept: bool) -> u32 {
+    if kept {
+        return 1u;
+    }
+    return params.leaves;
+}
+
+fn step_count(kept: bool, leaf: u32) -> u32 {
+    if kept {
         return HELD;
     }
-    return (min(cols - leaf * LEAF, LEAF) + LANES - 1u) / LANES;
+    return (min(params.cols - leaf * LEAF, LEAF) + LANES - 1u) / LANES;
 }
 
 // Sums of leaves, waiting for another of as many leaves.
@@ -51,7 +64,7 @@ fn push(count: u32, leaf_sum: f32) {
     var sum = leaf_sum;
     var level = 0u;
     while ((count >> level) & 1u) == 1u {
-        sum = opaque(stack[level] + sum);
+        sum = stack[level] + sum;
         level++;
     }
     stack[level] = sum;
@@ -62,39 +75,39 @@ fn total(count: u32) -> f32 {
     var sum = stack[level];
     for (level++; level < 24u; level++) {
         if ((count >> level) & 1u) == 1u {
-            sum = opaque(stack[level] + sum);
+            sum = stack[level] + sum;
         }
     }
     return sum;
 }
 
 // The sum of one leaf, the same in every thread of the row.
-fn leaf_sum(which: u32, leaf: u32, cols: u32) -> f32 {
+fn leaf_sum(which: u32, kept: bool, leaf: u32) -> f32 {
     var sums: array<vec4<f32>, QUADS>;
     for (var quad = 0u; quad < QUADS; quad++) {
         sums[quad] = zero4();
     }
-    for (var step = 0u; step < steps_of(leaf, cols); step++) {
+    for (var step = 0u; step < step_count(kept, leaf); step++) {
         for (var quad = 0u; quad < QUADS; quad++) {
-            sums[quad] = opaque4(sums[quad] + term(which, leaf, step, quad));
+            sums[quad] += term(which, kept, leaf, step, quad);
         }
     }
     for (var half = QUADS / 2u; half > 0u; half /= 2u) {
         for (var quad = 0u; quad < half; quad++) {
-            sums[quad] = opaque4(sums[quad] + sums[quad + half]);
+            sums[quad] += sums[quad + half];
         }
     }
     let four = fold_add(sums[0]);
-    let two = opaque(four.x + four.z);
-    return opaque(two + opaque(four.y + four.w));
+    return (four.x + four.z) + (four.y + four.w);
 }
 
-fn row_sum(which: u32) -> f32 {
-    if HELD > 0u {
-        return leaf_sum(which, 0u, params.cols);
+// `kept` is a constant wherever this is called.
+fn row_sum(which: u32, kept: bool) -> f32 {
+    if kept {
+        return leaf_sum(which, true, 0u);
     }
     for (var leaf = 0u; leaf < params.leaves; leaf++) {
-        push(leaf, leaf_sum(which, leaf, params.cols));
+        push(leaf, leaf_sum(which, false, leaf));
     }
     return total(params.leaves);
 }

@@ -1,9 +1,11 @@
-// y = (x - mean) * rstd * weight + bias, row by row. The row is read once and held in registers where it fits, and is
-// read again from memory for each of the steps where it does not.
+// y = (x - mean) * rstd * weight + bias, row by row. A row that fits is read once and held in registers, weight and
+// bias for all rows of the workgroup; a longer one is read again for each step. So is the rare row whose magnitude
+// calls for a scale, so that the common path stays short.
 
 const SHIFTED = 0u;
 const CENTRED = 1u;
 const SQUARED = 2u;
+const KEPT = HELD > 0u;
 
 var<private> held: array<vec4<f32>, HELD * QUADS + 1u>;
 var<private> shift: f32;
@@ -16,11 +18,11 @@ var<private> divisor: f32;
 // The row is read as x * 2^-exponent.
 var<private> exponent: i32;
 
-fn scaled(leaf: u32, step: u32, quad: u32) -> vec4<f32> {
-    if HELD > 0u {
+fn element(kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
+    if kept {
         return held[step * QUADS + quad];
     }
-    return scale4(input_at(column(leaf, step, quad)), -exponent);
+    return scale_row(input_at(column(leaf, step, quad)), -exponent);
 }
 
 fn centred(x: vec4<f32>) -> vec4<f32> {
@@ -30,8 +32,8 @@ fn centred(x: vec4<f32>) -> vec4<f32> {
     return x;
 }
 
-fn term(which: u32, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
-    let x = scaled(leaf, step, quad);
+fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
+    let x = element(kept, leaf, step, quad);
     let col = column(leaf, step, quad);
     if which == SHIFTED {
         return inside(col, opaque4(x - shift));
@@ -46,20 +48,21 @@ fn term(which: u32, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
     return inside(col, opaque4(e * e));
 }
 
-fn statistics() {
+fn statistics(kept: bool) {
     if MOMENTS {
-        shift = scale(input_at(0u).x, -exponent);
-        mean = opaque(shift + opaque(row_sum(SHIFTED) * params.inv_k));
-        correction = opaque(row_sum(CENTRED) * params.inv_k);
+        shift = scale_row(input_at(0u), -exponent).x;
+        mean = opaque(shift + opaque(row_sum(SHIFTED, kept) * params.inv_k));
+        correction = opaque(row_sum(CENTRED, kept) * params.inv_k);
     }
-    statistic = opaque(row_sum(SQUARED) * params.inv_k);
+    statistic = opaque(row_sum(SQUARED, kept) * params.inv_k);
     if OUTSIDE {
         let eps = scale(params.eps, -exponent);
         let q = sqrt_parts(statistic);
-        root = opaque(q.hi + q.lo);
+        root = q.hi;
         divisor = opaque(root + eps);
-        let virtual_eps = opaque(divisor - root);
-        let error = opaque(opaque(root - opaque(divisor - virtual_eps)) + opaque(eps - virtual_eps));
+        // What the sum rounds away (Knuth's two-sum), and the root's own rest.
+        let part = opaque(divisor - root);
+        let error = opaque(opaque(root - opaque(divisor - part)) + opaque(eps - part));
         rstd = nearest_recip(divisor, opaque(error + q.lo));
     } else {
         divisor = opaque(statistic + scale(params.eps, -2 * exponent));
@@ -76,12 +79,11 @@ fn is_regular() -> bool {
 // The largest magnitude bits that the statistic sees.
 fn largest() -> u32 {
     var most = vec4<u32>(0u);
-    let leaves = select(params.leaves, 1u, HELD > 0u);
-    for (var leaf = 0u; leaf < leaves; leaf++) {
-        for (var step = 0u; step < steps_of(leaf, params.cols); step++) {
+    for (var leaf = 0u; leaf < params.leaves; leaf++) {
+        for (var step = 0u; step < step_count(false, leaf); step++) {
             for (var quad = 0u; quad < QUADS; quad++) {
-                let x = scaled(leaf, step, quad);
-                most = max(most, magnitude4(within(column(leaf, step, quad), params.prefix, x)));
+                let col = column(leaf, step, quad);
+                most = max(most, magnitude4(within(col, params.prefix, input_at(col))));
             }
         }
     }
@@ -89,8 +91,9 @@ fn largest() -> u32 {
     return fold_max(max(two.x, two.y));
 }
 
-// Chooses the exponent of an irregular row; whether the row is to be computed again.
-fn rescale() -> bool {
+// Computes a row again whose divisor left the safe range. Regular rows beside it in the workgroup come by with an
+// exponent of zero and get the numbers they had.
+fn rescale() {
     let most = largest();
     let usable = most < INFINITY && (most > 0u || params.eps > 0.0);
     let again = usable && !is_regular();
@@ -100,12 +103,10 @@ fn rescale() -> bool {
             exponent = max(exponent, exponent_of(most));
         }
     }
-    if HELD > 0u {
-        for (var i = 0u; i < HELD * QUADS; i++) {
-            held[i] = scale4(held[i], -exponent);
-        }
+    statistics(false);
+    if again && statistic == 0.0 {
+        rstd = min(scale(params.eps_rstd, exponent), LARGEST);
     }
-    return again;
 }
 
 @compute @workgroup_size(GROUP)
@@ -114,42 +115,42 @@ fn row_forward(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    enter(group, groups, invocation);
-    exponent = 0;
-    for (var step = 0u; step < HELD; step++) {
-        for (var quad = 0u; quad < QUADS; quad++) {
-            held[step * QUADS + quad] = input_at(column(0u, step, quad));
-        }
-    }
-    var again = false;
-    for (var attempt = 0u; attempt < 2u; attempt++) {
-        statistics();
-        if attempt == 1u || !any_row(!is_regular()) {
-            break;
-        }
-        again = rescale();
-    }
-    if again && statistic == 0.0 {
-        rstd = min(scale(params.eps_rstd, exponent), LARGEST);
-    }
-    if thread == 0u && live {
-        statistics_set(4u * slot, select(select(0.0, root, OUTSIDE), mean, MOMENTS));
-        statistics_set(4u * slot + 1u, correction);
-        statistics_set(4u * slot + 2u, rstd);
-        statistics_set(4u * slot + 3u, f32(exponent));
-    }
-    let leaves = select(params.leaves, 1u, HELD > 0u);
-    for (var leaf = 0u; leaf < leaves; leaf++) {
-        for (var step = 0u; step < steps_of(leaf, params.cols); step++) {
+    enter(invocation);
+    hold_parameters();
+    for (var turn = 0u; turn < params.turns; turn++) {
+        next_row(group, groups, turn);
+        for (var step = 0u; step < HELD; step++) {
             for (var quad = 0u; quad < QUADS; quad++) {
-                let col = column(leaf, step, quad);
-                var y = opaque4(centred(scaled(leaf, step, quad)) * rstd);
-                if ROUND {
-                    y = round_input(y);
-                }
-                y = affine(col, y);
-                if live && (EXACT || col < params.cols) {
-                    output_set(col, params.cols, y);
+                held[step * QUADS + quad] = input_at(column(0u, step, quad));
+            }
+        }
+        exponent = 0;
+        statistics(KEPT);
+        if any_row(!is_regular()) {
+            rescale();
+        }
+        if HAS_STATISTICS && thread == 0u && live {
+            statistics_set(4u * slot, select(select(0.0, root, OUTSIDE), mean, MOMENTS));
+            statistics_set(4u * slot + 1u, correction);
+            statistics_set(4u * slot + 2u, rstd);
+            statistics_set(4u * slot + 3u, f32(exponent));
+        }
+        for (var leaf = 0u; leaf < leaf_count(KEPT); leaf++) {
+            for (var step = 0u; step < step_count(KEPT, leaf); step++) {
+                for (var quad = 0u; quad < QUADS; quad++) {
+                    let col = column(leaf, step, quad);
+                    var x = element(KEPT, leaf, step, quad);
+                    if KEPT {
+                        x = scale_row(x, -exponent);
+                    }
+                    var y = opaque4(centred(x) * rstd);
+                    if ROUND {
+                        y = round_input(y);
+                    }
+                    y = affine(KEPT, col, step * QUADS + quad, y);
+                    if live && (EXACT || col < params.cols) {
+                        output_set(col, params.cols, y);
+                    }
                 }
             }
         }

@@ -22,3 +22,44 @@ fn smoke() {
         }
     }
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    use normkit::tensor::*;
+    use std::time::Instant;
+    let device = WgpuDevice::new().unwrap();
+    let (rows, n) = (4096, 1024);
+    let x = device.zeros(&[rows, n], DType::F32).unwrap();
+    let mut y = device.zeros(&[rows, n], DType::F32).unwrap();
+    let w = device.zeros(&[n], DType::F32).unwrap();
+    let alpha = device.zeros(&[1], DType::F32).unwrap();
+    let time = |name: &str, f: &mut dyn FnMut()| {
+        let t = Instant::now();
+        f();
+        device.wait().unwrap();
+        let first = t.elapsed();
+        let mut all: Vec<f64> = (0..9)
+            .map(|_| {
+                let t = Instant::now();
+                f();
+                device.wait().unwrap();
+                t.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        all.sort_by(f64::total_cmp);
+        println!("{name:30} first {:.1} ms, then {:.2} ms", first.as_secs_f64() * 1e3, all[4]);
+    };
+    for held in [0, 32] {
+        let s = || normkit::Stream::Wgpu(device.stream().with_overrides(Overrides { held: Some(held), ..Default::default() }).unwrap());
+        let raw = || device.stream().with_overrides(Overrides { held: Some(held), ..Default::default() }).unwrap();
+        let v = x.view().unwrap();
+        time(&format!("copy {held}"), &mut || copy(&v, &mut y.view_mut().unwrap(), &raw()).unwrap());
+        let rms = RmsNorm::new([n]).weight(&w);
+        time(&format!("rms {held}"), &mut || rms.forward_into(&v, &mut y.view_mut().unwrap(), None, &s()).unwrap());
+        let ln = LayerNorm::new([n]).weight(&w).bias(&w);
+        time(&format!("ln {held}"), &mut || ln.forward_into(&v, &mut y.view_mut().unwrap(), None, &s()).unwrap());
+        let dyt = DyT::new([n]).alpha(&alpha).weight(&w).bias(&w);
+        time(&format!("dyt {held}"), &mut || dyt.forward_into(&v, &mut y.view_mut().unwrap(), None, &s()).unwrap());
+    }
+}

@@ -6,8 +6,8 @@ use super::fault::{limit, lost, scoped};
 use super::pipeline::Pipeline;
 use super::tensor::BufferRange;
 use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Variant};
-use crate::plan::{Grid, Walk};
-use crate::tensor::{DType, Memory, View};
+use crate::plan::{Grid, Walk, fold};
+use crate::tensor::{DType, Layout, Memory, View};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use smallvec::SmallVec;
@@ -41,10 +41,13 @@ pub(super) struct Scalars {
     pub(super) chunk_rows: u32,
     pub(super) chunks: u32,
     pub(super) first_chunk: u32,
-    pub(super) resume: u32,
     pub(super) partial_cols: u32,
     pub(super) parameter: u32,
     pub(super) col_groups: u32,
+    pub(super) turns: u32,
+    pub(super) leaf_base: u32,
+    pub(super) first_leaf: u32,
+    pub(super) unused: [u32; 2],
     pub(super) full_start: [u32; 4],
     pub(super) row_start: [u32; 4],
     pub(super) flat_start: [u32; 4],
@@ -131,6 +134,35 @@ fn reach(sizes: &[usize], strides: &[isize], range: &Range<usize>) -> (i128, i12
         high += a.max(b);
     }
     (low, high)
+}
+
+/// A problem's index space and how its tensors are walked.
+pub(super) struct Folded {
+    pub(super) grid: Grid,
+    pub(super) full: SmallVec<[Walk; 4]>,
+    /// The tensors of a row's shape, those that are absent too.
+    pub(super) row: [RowWalk; 3],
+}
+
+/// How a tensor of a row's shape is walked; nothing where it is absent.
+pub(super) struct RowWalk(Option<Walk>);
+
+impl RowWalk {
+    pub(super) fn extent(&self) -> Extent<'_> {
+        self.0.as_ref().map_or(Extent::Whole, Extent::Row)
+    }
+}
+
+impl Folded {
+    /// Folds tensors of the input's shape and up to three of a row's shape.
+    pub(super) fn new(shape: &[usize], axes: usize, full: &[&Layout], row: [Option<&View<'_>>; 3]) -> Self {
+        let given: SmallVec<[&Layout; 4]> = row.iter().flatten().map(|view| view.layout()).collect();
+        let (grid, walks) = fold(shape, axes, full, &given);
+        let mut walks = walks.into_iter();
+        let full = walks.by_ref().take(full.len()).collect();
+        let row = row.map(|view| RowWalk(view.and_then(|_| walks.next())));
+        Folded { grid, full, row }
+    }
 }
 
 /// Operands over one index space.

@@ -6,6 +6,7 @@
 //!
 //! [`Dispatch`]: launch::Dispatch
 
+mod copy;
 mod device;
 mod fault;
 mod geometry;
@@ -14,9 +15,11 @@ mod pipeline;
 mod pointwise;
 mod row;
 mod stream;
+mod sums;
 mod tensor;
 mod variant;
 
+pub use copy::copy;
 pub use device::{AdapterInfo, Options, WgpuDevice, adapters};
 pub use stream::{Overrides, WgpuStream};
 pub use tensor::{BufferRange, WgpuTensor};

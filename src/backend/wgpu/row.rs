@@ -1,13 +1,12 @@
 //! The `row` schedule: `shaders/row_forward.wgsl` and `shaders/row_backward.wgsl`.
 
-use super::WgpuStream;
-use super::geometry;
-use super::launch::{Extent, Launch, Operand, Problem, Scalars};
+use super::launch::{Extent, Folded, Launch, Operand, Problem, Scalars};
+use super::{WgpuStream, geometry};
+use super::sums::Sums;
 use super::variant::{Entry, Flags, Role};
 use crate::backend::{Backward, Forward};
-use crate::plan::{fold, tree};
+use crate::plan::tree;
 use crate::spec::{EpsPosition, Row, STATISTICS, Statistic};
-use crate::tensor::Layout;
 use crate::{Result, Workspace};
 
 /// What of a spec is compiled into the shader.
@@ -49,42 +48,102 @@ pub(super) fn forward(spec: &Row, operands: &Forward<'_>, stream: &WgpuStream<'_
     let output = output.as_view();
     let statistics = statistics.as_ref().map(|view| view.as_view());
     let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
-    let given: Vec<&Layout> = [weight, bias].into_iter().flatten().map(|view| view.layout()).collect();
-    let (grid, walks) = fold(input.shape(), spec.axes, &[input.layout(), output.layout()], &given);
-    let mut params = walks[2..].iter();
-    let mut param = |present: bool| if present { params.next().map_or(Extent::Whole, Extent::Row) } else { Extent::Whole };
+    let folded =
+        Folded::new(input.shape(), spec.axes, &[input.layout(), output.layout()], [weight, bias, None]);
+    let Folded { grid, full, row } = &folded;
     let problem = Problem::new(
         stream.device(),
-        &grid,
+        grid,
         [
-            Operand::new("input", Role::Load, Some(input), Extent::Full(&walks[0]))?,
-            Operand::new("output", Role::Store, Some(&output), Extent::Full(&walks[1]))?,
-            Operand::new("weight", Role::Load, weight, param(weight.is_some()))?,
-            Operand::new("bias", Role::Load, bias, param(bias.is_some()))?,
+            Operand::new("input", Role::Load, Some(input), Extent::Full(&full[0]))?,
+            Operand::new("output", Role::Store, Some(&output), Extent::Full(&full[1]))?,
+            Operand::new("weight", Role::Load, weight, row[0].extent())?,
+            Operand::new("bias", Role::Load, bias, row[1].extent())?,
             Operand::new("statistics", Role::Set, statistics.as_ref(), Extent::PerRow(STATISTICS))?,
         ],
     )?;
     let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols);
     let mut dispatches = Vec::new();
+    let at_once = (shape.group / shape.threads) as usize;
     for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
+        let turns = geometry::turns(rows.len(), at_once);
         dispatches.push(problem.prepare(Launch {
             entry: Entry::RowForward,
             shape,
             flags: flags(spec, grid.cols),
-            groups: rows.len().div_ceil((shape.group / shape.threads) as usize),
+            groups: rows.len().div_ceil(at_once * turns),
             rows,
             cols: 0..grid.cols,
-            scalars: scalars(spec, grid.cols),
+            scalars: Scalars { turns: turns as u32, ..scalars(spec, grid.cols) },
         })?);
     }
     stream.run("row forward", &dispatches)
 }
 
 pub(super) fn backward(
-    _spec: &Row,
-    _operands: &Backward<'_>,
-    _workspace: &mut Workspace,
-    _stream: &WgpuStream<'_>,
+    spec: &Row,
+    operands: &Backward<'_>,
+    workspace: &mut Workspace,
+    stream: &WgpuStream<'_>,
 ) -> Result<()> {
-    Ok(())
+    let Backward { grad_output, input, parameters, statistics, grads } = operands;
+    let grad_input = grads.input.as_ref().map(|view| view.as_view());
+    let (grad_weight, grad_bias) =
+        (grads.weight.as_ref().map(|view| view.as_view()), grads.bias.as_ref().map(|view| view.as_view()));
+    let weight = parameters.weight.as_ref();
+    let target = grad_input.as_ref().unwrap_or(grad_output);
+    let folded = Folded::new(
+        input.shape(),
+        spec.axes,
+        &[grad_output.layout(), input.layout(), target.layout()],
+        [weight, grad_weight.as_ref(), grad_bias.as_ref()],
+    );
+    let Folded { grid, full, row } = &folded;
+    let (flags, scalars) = (flags(spec, grid.cols), scalars(spec, grid.cols));
+    let device = stream.device();
+    let both = || -> Result<[Option<Operand<'_>>; 3]> {
+        Ok([
+            Operand::new("grad_output", Role::Load, Some(grad_output), Extent::Full(&full[0]))?,
+            Operand::new("input", Role::Load, Some(input), Extent::Full(&full[1]))?,
+            Operand::new("statistics", Role::Get, *statistics, Extent::PerRow(STATISTICS))?,
+        ])
+    };
+    let mut dispatches = Vec::new();
+    // The parameters' gradients first: grad_input may take grad_output's place.
+    let wanted = [grad_weight.as_ref(), grad_bias.as_ref(), None];
+    let sums = Sums::new(wanted.map(|view| view.is_some()), 2, grid);
+    if sums.is_wanted() {
+        let scratch = device.scratch(workspace, sums.bytes())?;
+        for cols in sums.blocks(grid.cols) {
+            let partials = Operand::new("partials", Role::Set, Some(&scratch), Extent::Whole)?;
+            let problem = Problem::new(device, grid, both()?.into_iter().chain([partials]))?;
+            let of_block = sums.scalars(&cols, scalars);
+            dispatches.extend(sums.partials(&problem, Entry::Affine, flags, &cols, of_block)?);
+            for (index, view) in wanted.iter().enumerate() {
+                let gradient = Operand::new("gradient", Role::Store, *view, row[index + 1].extent())?;
+                let Some(gradient) = gradient else { continue };
+                dispatches.push(sums.finish(device, grid, &scratch, Some(gradient), index, &cols)?);
+            }
+        }
+    }
+    if grad_input.is_some() {
+        let shape = geometry::row(device, &stream.overrides(), grid.cols);
+        let at_once = (shape.group / shape.threads) as usize;
+        let target = Operand::new("grad_input", Role::Store, grad_input.as_ref(), Extent::Full(&full[2]))?;
+        let weight = Operand::new("weight", Role::Load, weight, row[0].extent())?;
+        let problem = Problem::new(device, grid, both()?.into_iter().chain([target, weight]))?;
+        for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
+            let turns = geometry::turns(rows.len(), at_once);
+            dispatches.push(problem.prepare(Launch {
+                entry: Entry::RowBackward,
+                shape,
+                flags,
+                groups: rows.len().div_ceil(at_once * turns),
+                rows,
+                cols: 0..grid.cols,
+                scalars: Scalars { turns: turns as u32, ..scalars },
+            })?);
+        }
+    }
+    stream.run("row backward", &dispatches)
 }

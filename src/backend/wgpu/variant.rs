@@ -140,7 +140,7 @@ impl Entry {
             Entry::PointwiseForward => "pointwise_forward",
             Entry::PointwiseBackward => "pointwise_backward",
             Entry::Leaves => "leaves",
-            Entry::Total => "total",
+            Entry::Total => "total_of_leaves",
             Entry::Copy => "copy",
         }
     }
@@ -177,11 +177,11 @@ impl Entry {
     /// The files that the kernel is made of, besides those that all kernels share.
     fn files(self) -> &'static [&'static str] {
         match self {
-            Entry::RowForward => &[shader!("row"), shader!("scale_shift"), shader!("row_forward")],
-            Entry::RowBackward => &[shader!("row"), shader!("scale_shift"), shader!("row_backward")],
+            Entry::RowForward => &[shader!("row"), shader!("weight"), shader!("row_parameters"), shader!("row_forward")],
+            Entry::RowBackward => &[shader!("row"), shader!("weight"), shader!("row_backward")],
             Entry::Affine => &[shader!("columns"), shader!("affine")],
             Entry::Finish => &[shader!("columns"), shader!("finish")],
-            Entry::PointwiseForward => &[shader!("tanh"), shader!("scale_shift"), shader!("pointwise_forward")],
+            Entry::PointwiseForward => &[shader!("tanh"), shader!("pointwise_forward")],
             Entry::PointwiseBackward => &[shader!("tanh"), shader!("columns"), shader!("pointwise_backward")],
             Entry::Leaves => &[shader!("row"), shader!("leaves")],
             Entry::Total => &[shader!("row"), shader!("total")],
