@@ -48,7 +48,7 @@ fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
     return inside(col, opaque4(e * e));
 }
 
-fn statistics(kept: bool) {
+fn compute(kept: bool) {
     if MOMENTS {
         shift = scale_row(input_at(0u), -exponent).x;
         mean = opaque(shift + opaque(row_sum(SHIFTED, kept) * params.inv_k));
@@ -103,7 +103,7 @@ fn rescale() {
             exponent = max(exponent, exponent_of(most));
         }
     }
-    statistics(false);
+    compute(false);
     if again && statistic == 0.0 {
         rstd = min(scale(params.eps_rstd, exponent), LARGEST);
     }
@@ -125,7 +125,7 @@ fn row_forward(
             }
         }
         exponent = 0;
-        statistics(KEPT);
+        compute(KEPT);
         if any_row(!is_regular()) {
             rescale();
         }

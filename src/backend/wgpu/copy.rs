@@ -28,7 +28,7 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             Operand::new("output", Role::Store, Some(&output), Extent::Full(&walks[1]))?,
         ],
     )?;
-    let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols);
+    let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols, problem.is_vector());
     let mut dispatches = Vec::new();
     let at_once = (shape.group / shape.threads) as usize;
     for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {

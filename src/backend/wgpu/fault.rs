@@ -20,9 +20,24 @@ pub(super) fn scoped<T>(device: &WgpuDevice, what: &str, work: impl FnOnce() -> 
     device.check_alive()?;
     match found {
         None => Ok(result),
+        Some(_) if is_gone(device.raw()) => Err(lost("it was destroyed or has failed")),
         Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory { what: what.to_owned() }),
         Some(error) => Err(refused(what, error)),
     }
+}
+
+/// Whether a device that nobody watches is lost: then not even a buffer of four bytes can be mapped.
+fn is_gone(device: &wgpu::Device) -> bool {
+    let scope = device.push_error_scope(ErrorFilter::Validation);
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage: wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: true,
+    });
+    let gone = buffer.get_mapped_range_mut(..).is_err();
+    drop(pollster::block_on(scope.pop()));
+    gone
 }
 
 /// The driver or the compiler said no.

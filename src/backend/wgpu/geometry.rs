@@ -10,8 +10,9 @@ const HELD_QUADS: u32 = 32;
 /// Invocations of a workgroup that works through workgroup memory, and of one whose threads do not meet.
 const GROUP: u32 = 64;
 
-/// How a row of `cols` columns is shared out.
-pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize) -> Shape {
+/// How a row of `cols` columns is shared out. `vector` says whether all tensors are read four columns at a time: only
+/// such rows are kept in registers, since the unrolled loads of single elements compile for minutes.
+pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize, vector: bool) -> Shape {
     let lanes = tree::lanes(cols) as u32;
     let subgroup = device.subgroup().filter(|_| overrides.reduction != Some(Reduction::Workgroup));
     let (reduction, group) = match subgroup {
@@ -20,7 +21,8 @@ pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize) -> Sh
     };
     let threads = group.min(lanes / 4);
     let steps = cols.div_ceil(lanes as usize) as u32;
-    let fits = cols <= tree::LEAF && steps * (lanes / 4 / threads) <= overrides.held.unwrap_or(HELD_QUADS);
+    let quads = steps.saturating_mul(lanes / 4 / threads);
+    let fits = vector && cols <= tree::LEAF && quads <= overrides.held.unwrap_or(HELD_QUADS);
     let exact = cols.is_multiple_of(lanes as usize);
     Shape { reduction, group, threads, lanes, held: if fits { steps } else { 0 }, exact }
 }

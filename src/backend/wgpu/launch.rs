@@ -206,6 +206,12 @@ impl<'a> Problem<'a> {
         Ok(Problem { device, grid, operands: operands.into_iter().flatten().collect() })
     }
 
+    /// Whether every tensor's columns can be reached four at a time.
+    pub(super) fn is_vector(&self) -> bool {
+        let rows = |op: &&Operand<'_>| matches!(op.extent, Extent::Full(_) | Extent::Row(_));
+        self.operands.iter().filter(rows).all(|op| op.access(self.grid) == Access::Vector)
+    }
+
     /// Cuts `rows` until every operand's part fits a binding; cuts fall on multiples of `granule`.
     pub(super) fn split(&self, rows: Range<usize>, cols: &Range<usize>, granule: usize) -> Result<Vec<Range<usize>>> {
         if rows.is_empty() {
@@ -213,7 +219,7 @@ impl<'a> Problem<'a> {
         }
         let too_large = self.operands.iter().find_map(|op| self.bind(op, &rows, cols).err());
         let Some(error) = too_large else { return Ok(vec![rows]) };
-        let middle = rows.start + (rows.len() / 2).div_ceil(granule) * granule;
+        let middle = rows.start + (rows.len() / 2).max(1).div_ceil(granule) * granule;
         if middle >= rows.end {
             return Err(error);
         }

@@ -6,6 +6,7 @@
 //!
 //! [`Dispatch`]: launch::Dispatch
 
+mod catalog;
 mod copy;
 mod device;
 mod fault;
@@ -19,6 +20,7 @@ mod sums;
 mod tensor;
 mod variant;
 
+pub use catalog::{Shader, shaders};
 pub use copy::copy;
 pub use device::{AdapterInfo, Options, WgpuDevice, adapters};
 pub use stream::{Overrides, WgpuStream};

@@ -104,7 +104,7 @@ pub(super) fn backward(
             dispatches.push(sums.finish(device, grid, &scratch, Some(gradient), index, &cols)?);
         }
         if grad_alpha.is_some() {
-            let shape = geometry::row(device, &stream.overrides(), grid.cols);
+            let shape = geometry::row(device, &stream.overrides(), grid.cols, false);
             dispatches.push(sums.finish(device, grid, &scratch, None, 2, &cols)?);
             dispatches.push(sums.leaves(device, shape, &scratch, 2, &cols)?);
         }

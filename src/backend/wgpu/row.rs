@@ -62,7 +62,7 @@ pub(super) fn forward(spec: &Row, operands: &Forward<'_>, stream: &WgpuStream<'_
             Operand::new("statistics", Role::Set, statistics.as_ref(), Extent::PerRow(STATISTICS))?,
         ],
     )?;
-    let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols);
+    let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols, problem.is_vector());
     let mut dispatches = Vec::new();
     let at_once = (shape.group / shape.threads) as usize;
     for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
@@ -119,19 +119,19 @@ pub(super) fn backward(
             let problem = Problem::new(device, grid, both()?.into_iter().chain([partials]))?;
             let of_block = sums.scalars(&cols, scalars);
             dispatches.extend(sums.partials(&problem, Entry::Affine, flags, &cols, of_block)?);
-            for (index, view) in wanted.iter().enumerate() {
-                let gradient = Operand::new("gradient", Role::Store, *view, row[index + 1].extent())?;
+            for (index, (view, walk)) in wanted.iter().zip(&row[1..]).enumerate() {
+                let gradient = Operand::new("gradient", Role::Store, *view, walk.extent())?;
                 let Some(gradient) = gradient else { continue };
                 dispatches.push(sums.finish(device, grid, &scratch, Some(gradient), index, &cols)?);
             }
         }
     }
     if grad_input.is_some() {
-        let shape = geometry::row(device, &stream.overrides(), grid.cols);
-        let at_once = (shape.group / shape.threads) as usize;
         let target = Operand::new("grad_input", Role::Store, grad_input.as_ref(), Extent::Full(&full[2]))?;
         let weight = Operand::new("weight", Role::Load, weight, row[0].extent())?;
         let problem = Problem::new(device, grid, both()?.into_iter().chain([target, weight]))?;
+        let shape = geometry::row(device, &stream.overrides(), grid.cols, problem.is_vector());
+        let at_once = (shape.group / shape.threads) as usize;
         for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
             let turns = geometry::turns(rows.len(), at_once);
             dispatches.push(problem.prepare(Launch {

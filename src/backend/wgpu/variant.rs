@@ -146,7 +146,7 @@ impl Entry {
     }
 
     /// Every operand that the kernel's text names.
-    fn operands(self) -> &'static [(&'static str, Role)] {
+    pub(super) fn operands(self) -> &'static [(&'static str, Role)] {
         use Role::{Get, Load, Set, Store};
         match self {
             Entry::RowForward => {
