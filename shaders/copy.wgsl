@@ -10,13 +10,12 @@ fn copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    const KEPT = HELD > 0u;
     enter(invocation);
     for (var turn = 0u; turn < params.turns; turn++) {
         next_row(group, groups, turn);
-        for (var leaf = 0u; leaf < leaf_count(KEPT); leaf++) {
-            for (var step = 0u; step < step_count(KEPT, leaf); step++) {
-                for (var quad = 0u; quad < QUADS; quad++) {
+        for (var leaf = 0u; leaf < params.leaves; leaf++) {
+            for (var step = 0u; step < step_count(leaf); step++) {
+                for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                     let col = column(leaf, step, quad);
                     if live && (EXACT || col < params.cols) {
                         output_set(col, params.cols, input_at(col));

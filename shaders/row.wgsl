@@ -42,18 +42,7 @@ fn inside(col: u32, x: vec4<f32>) -> vec4<f32> {
     return within(col, params.cols, x);
 }
 
-// Where a row is kept in registers its loops have constant bounds, so that each vector is a register of its own.
-fn leaf_count(kept: bool) -> u32 {
-    if kept {
-        return 1u;
-    }
-    return params.leaves;
-}
-
-fn step_count(kept: bool, leaf: u32) -> u32 {
-    if kept {
-        return HELD;
-    }
+fn step_count(leaf: u32) -> u32 {
     return (min(params.cols - leaf * LEAF, LEAF) + LANES - 1u) / LANES;
 }
 
@@ -81,15 +70,24 @@ fn total(count: u32) -> f32 {
     return sum;
 }
 
-// The sum of one leaf, the same in every thread of the row.
+// The sum of one leaf, the same in every thread of the row. `kept` is a constant wherever this is called: whether the
+// row is in registers.
 fn leaf_sum(which: u32, kept: bool, leaf: u32) -> f32 {
     var sums: array<vec4<f32>, QUADS>;
-    for (var quad = 0u; quad < QUADS; quad++) {
+    for (var quad = 0u; quad < QUADS; quad++) { // unrolled
         sums[quad] = zero4();
     }
-    for (var step = 0u; step < step_count(kept, leaf); step++) {
-        for (var quad = 0u; quad < QUADS; quad++) {
-            sums[quad] += term(which, kept, leaf, step, quad);
+    if kept {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                sums[quad] += term(which, true, 0u, step, quad);
+            }
+        }
+    } else {
+        for (var step = 0u; step < step_count(leaf); step++) {
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                sums[quad] += term(which, false, leaf, step, quad);
+            }
         }
     }
     for (var half = QUADS / 2u; half > 0u; half /= 2u) {
@@ -101,7 +99,6 @@ fn leaf_sum(which: u32, kept: bool, leaf: u32) -> f32 {
     return (four.x + four.z) + (four.y + four.w);
 }
 
-// `kept` is a constant wherever this is called.
 fn row_sum(which: u32, kept: bool) -> f32 {
     if kept {
         return leaf_sum(which, true, 0u);

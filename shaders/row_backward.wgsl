@@ -59,8 +59,8 @@ fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
 fn largest(of_weight: bool) -> u32 {
     var most = vec4<u32>(0u);
     for (var leaf = 0u; leaf < params.leaves; leaf++) {
-        for (var step = 0u; step < step_count(false, leaf); step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
+        for (var step = 0u; step < step_count(leaf); step++) {
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                 let col = column(leaf, step, quad);
                 if of_weight {
                     most = max(most, magnitude4(inside(col, full_weight(col))));
@@ -115,31 +115,43 @@ fn rescale(regular: bool) {
     }
 }
 
+fn write(kept: bool, c: Means, leaf: u32, step: u32, quad: u32) {
+    let col = column(leaf, step, quad);
+    let product = opaque4(hat(kept, leaf, step, quad) * c.c2);
+    let g = ghat(kept, leaf, step, quad);
+    var d = g;
+    if MOMENTS {
+        d = opaque4(opaque4(g - c.c1) - product);
+    } else if PREFIX {
+        let counted = vec4<u32>(col) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.prefix);
+        d = select(g, opaque4(g - product), counted);
+    } else {
+        d = opaque4(g - product);
+    }
+    d = opaque4(rstd * d);
+    if kept {
+        d = scale_row(d, -exponent);
+    } else {
+        d = scale4(d, g_exponent + w_exponent - exponent);
+    }
+    if live && (EXACT || col < params.cols) {
+        grad_input_set(col, params.cols, d);
+    }
+}
+
 fn apply(kept: bool, c: Means) {
-    for (var leaf = 0u; leaf < leaf_count(kept); leaf++) {
-        for (var step = 0u; step < step_count(kept, leaf); step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
-                let col = column(leaf, step, quad);
-                let product = opaque4(hat(kept, leaf, step, quad) * c.c2);
-                let g = ghat(kept, leaf, step, quad);
-                var d = g;
-                if MOMENTS {
-                    d = opaque4(opaque4(g - c.c1) - product);
-                } else if PREFIX {
-                    let counted = vec4<u32>(col) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.prefix);
-                    d = select(g, opaque4(g - product), counted);
-                } else {
-                    d = opaque4(g - product);
-                }
-                d = opaque4(rstd * d);
-                if kept {
-                    d = scale_row(d, -exponent);
-                } else {
-                    d = scale4(d, g_exponent + w_exponent - exponent);
-                }
-                if live && (EXACT || col < params.cols) {
-                    grad_input_set(col, params.cols, d);
-                }
+    if kept {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                write(true, c, 0u, step, quad);
+            }
+        }
+        return;
+    }
+    for (var leaf = 0u; leaf < params.leaves; leaf++) {
+        for (var step = 0u; step < step_count(leaf); step++) {
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                write(false, c, leaf, step, quad);
             }
         }
     }
@@ -152,8 +164,8 @@ fn row_backward(
     @builtin(INVOCATION) invocation: u32,
 ) {
     enter(invocation);
-    for (var step = 0u; step < HELD; step++) {
-        for (var quad = 0u; quad < QUADS; quad++) {
+    for (var step = 0u; step < HELD; step++) { // unrolled
+        for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             if HAS_WEIGHT {
                 held_weight[step * QUADS + quad] = full_weight(column(0u, step, quad));
             }
@@ -168,8 +180,8 @@ fn row_backward(
         exponent = i32(statistics_get(4u * slot + 3u));
         g_exponent = 0;
         w_exponent = 0;
-        for (var step = 0u; step < HELD; step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                 let col = column(0u, step, quad);
                 let i = step * QUADS + quad;
                 held_hat[i] = x_hat(input_at(col));

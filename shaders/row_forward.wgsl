@@ -80,8 +80,8 @@ fn is_regular() -> bool {
 fn largest() -> u32 {
     var most = vec4<u32>(0u);
     for (var leaf = 0u; leaf < params.leaves; leaf++) {
-        for (var step = 0u; step < step_count(false, leaf); step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
+        for (var step = 0u; step < step_count(leaf); step++) {
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                 let col = column(leaf, step, quad);
                 most = max(most, magnitude4(within(col, params.prefix, input_at(col))));
             }
@@ -109,6 +109,18 @@ fn rescale() {
     }
 }
 
+// Writes what the scaled elements at `col` become; `index` is their number among those held.
+fn write(col: u32, index: u32, x: vec4<f32>) {
+    var y = opaque4(centred(x) * rstd);
+    if ROUND {
+        y = round_input(y);
+    }
+    y = affine(KEPT, col, index, y);
+    if live && (EXACT || col < params.cols) {
+        output_set(col, params.cols, y);
+    }
+}
+
 @compute @workgroup_size(GROUP)
 fn row_forward(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -119,8 +131,8 @@ fn row_forward(
     hold_parameters();
     for (var turn = 0u; turn < params.turns; turn++) {
         next_row(group, groups, turn);
-        for (var step = 0u; step < HELD; step++) {
-            for (var quad = 0u; quad < QUADS; quad++) {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                 held[step * QUADS + quad] = input_at(column(0u, step, quad));
             }
         }
@@ -135,21 +147,17 @@ fn row_forward(
             statistics_set(4u * slot + 2u, rstd);
             statistics_set(4u * slot + 3u, f32(exponent));
         }
-        for (var leaf = 0u; leaf < leaf_count(KEPT); leaf++) {
-            for (var step = 0u; step < step_count(KEPT, leaf); step++) {
-                for (var quad = 0u; quad < QUADS; quad++) {
-                    let col = column(leaf, step, quad);
-                    var x = element(KEPT, leaf, step, quad);
-                    if KEPT {
-                        x = scale_row(x, -exponent);
-                    }
-                    var y = opaque4(centred(x) * rstd);
-                    if ROUND {
-                        y = round_input(y);
-                    }
-                    y = affine(KEPT, col, step * QUADS + quad, y);
-                    if live && (EXACT || col < params.cols) {
-                        output_set(col, params.cols, y);
+        if KEPT {
+            for (var step = 0u; step < HELD; step++) { // unrolled
+                for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                    write(column(0u, step, quad), step * QUADS + quad, scale_row(element(true, 0u, step, quad), -exponent));
+                }
+            }
+        } else {
+            for (var leaf = 0u; leaf < params.leaves; leaf++) {
+                for (var step = 0u; step < step_count(leaf); step++) {
+                    for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                        write(column(leaf, step, quad), 0u, element(false, leaf, step, quad));
                     }
                 }
             }

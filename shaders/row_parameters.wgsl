@@ -4,8 +4,8 @@ var<private> held_weight: array<vec4<f32>, HELD * QUADS + 1u>;
 var<private> held_bias: array<vec4<f32>, HELD * QUADS + 1u>;
 
 fn hold_parameters() {
-    for (var step = 0u; step < HELD; step++) {
-        for (var quad = 0u; quad < QUADS; quad++) {
+    for (var step = 0u; step < HELD; step++) { // unrolled
+        for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(0u, step, quad);
             if HAS_WEIGHT {
                 held_weight[step * QUADS + quad] = full_weight(col);

@@ -18,6 +18,7 @@ mod row;
 mod stream;
 mod sums;
 mod tensor;
+mod unroll;
 mod variant;
 
 pub use catalog::{Shader, shaders};

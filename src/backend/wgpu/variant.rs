@@ -1,5 +1,6 @@
 //! One value describes a compiled shader; this module renders it as WGSL.
 
+use super::unroll::unroll;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 use std::fmt::Write;
@@ -232,8 +233,10 @@ impl Variant {
             Reduction::Subgroup => "subgroup_invocation_id",
             Reduction::Workgroup => "local_invocation_index",
         };
+        let Shape { threads, lanes, held, .. } = self.shape;
+        let bounds = [("QUADS", lanes / 4 / threads), ("HELD", held)];
         for file in self.entry.files() {
-            text.push_str(&file.replace("INVOCATION", invocation));
+            text.push_str(&unroll(&file.replace("INVOCATION", invocation), &bounds));
         }
         text
     }
