@@ -11,15 +11,13 @@ fn copy(
     @builtin(INVOCATION) invocation: u32,
 ) {
     enter(invocation);
-    for (var turn = 0u; turn < params.turns; turn++) {
-        next_row(group, groups, turn);
-        for (var leaf = 0u; leaf < params.leaves; leaf++) {
-            for (var step = 0u; step < step_count(leaf); step++) {
-                for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                    let col = column(leaf, step, quad);
-                    if live && (EXACT || col < params.cols) {
-                        output_set(col, params.cols, input_at(col));
-                    }
+    choose_row(group, groups);
+    for (var leaf = 0u; leaf < params.leaves; leaf++) {
+        for (var step = 0u; step < step_count(leaf); step++) {
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                let col = column(leaf, step, quad);
+                if live && (EXACT || col < params.cols) {
+                    output_set(col, params.cols, input_at(col));
                 }
             }
         }

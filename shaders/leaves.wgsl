@@ -21,7 +21,7 @@ fn leaves(
     @builtin(INVOCATION) invocation: u32,
 ) {
     enter(invocation);
-    next_row(group, groups, 0u);
+    choose_row(group, groups);
     let sum = leaf_sum(0u, false, slot);
     if thread == 0u && live {
         partials_set(params.leaf_base + params.first_leaf + slot, sum);

@@ -7,7 +7,6 @@ const KEPT = HELD > 0u;
 
 var<private> held_hat: array<vec4<f32>, HELD * QUADS + 1u>;
 var<private> held_ghat: array<vec4<f32>, HELD * QUADS + 1u>;
-var<private> held_weight: array<vec4<f32>, HELD * QUADS + 1u>;
 // The saved statistics.
 var<private> mean: f32;
 var<private> correction: f32;
@@ -164,39 +163,30 @@ fn row_backward(
     @builtin(INVOCATION) invocation: u32,
 ) {
     enter(invocation);
+    choose_row(group, groups);
+    let root = statistics_get(4u * slot);
+    mean = root;
+    correction = statistics_get(4u * slot + 1u);
+    rstd = statistics_get(4u * slot + 2u);
+    exponent = i32(statistics_get(4u * slot + 3u));
+    g_exponent = 0;
+    w_exponent = 0;
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+            let col = column(0u, step, quad);
+            let i = step * QUADS + quad;
+            held_hat[i] = x_hat(input_at(col));
+            held_ghat[i] = grad_output_at(col);
             if HAS_WEIGHT {
-                held_weight[step * QUADS + quad] = full_weight(column(0u, step, quad));
+                held_ghat[i] = opaque4(held_ghat[i] * full_weight(col));
             }
         }
     }
-    for (var turn = 0u; turn < params.turns; turn++) {
-        next_row(group, groups, turn);
-        let root = statistics_get(4u * slot);
-        mean = root;
-        correction = statistics_get(4u * slot + 1u);
-        rstd = statistics_get(4u * slot + 2u);
-        exponent = i32(statistics_get(4u * slot + 3u));
-        g_exponent = 0;
-        w_exponent = 0;
-        for (var step = 0u; step < HELD; step++) { // unrolled
-            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                let col = column(0u, step, quad);
-                let i = step * QUADS + quad;
-                held_hat[i] = x_hat(input_at(col));
-                held_ghat[i] = grad_output_at(col);
-                if HAS_WEIGHT {
-                    held_ghat[i] = opaque4(held_ghat[i] * held_weight[i]);
-                }
-            }
-        }
-        let plain = means(KEPT, root);
-        if any_row(!plain.regular) {
-            rescale(plain.regular);
-            apply(false, means(false, root));
-        } else {
-            apply(KEPT, plain);
-        }
+    let plain = means(KEPT, root);
+    if any_row(!plain.regular) {
+        rescale(plain.regular);
+        apply(false, means(false, root));
+    } else {
+        apply(KEPT, plain);
     }
 }

@@ -1,5 +1,4 @@
-// y = (x - mean) * rstd * weight + bias, row by row. A row that fits is read once and held in registers, weight and
-// bias for all rows of the workgroup; a longer one is read again for each step. So is the rare row whose magnitude
+// y = (x - mean) * rstd * weight + bias, row by row. A row that fits is read once and held in registers; a longer one is read again for each step. So is the rare row whose magnitude
 // calls for a scale, so that the common path stays short.
 
 const SHIFTED = 0u;
@@ -109,13 +108,13 @@ fn rescale() {
     }
 }
 
-// Writes what the scaled elements at `col` become; `index` is their number among those held.
-fn write(col: u32, index: u32, x: vec4<f32>) {
+// Writes what the scaled elements at `col` become.
+fn write(col: u32, x: vec4<f32>) {
     var y = opaque4(centred(x) * rstd);
     if ROUND {
         y = round_input(y);
     }
-    y = affine(KEPT, col, index, y);
+    y = affine(col, y);
     if live && (EXACT || col < params.cols) {
         output_set(col, params.cols, y);
     }
@@ -128,37 +127,34 @@ fn row_forward(
     @builtin(INVOCATION) invocation: u32,
 ) {
     enter(invocation);
-    hold_parameters();
-    for (var turn = 0u; turn < params.turns; turn++) {
-        next_row(group, groups, turn);
+    choose_row(group, groups);
+    for (var step = 0u; step < HELD; step++) { // unrolled
+        for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+            held[step * QUADS + quad] = input_at(column(0u, step, quad));
+        }
+    }
+    exponent = 0;
+    compute(KEPT);
+    if any_row(!is_regular()) {
+        rescale();
+    }
+    if HAS_STATISTICS && thread == 0u && live {
+        statistics_set(4u * slot, select(select(0.0, root, OUTSIDE), mean, MOMENTS));
+        statistics_set(4u * slot + 1u, correction);
+        statistics_set(4u * slot + 2u, rstd);
+        statistics_set(4u * slot + 3u, f32(exponent));
+    }
+    if KEPT {
         for (var step = 0u; step < HELD; step++) { // unrolled
             for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                held[step * QUADS + quad] = input_at(column(0u, step, quad));
+                write(column(0u, step, quad), scale_row(element(true, 0u, step, quad), -exponent));
             }
         }
-        exponent = 0;
-        compute(KEPT);
-        if any_row(!is_regular()) {
-            rescale();
-        }
-        if HAS_STATISTICS && thread == 0u && live {
-            statistics_set(4u * slot, select(select(0.0, root, OUTSIDE), mean, MOMENTS));
-            statistics_set(4u * slot + 1u, correction);
-            statistics_set(4u * slot + 2u, rstd);
-            statistics_set(4u * slot + 3u, f32(exponent));
-        }
-        if KEPT {
-            for (var step = 0u; step < HELD; step++) { // unrolled
+    } else {
+        for (var leaf = 0u; leaf < params.leaves; leaf++) {
+            for (var step = 0u; step < step_count(leaf); step++) {
                 for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                    write(column(0u, step, quad), step * QUADS + quad, scale_row(element(true, 0u, step, quad), -exponent));
-                }
-            }
-        } else {
-            for (var leaf = 0u; leaf < params.leaves; leaf++) {
-                for (var step = 0u; step < step_count(leaf); step++) {
-                    for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                        write(column(leaf, step, quad), 0u, element(false, leaf, step, quad));
-                    }
+                    write(column(leaf, step, quad), element(false, leaf, step, quad));
                 }
             }
         }

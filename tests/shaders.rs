@@ -24,7 +24,11 @@ fn host(values: &[f64], shape: &[usize], dtype: DType) -> HostTensor {
 fn error(found: &[f64], wanted: &[f64]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let largest = wanted.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
-    found.iter().zip(wanted).map(|(a, b)| (a - b).abs() / largest).fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
+    found
+        .iter()
+        .zip(wanted)
+        .map(|(a, b)| (a - b).abs() / largest)
+        .fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
 }
 
 fn close(what: &str, found: &[f64], wanted: &[f64], tolerance: f64) {
@@ -98,9 +102,12 @@ fn check_layer_norm(device: &WgpuDevice, overrides: Overrides, rows: usize, n: u
         DType::F16 => 6e-4,
         _ => 5e-3,
     };
-    for (what, found, wanted) in
-        [("y", &y, &wanted[0]), ("grad_input", &dx, &wanted[1]), ("grad_weight", &dw, &wanted[2]), ("grad_bias", &db, &wanted[3])]
-    {
+    for (what, found, wanted) in [
+        ("y", &y, &wanted[0]),
+        ("grad_input", &dx, &wanted[1]),
+        ("grad_weight", &dw, &wanted[2]),
+        ("grad_bias", &db, &wanted[3]),
+    ] {
         let what = format!("{what} of {rows} x {n} {dtype} with {overrides:?}");
         close(&what, &found.read().unwrap().to_f64(), wanted, tolerance);
     }
@@ -148,9 +155,13 @@ fn every_shader_is_valid_everywhere() {
             validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
             validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
         }
-        let info = validator.validate(&module).unwrap_or_else(|e| fail(shader, "validate", e.emit_to_string(&shader.source)));
-        let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
-        msl::write_string(&module, &info, &options, &Default::default()).unwrap_or_else(|e| fail(shader, "msl", e.to_string()));
+        let info = validator
+            .validate(&module)
+            .unwrap_or_else(|e| fail(shader, "validate", e.emit_to_string(&shader.source)));
+        let options =
+            msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+        msl::write_string(&module, &info, &options, &Default::default())
+            .unwrap_or_else(|e| fail(shader, "msl", e.to_string()));
         let options = hlsl::Options {
             shader_model: hlsl::ShaderModel::V6_0,
             fake_missing_bindings: true,
@@ -178,8 +189,11 @@ fn browsers_get_the_directive_that_native_compilers_refuse() {
 #[test]
 fn dyt_agrees_with_the_formula() {
     let device = device();
-    for (rows, n, dtype, tolerance) in [(37, 200, DType::F32, 2e-6), (3, 5001, DType::F32, 2e-6), (20, 33, DType::F16, 6e-4)] {
-        let (x, g) = (host(&numbers(rows * n, 1), &[rows, n], dtype), host(&numbers(rows * n, 2), &[rows, n], dtype));
+    for (rows, n, dtype, tolerance) in
+        [(37, 200, DType::F32, 2e-6), (3, 5001, DType::F32, 2e-6), (20, 33, DType::F16, 6e-4)]
+    {
+        let (x, g) =
+            (host(&numbers(rows * n, 1), &[rows, n], dtype), host(&numbers(rows * n, 2), &[rows, n], dtype));
         let (w, b) = (host(&numbers(n, 3), &[n], dtype), host(&numbers(n, 4), &[n], dtype));
         let alpha = host(&[0.75], &[1], dtype);
         let wanted = dyt(&x.to_f64(), &g.to_f64(), &w.to_f64(), &b.to_f64(), 0.75);
@@ -204,7 +218,10 @@ fn one_buffer_at_odd_offsets() {
     let device = device();
     for dtype in [DType::F32, DType::F16] {
         let (rows, n) = (6, 37);
-        let (x, w) = (host(&numbers(rows * n, 1), &[rows * n], dtype).to_f64(), host(&numbers(n, 3), &[n], dtype).to_f64());
+        let (x, w) = (
+            host(&numbers(rows * n, 1), &[rows * n], dtype).to_f64(),
+            host(&numbers(n, 3), &[n], dtype).to_f64(),
+        );
         // Weight at 1, the transposed input at 41, the output at 301, guards everywhere else.
         let (w_at, x_at, y_at, len) = (1, 41, 301, 601);
         let mut values = vec![7.0; len];
@@ -244,7 +261,8 @@ fn two_methods_share_one_submission() {
     let [once, ..] = layer_norm(&x.to_f64(), &x.to_f64(), &ones, &zeros);
     let [twice, ..] = layer_norm(&once, &once, &ones, &zeros);
     let x = device.upload(&x).unwrap();
-    let (mut y, mut z) = (device.zeros(&[3, n], DType::F32).unwrap(), device.zeros(&[3, n], DType::F32).unwrap());
+    let (mut y, mut z) =
+        (device.zeros(&[3, n], DType::F32).unwrap(), device.zeros(&[3, n], DType::F32).unwrap());
     let mut encoder = device.raw().create_command_encoder(&Default::default());
     {
         let stream = Stream::Wgpu(device.encode_into(&mut encoder));
@@ -259,7 +277,8 @@ fn two_methods_share_one_submission() {
 
 #[test]
 fn small_bindings_take_several_launches() {
-    let device = WgpuDevice::with_options(&Options { max_binding: Some(4096), ..Options::default() }).unwrap();
+    let device =
+        WgpuDevice::with_options(&Options { max_binding: Some(4096), ..Options::default() }).unwrap();
     check_layer_norm(&device, Overrides::default(), 90, 20, DType::F32);
     let x = device.zeros(&[2, 2000], DType::F32).unwrap();
     let error = LayerNorm::new([2000]).forward(&x).unwrap_err();

@@ -102,7 +102,8 @@ fn operands(plain: &Variant) -> Vec<Variant> {
         }
     }
     for absent in ["weight", "bias", "statistics", "grad_input", "gradient"] {
-        let slots: SmallVec<[Slot; 6]> = plain.slots.iter().copied().filter(|slot| slot.name != absent).collect();
+        let slots: SmallVec<[Slot; 6]> =
+            plain.slots.iter().copied().filter(|slot| slot.name != absent).collect();
         if slots.len() < plain.slots.len() {
             all.push(Variant { slots, ..plain.clone() });
         }

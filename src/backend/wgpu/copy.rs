@@ -17,7 +17,11 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
         return Err(Error::argument("output", name(input), name(&output)));
     }
     if input.shape().is_empty() || input.layout().is_empty() {
-        return Err(Error::argument("input", "at least one axis and one element", format!("{:?}", input.shape())));
+        return Err(Error::argument(
+            "input",
+            "at least one axis and one element",
+            format!("{:?}", input.shape()),
+        ));
     }
     let (grid, walks) = fold(input.shape(), 1, &[input.layout(), output.layout()], &[]);
     let problem = Problem::new(
@@ -32,15 +36,14 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
     let mut dispatches = Vec::new();
     let at_once = (shape.group / shape.threads) as usize;
     for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
-        let turns = geometry::turns(rows.len(), at_once);
         dispatches.push(problem.prepare(Launch {
             entry: Entry::Copy,
             shape,
             flags: Flags::default(),
-            groups: rows.len().div_ceil(at_once * turns),
+            groups: rows.len().div_ceil(at_once),
             rows,
             cols: 0..grid.cols,
-            scalars: Scalars { leaves: grid.cols.div_ceil(tree::LEAF) as u32, turns: turns as u32, ..Scalars::default() },
+            scalars: Scalars { leaves: grid.cols.div_ceil(tree::LEAF) as u32, ..Scalars::default() },
         })?);
     }
     stream.run("copy", &dispatches)

@@ -84,7 +84,10 @@ fn describe(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::L
     let unusable = if !BACKENDS.contains(wgpu::Backends::from(info.backend)) {
         Some(format!("the {} interface is not supported; use the adapter's Vulkan driver", info.backend))
     } else if limits.max_storage_buffers_per_shader_stage < 8 {
-        Some(format!("{} storage buffers per shader; 8 are needed", limits.max_storage_buffers_per_shader_stage))
+        Some(format!(
+            "{} storage buffers per shader; 8 are needed",
+            limits.max_storage_buffers_per_shader_stage
+        ))
     } else {
         None
     };
@@ -161,7 +164,12 @@ impl WgpuDevice {
         WgpuDevice::assemble(device, queue, Arc::new(OnceLock::new()), &Options::default())
     }
 
-    fn assemble(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<OnceLock<String>>, options: &Options) -> Self {
+    fn assemble(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<OnceLock<String>>,
+        options: &Options,
+    ) -> Self {
         let info = device.adapter_info();
         let subgroups = device.features().contains(wgpu::Features::SUBGROUP);
         let size = info.subgroup_min_size;

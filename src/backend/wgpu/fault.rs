@@ -51,6 +51,10 @@ pub(super) fn lost(reason: impl std::fmt::Display) -> Error {
 }
 
 /// `found` is more than the device can take.
-pub(super) fn limit(name: &'static str, limit: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
+pub(super) fn limit(
+    name: &'static str,
+    limit: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+) -> Error {
     Error::Limit { name, limit: limit.to_string(), found: found.to_string() }
 }

@@ -32,7 +32,8 @@ pub(super) fn columns() -> Shape {
     Shape { reduction: Reduction::Workgroup, group: GROUP, threads: 1, lanes: 4, held: 0, exact: false }
 }
 
-/// Rows that the threads of one workgroup take one after the other, with the parameters read once: several, unless
+/// Rows that the threads of a pointwise workgroup take one after the other, with the parameters read once: several,
+/// unless
 /// that would leave threads without work.
 pub(super) fn turns(rows: usize, rows_at_once: usize) -> usize {
     (rows / rows_at_once.max(1) / TURN_GROUPS).clamp(1, MOST_TURNS)
@@ -40,5 +41,5 @@ pub(super) fn turns(rows: usize, rows_at_once: usize) -> usize {
 
 /// Workgroups that every adapter should have before any takes a second turn.
 const TURN_GROUPS: usize = 256;
-/// On the software adapter LayerNorm of 4096 x 1024 gains nothing beyond.
+/// Enough that reading the parameters no longer counts.
 const MOST_TURNS: usize = 16;

@@ -76,7 +76,12 @@ pub(super) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// `None` where there is no view.
-    pub(super) fn new(name: &'static str, role: Role, view: Option<&View<'_>>, extent: Extent<'a>) -> Result<Option<Self>> {
+    pub(super) fn new(
+        name: &'static str,
+        role: Role,
+        view: Option<&View<'_>>,
+        extent: Extent<'a>,
+    ) -> Result<Option<Self>> {
         let Some(view) = view else { return Ok(None) };
         let Memory::Wgpu(range) = &view.memory else {
             return Err(Error::argument(name, "memory on the wgpu device", "memory on the host"));
@@ -111,7 +116,10 @@ impl<'a> Operand<'a> {
         let (Extent::Full(walk) | Extent::Row(walk)) = self.extent else { return Access::Element };
         let first = self.range.start() as usize / self.dtype.size() + walk.offset;
         let rows_aligned = walk.outer.iter().all(|stride| stride % 4 == 0);
-        let aligned = walk.is_contiguous_row() && grid.cols.is_multiple_of(4) && first.is_multiple_of(4) && rows_aligned;
+        let aligned = walk.is_contiguous_row()
+            && grid.cols.is_multiple_of(4)
+            && first.is_multiple_of(4)
+            && rows_aligned;
         if aligned { Access::Vector } else { Access::Element }
     }
 }
@@ -213,7 +221,12 @@ impl<'a> Problem<'a> {
     }
 
     /// Cuts `rows` until every operand's part fits a binding; cuts fall on multiples of `granule`.
-    pub(super) fn split(&self, rows: Range<usize>, cols: &Range<usize>, granule: usize) -> Result<Vec<Range<usize>>> {
+    pub(super) fn split(
+        &self,
+        rows: Range<usize>,
+        cols: &Range<usize>,
+        granule: usize,
+    ) -> Result<Vec<Range<usize>>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -245,7 +258,11 @@ impl<'a> Problem<'a> {
         }
         if end > i128::from(operand.range.buffer().size()) {
             let expected = "a buffer of whole 4-byte words";
-            return Err(Error::argument(operand.name, expected, format!("{} bytes", operand.range.buffer().size())));
+            return Err(Error::argument(
+                operand.name,
+                expected,
+                format!("{} bytes", operand.range.buffer().size()),
+            ));
         }
         let first = match operand.extent {
             Extent::Full(walk) | Extent::Row(walk) => walk.offset as i128,
@@ -259,12 +276,15 @@ impl<'a> Problem<'a> {
     /// The launch with its pipeline compiled and its operands bound.
     pub(super) fn prepare(&self, launch: Launch) -> Result<Dispatch> {
         let Launch { entry, shape, flags, rows, cols, mut scalars, groups } = launch;
-        let written = |op: &Operand<'_>| self.operands.iter().any(|o| o.is_written() && o.range.buffer() == op.range.buffer());
+        let written = |op: &Operand<'_>| {
+            self.operands.iter().any(|o| o.is_written() && o.range.buffer() == op.range.buffer())
+        };
         let shared = self.operands.iter().any(|op| !op.is_written() && written(op));
         scalars.first_row = rows.start as u32;
         scalars.rows = rows.len() as u32;
         scalars.cols = self.grid.cols as u32;
-        let axes = (bucket(self.grid.outer.len(), &[1, 2, 4, 8]), bucket(self.grid.inner.len(), &[1, 2, 4, 8]));
+        let axes =
+            (bucket(self.grid.outer.len(), &[1, 2, 4, 8]), bucket(self.grid.inner.len(), &[1, 2, 4, 8]));
         let mut outer = vec![[1u32, 0, 0, 0]; axes.0 as usize];
         let mut inner = vec![[[1u32, 0, 0, 0], [0; 4]]; axes.1 as usize];
         // Axes are slowest first and the table's last is the fastest.
@@ -280,14 +300,23 @@ impl<'a> Problem<'a> {
                 Extent::Full(walk) => {
                     let n = take(&mut full);
                     scalars.full_start[n] = binding.start;
-                    outer[outer_at..].iter_mut().zip(&walk.outer).for_each(|(axis, &s)| axis[n + 1] = s as u32);
-                    inner[inner_at..].iter_mut().zip(&walk.inner).for_each(|(axis, &s)| axis[0][n + 1] = s as u32);
+                    outer[outer_at..]
+                        .iter_mut()
+                        .zip(&walk.outer)
+                        .for_each(|(axis, &s)| axis[n + 1] = s as u32);
+                    inner[inner_at..]
+                        .iter_mut()
+                        .zip(&walk.inner)
+                        .for_each(|(axis, &s)| axis[0][n + 1] = s as u32);
                     Place::Full(n as u8)
                 }
                 Extent::Row(walk) => {
                     let n = take(&mut row);
                     scalars.row_start[n] = binding.start;
-                    inner[inner_at..].iter_mut().zip(&walk.inner).for_each(|(axis, &s)| axis[1][n] = s as u32);
+                    inner[inner_at..]
+                        .iter_mut()
+                        .zip(&walk.inner)
+                        .for_each(|(axis, &s)| axis[1][n] = s as u32);
                     Place::Row(n as u8)
                 }
                 Extent::PerRow(_) | Extent::Whole => {
@@ -300,8 +329,10 @@ impl<'a> Problem<'a> {
             slots.push(Slot { name, role, place, access: operand.access(self.grid), dtype });
             bindings.push(binding);
         }
-        let pipeline =
-            self.device.pipelines().get(self.device, &Variant { entry, slots, axes, shape, flags, shared })?;
+        let pipeline = self
+            .device
+            .pipelines()
+            .get(self.device, &Variant { entry, slots, axes, shape, flags, shared })?;
         let mut bytes = bytemuck::bytes_of(&scalars).to_vec();
         bytes.extend_from_slice(bytemuck::cast_slice(&outer));
         bytes.extend_from_slice(bytemuck::cast_slice(&inner));
@@ -315,7 +346,13 @@ impl<'a> Problem<'a> {
         Ok(Dispatch { pipeline, bind_group, groups: (x as u32, y as u32) })
     }
 
-    fn bind_group(&self, pipeline: &Pipeline, params: &[u8], bindings: &[Binding], entry: Entry) -> Result<wgpu::BindGroup> {
+    fn bind_group(
+        &self,
+        pipeline: &Pipeline,
+        params: &[u8],
+        bindings: &[Binding],
+        entry: Entry,
+    ) -> Result<wgpu::BindGroup> {
         let raw = self.device.raw();
         let what = format!("the operands of {}", entry.name());
         let group = scoped(self.device, &what, || {
@@ -328,7 +365,8 @@ impl<'a> Problem<'a> {
             // A buffer of a lost device cannot be mapped: this is how the loss of a caller's device shows.
             uniform.get_mapped_range_mut(..).map_err(lost)?.copy_from_slice(params);
             uniform.unmap();
-            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+            let mut entries =
+                vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
             for (index, (operand, binding)) in self.operands.iter().zip(bindings).enumerate() {
                 entries.push(wgpu::BindGroupEntry {
                     binding: index as u32 + 1,
@@ -339,8 +377,11 @@ impl<'a> Problem<'a> {
                     }),
                 });
             }
-            let descriptor =
-                wgpu::BindGroupDescriptor { label: Some(entry.name()), layout: &pipeline.layout, entries: &entries };
+            let descriptor = wgpu::BindGroupDescriptor {
+                label: Some(entry.name()),
+                layout: &pipeline.layout,
+                entries: &entries,
+            };
             Ok(raw.create_bind_group(&descriptor))
         })?;
         group

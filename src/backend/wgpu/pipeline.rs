@@ -36,7 +36,10 @@ impl Pipelines {
 }
 
 /// Parses and validates WGSL, so that a broken shader is an error value before any driver sees it.
-pub(crate) fn check_wgsl(source: &str, subgroups: bool) -> std::result::Result<(naga::Module, naga::valid::ModuleInfo), String> {
+pub(crate) fn check_wgsl(
+    source: &str,
+    subgroups: bool,
+) -> std::result::Result<(naga::Module, naga::valid::ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
     let mut capabilities = naga::valid::Capabilities::default();
     capabilities.set(naga::valid::Capabilities::SUBGROUP, subgroups);
@@ -69,8 +72,10 @@ fn compile(device: &WgpuDevice, variant: &Variant) -> Result<Pipeline> {
     let raw = device.raw();
     scoped(device, &what, || {
         let module = trusted_module(raw, name, source);
-        let layout =
-            raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let layout = raw.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(name),
+            entries: &entries,
+        });
         let pipeline_layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(name),
             bind_group_layouts: &[Some(&layout)],

@@ -97,7 +97,13 @@ pub(super) fn backward(
             ],
         )?;
         let scalars = sums.scalars(&cols, Scalars::default());
-        dispatches.extend(sums.partials(&problem, Entry::PointwiseBackward, Flags::default(), &cols, scalars)?);
+        dispatches.extend(sums.partials(
+            &problem,
+            Entry::PointwiseBackward,
+            Flags::default(),
+            &cols,
+            scalars,
+        )?);
         for (index, view) in [&grad_weight, &grad_bias].into_iter().enumerate() {
             let gradient = Operand::new("gradient", Role::Store, view.as_ref(), row[index + 1].extent())?;
             let Some(gradient) = gradient else { continue };

@@ -1,9 +1,9 @@
 //! The `row` schedule: `shaders/row_forward.wgsl` and `shaders/row_backward.wgsl`.
 
 use super::launch::{Extent, Folded, Launch, Operand, Problem, Scalars};
-use super::{WgpuStream, geometry};
 use super::sums::Sums;
 use super::variant::{Entry, Flags, Role};
+use super::{WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
 use crate::plan::tree;
 use crate::spec::{EpsPosition, Row, STATISTICS, Statistic};
@@ -66,15 +66,14 @@ pub(super) fn forward(spec: &Row, operands: &Forward<'_>, stream: &WgpuStream<'_
     let mut dispatches = Vec::new();
     let at_once = (shape.group / shape.threads) as usize;
     for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
-        let turns = geometry::turns(rows.len(), at_once);
         dispatches.push(problem.prepare(Launch {
             entry: Entry::RowForward,
             shape,
             flags: flags(spec, grid.cols),
-            groups: rows.len().div_ceil(at_once * turns),
+            groups: rows.len().div_ceil(at_once),
             rows,
             cols: 0..grid.cols,
-            scalars: Scalars { turns: turns as u32, ..scalars(spec, grid.cols) },
+            scalars: scalars(spec, grid.cols),
         })?);
     }
     stream.run("row forward", &dispatches)
@@ -133,15 +132,14 @@ pub(super) fn backward(
         let shape = geometry::row(device, &stream.overrides(), grid.cols, problem.is_vector());
         let at_once = (shape.group / shape.threads) as usize;
         for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
-            let turns = geometry::turns(rows.len(), at_once);
             dispatches.push(problem.prepare(Launch {
                 entry: Entry::RowBackward,
                 shape,
                 flags,
-                groups: rows.len().div_ceil(at_once * turns),
+                groups: rows.len().div_ceil(at_once),
                 rows,
                 cols: 0..grid.cols,
-                scalars: Scalars { turns: turns as u32, ..scalars },
+                scalars: scalars,
             })?);
         }
     }

@@ -32,7 +32,11 @@ pub struct Overrides {
 
 impl<'a> WgpuStream<'a> {
     pub(super) fn on_queue(device: &WgpuDevice) -> Self {
-        WgpuStream { device: device.clone(), target: RefCell::new(Target::Queue), overrides: Overrides::default() }
+        WgpuStream {
+            device: device.clone(),
+            target: RefCell::new(Target::Queue),
+            overrides: Overrides::default(),
+        }
     }
 
     pub(super) fn on_encoder(device: &WgpuDevice, encoder: &'a mut wgpu::CommandEncoder) -> Self {

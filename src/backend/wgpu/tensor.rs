@@ -30,7 +30,11 @@ impl BufferRange {
             return Err(Error::argument("range", expected, format!("{range:?}")));
         }
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
-            return Err(Error::argument("buffer", "a buffer with the usage STORAGE", format!("{:?}", buffer.usage())));
+            return Err(Error::argument(
+                "buffer",
+                "a buffer with the usage STORAGE",
+                format!("{:?}", buffer.usage()),
+            ));
         }
         let size = range.end - range.start;
         Ok(BufferRange { device: device.clone(), buffer: buffer.clone(), start: range.start, size })
@@ -85,8 +89,12 @@ impl WgpuTensor {
             return Err(limit("tensor", format!("{most} bytes a buffer"), format!("{bytes} bytes")));
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let descriptor =
-            wgpu::BufferDescriptor { label: Some("normkit tensor"), size: bytes, usage, mapped_at_creation: false };
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("normkit tensor"),
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        };
         let what = format!("a tensor of {bytes} bytes");
         let buffer = scoped(device, &what, || device.raw().create_buffer(&descriptor))?;
         Ok(WgpuTensor { device: device.clone(), buffer, shape: shape.to_vec(), dtype })
@@ -234,10 +242,22 @@ impl Tensor for WgpuTensor {
         Device::Wgpu(self.device.clone())
     }
     fn view(&self) -> Result<View<'_>> {
-        View::from_buffer(&self.device, &self.buffer, self.range(), self.dtype, Layout::contiguous(&self.shape))
+        View::from_buffer(
+            &self.device,
+            &self.buffer,
+            self.range(),
+            self.dtype,
+            Layout::contiguous(&self.shape),
+        )
     }
     fn view_mut(&mut self) -> Result<ViewMut<'_>> {
-        ViewMut::from_buffer(&self.device, &self.buffer, self.range(), self.dtype, Layout::contiguous(&self.shape))
+        ViewMut::from_buffer(
+            &self.device,
+            &self.buffer,
+            self.range(),
+            self.dtype,
+            Layout::contiguous(&self.shape),
+        )
     }
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Self> {
         WgpuTensor::zeros(&self.device, shape, dtype)

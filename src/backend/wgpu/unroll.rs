@@ -17,7 +17,10 @@ pub(super) fn unroll(source: &str, bounds: &[(&str, u32)]) -> String {
         // Inner loops first, once for all copies.
         let body = unroll(&(body.join("\n") + "\n"), bounds);
         for i in 0..bound {
-            text.push_str(&format!("{indent}{{\n{}{indent}}}\n", replace_word(&body, name, &format!("{i}u"))));
+            text.push_str(&format!(
+                "{indent}{{\n{}{indent}}}\n",
+                replace_word(&body, name, &format!("{i}u"))
+            ));
         }
     }
     text

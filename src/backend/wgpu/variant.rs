@@ -153,10 +153,16 @@ impl Entry {
             Entry::RowForward => {
                 &[("input", Load), ("weight", Load), ("bias", Load), ("output", Store), ("statistics", Set)]
             }
-            Entry::RowBackward => {
-                &[("grad_output", Load), ("input", Load), ("weight", Load), ("statistics", Get), ("grad_input", Store)]
+            Entry::RowBackward => &[
+                ("grad_output", Load),
+                ("input", Load),
+                ("weight", Load),
+                ("statistics", Get),
+                ("grad_input", Store),
+            ],
+            Entry::Affine => {
+                &[("grad_output", Load), ("input", Load), ("statistics", Get), ("partials", Set)]
             }
-            Entry::Affine => &[("grad_output", Load), ("input", Load), ("statistics", Get), ("partials", Set)],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {
                 &[("input", Load), ("weight", Load), ("bias", Load), ("alpha", Load), ("output", Store)]
@@ -178,7 +184,9 @@ impl Entry {
     /// The files that the kernel is made of, besides those that all kernels share.
     fn files(self) -> &'static [&'static str] {
         match self {
-            Entry::RowForward => &[shader!("row"), shader!("weight"), shader!("row_parameters"), shader!("row_forward")],
+            Entry::RowForward => {
+                &[shader!("row"), shader!("weight"), shader!("row_parameters"), shader!("row_forward")]
+            }
             Entry::RowBackward => &[shader!("row"), shader!("weight"), shader!("row_backward")],
             Entry::Affine => &[shader!("columns"), shader!("affine")],
             Entry::Finish => &[shader!("columns"), shader!("finish")],
@@ -249,8 +257,7 @@ impl Variant {
     fn render_constants(&self, text: &mut String) {
         let Shape { group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { moments, prefix, outside, offset, round, sums } = self.flags;
-        let (low, high): (u32, u32) =
-            if outside { (127 - 40, 127 + 50) } else { (127 - 80, 127 + 100) };
+        let (low, high): (u32, u32) = if outside { (127 - 40, 127 + 50) } else { (127 - 80, 127 + 100) };
         let number = [
             ("OUTER", self.axes.0),
             ("INNER", self.axes.1),
@@ -286,7 +293,8 @@ impl Variant {
             writeln!(text, "const {name} = {value};").expect("a String takes any text");
         }
         let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
-        let round = "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
+        let round =
+            "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
         text.push_str(&round.replace("DTYPE", dtype.name()));
     }
 
@@ -299,7 +307,9 @@ impl Variant {
             (Role::Load, Access::Element) if half => {
                 &[shader!("operand/load_element_16"), shader!("operand/load_element")]
             }
-            (Role::Load, Access::Element) => &[shader!("operand/load_element_32"), shader!("operand/load_element")],
+            (Role::Load, Access::Element) => {
+                &[shader!("operand/load_element_32"), shader!("operand/load_element")]
+            }
             (Role::Store, Access::Element) if half => {
                 &[shader!("operand/store_element_16"), shader!("operand/store_element")]
             }
@@ -311,7 +321,9 @@ impl Variant {
         };
         let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
         let (start, along) = match slot.place {
-            Place::Full(n) => (format!("start.{}", component(n)), format!("along_full(col).{}", component(n))),
+            Place::Full(n) => {
+                (format!("start.{}", component(n)), format!("along_full(col).{}", component(n)))
+            }
             Place::Row(n) => {
                 (format!("params.row_start.{}", component(n)), format!("along_row(col).{}", component(n)))
             }
