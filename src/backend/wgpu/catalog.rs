@@ -62,7 +62,7 @@ fn is_parameter(name: &str) -> bool {
 
 fn plain(entry: Entry) -> Variant {
     let (mut full, mut row, mut flat) = (0, 0, 0);
-    let mut next = |counter: &mut u8| {
+    let next = |counter: &mut u8| {
         *counter += 1;
         *counter - 1
     };
