@@ -1,12 +1,21 @@
 // Combining the numbers of the THREADS threads of a row. Here a workgroup is exactly one subgroup and a row's threads
 // are neighbours in it, so that shuffles do and no barrier is needed.
 
-fn fold_add(x: vec4<f32>) -> vec4<f32> {
-    var sum = x;
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        sum += subgroupShuffleXor(sum, half);
+// The sum of the row's lanes: threads halved component by component, then the components. Two threads that would
+// compute the same sum share its components out between them instead, which halves the shuffles; a sum of two is the
+// same whichever comes first.
+fn fold_sum(x: vec4<f32>) -> f32 {
+    const HALF = THREADS / 2u;
+    const QUARTER = THREADS / 4u;
+    let upper = (thread & HALF) != 0u;
+    let odd = (thread & QUARTER) != 0u;
+    let two = select(x.xy, x.zw, upper) + subgroupShuffleXor(select(x.zw, x.xy, upper), HALF);
+    var one = select(two.x, two.y, odd) + subgroupShuffleXor(select(two.y, two.x, odd), QUARTER);
+    for (var half = QUARTER / 2u; half > 0u; half /= 2u) {
+        one += subgroupShuffleXor(one, half);
     }
-    return sum;
+    let pair = one + subgroupShuffleXor(one, HALF);
+    return pair + subgroupShuffleXor(pair, QUARTER);
 }
 
 fn fold_max(x: u32) -> u32 {

@@ -4,7 +4,8 @@
 var<workgroup> shared_sums: array<vec4<f32>, GROUP>;
 var<workgroup> shared_bits: array<u32, GROUP>;
 
-fn fold_add(x: vec4<f32>) -> vec4<f32> {
+// The sum of the row's lanes: threads halved component by component, then the components.
+fn fold_sum(x: vec4<f32>) -> f32 {
     shared_sums[lane] = x;
     workgroupBarrier();
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -13,9 +14,9 @@ fn fold_add(x: vec4<f32>) -> vec4<f32> {
         }
         workgroupBarrier();
     }
-    let sum = shared_sums[lane - thread];
+    let four = shared_sums[lane - thread];
     workgroupBarrier();
-    return sum;
+    return (four.x + four.z) + (four.y + four.w);
 }
 
 fn fold_max(x: u32) -> u32 {

@@ -95,8 +95,7 @@ fn leaf_sum(which: u32, kept: bool, leaf: u32) -> f32 {
             sums[quad] += sums[quad + half];
         }
     }
-    let four = fold_add(sums[0]);
-    return (four.x + four.z) + (four.y + four.w);
+    return fold_sum(sums[0]);
 }
 
 fn row_sum(which: u32, kept: bool) -> f32 {
