@@ -3,7 +3,7 @@
 
 Every breakage of tools/mutations.py is applied to a copy of the tree, on its own, and the tests that it names must
 then fail. A breakage that no test notices survives; one survivor, or one whose old text is not found exactly once,
-makes the run fail. The copy and its build live under target/mutate.
+makes the run fail. The copy lives under target/mutate; its dependencies are those that are built already.
 
     python3 tools/mutate.py             all of them
     python3 tools/mutate.py eps tail    those whose name contains one of the words
@@ -45,7 +45,7 @@ def copy_tree() -> None:
 
 def cargo(*arguments: str) -> tuple[int | None, str]:
     """Exit status (None after a timeout) and output of a cargo command in TREE."""
-    environment = os.environ | {"CARGO_TARGET_DIR": str(PLACE / "build"), "RUST_BACKTRACE": "0"}
+    environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target"), "RUST_BACKTRACE": "0"}
     try:
         done = subprocess.run(["cargo", *arguments], cwd=TREE, env=environment, timeout=TIMEOUT, text=True,
                               errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -25,11 +25,9 @@ CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"
 CPU_DETERMINISM = "--features check --test determinism"
-WGPU_NUMBERS = "--features check,wgpu --test numbers"
-WGPU_RANGE = "--features check,wgpu --test range"
-WGPU_UNITS = "--features check,wgpu --lib backend::wgpu"
-# Includes the comparison of wgpu's bits with the CPU's.
-WGPU_DETERMINISM = "--features check,wgpu --test determinism"
+# Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
+WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
+WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
 
 
 class Mutation(NamedTuple):
@@ -98,45 +96,49 @@ MUTATIONS = [
     Mutation("wgpu: eps dropped", WGPU_ROW,
              "divisor = opaque(statistic + scale(params.eps, -2 * exponent));",
              "divisor = statistic;",
-             (WGPU_NUMBERS,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: no correction of the mean", WGPU_ROW,
              "correction = opaque(row_sum(CENTRED, kept) * params.inv_k);",
              "correction = 0.0;",
-             (WGPU_NUMBERS,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: one-pass variance", WGPU_ROW,
              "    return inside(col, opaque4(e * e));\n}",
              "    return inside(col, select(e * e, x * x - vec4<f32>(mean * mean), vec4<bool>(MOMENTS)));\n}",
-             (WGPU_NUMBERS,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: rows out of range not scaled", WGPU_ROW,
              "let again = usable && !is_regular();",
              "let again = usable && !is_regular() && params.eps < 0.0;",
-             (WGPU_RANGE,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: tail mask off by one", WGPU_SUM,
              "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));",
              "vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(end));",
-             (WGPU_NUMBERS,)),
-    Mutation("wgpu: lanes halved in another order", WGPU_SUM,
+             (WGPU_SAMPLE,)),
+    Mutation("wgpu: lanes halved in another order", WGPU_FOLD,
              "return (four.x + four.z) + (four.y + four.w);",
              "return (four.x + four.y) + (four.z + four.w);",
-             (WGPU_DETERMINISM,)),
+             (WGPU_BARRIERS,)),
+    Mutation("wgpu: a shuffle from the wrong thread", "shaders/fold_subgroup.wgsl",
+             "subgroupShuffleXor(select(two.y, two.x, odd), QUARTER);",
+             "subgroupShuffleXor(select(two.y, two.x, odd), HALF);",
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: leaves added in another order", WGPU_SUM,
              "push(leaf, leaf_sum(which, false, leaf));",
              "push(leaf, leaf_sum(which, false, params.leaves - 1u - leaf));",
-             (WGPU_DETERMINISM,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: a barrier removed", WGPU_FOLD,
              "    shared_sums[lane] = x;\n    workgroupBarrier();",
              "    shared_sums[lane] = x;",
-             (WGPU_UNITS, WGPU_NUMBERS)),
+             (WGPU_BARRIERS,)),
     Mutation("wgpu: backward forgets the mean", WGPU_ROW_BACKWARD,
              "d = opaque4(opaque4(g - c.c1) - product);",
              "d = opaque4(g - product);",
-             (WGPU_NUMBERS,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: row leaf off by one", WGPU_AFFINE,
              "for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {",
              "for (var row = leaf; row < min(leaf + ROW_LEAF - 1u, end); row++) {",
-             (WGPU_NUMBERS,)),
+             (WGPU_SAMPLE,)),
     Mutation("wgpu: chunks added in another order", WGPU_FINISH,
              "var sum = load_partial(params.parameter, i);",
              "var sum = load_partial(params.parameter, params.chunks - 1u - i);",
-             (WGPU_DETERMINISM,)),
+             (WGPU_SAMPLE,)),
 ]
