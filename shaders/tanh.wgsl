@@ -36,12 +36,12 @@ fn exponent_parts(z: vec4<f32>) -> Exponent {
 
 // (exp(r) - 1 - r) / r^2, for |r| up to half of ln 2.
 fn taylor(r: vec4<f32>) -> vec4<f32> {
-    var q = vec4<f32>(2.4801588e-5);
-    q = horner(q, r, 1.9841270e-4);
-    q = horner(q, r, 1.3888889e-3);
-    q = horner(q, r, 8.3333333e-3);
-    q = horner(q, r, 4.1666668e-2);
-    q = horner(q, r, 1.6666667e-1);
+    var q = vec4<f32>(2.48015873e-5);
+    q = horner(q, r, 1.98412698e-4);
+    q = horner(q, r, 1.38888889e-3);
+    q = horner(q, r, 8.33333333e-3);
+    q = horner(q, r, 4.16666667e-2);
+    q = horner(q, r, 1.66666667e-1);
     return horner(q, r, 0.5);
 }
 
