@@ -11,11 +11,9 @@ fn pointwise_backward(
         return;
     }
     let alpha = alpha_at(0u).x;
+    // Ones where there is no weight: multiplying by them changes nothing.
     let weight = weight_at(col);
-    var b = Two4(vec4<f32>(alpha), vec4<f32>(0.0));
-    if HAS_WEIGHT {
-        b = two_prod4(weight, vec4<f32>(alpha));
-    }
+    let b = two_prod4(weight, vec4<f32>(alpha));
     var weight_sum = begin_partial(OF_WEIGHT);
     var bias_sum = begin_partial(OF_BIAS);
     var alpha_sum = begin_partial(OF_ALPHA);
@@ -35,18 +33,17 @@ fn pointwise_backward(
             }
             bias_leaf += g;
             if SUM_ALPHA {
-                let slope = scale_each(opaque4(opaque4(s.h * x) + opaque4(s.hl * x)), s.k);
-                var gw = g;
-                if HAS_WEIGHT {
-                    gw = opaque4(g * weight);
-                }
-                alpha_leaf += opaque4(gw * slope);
+                let slope = opaque4(opaque4(s.h * x) + opaque4(s.hl * x));
+                alpha_leaf += times_power(opaque4(opaque4(g * weight) * slope), s.k);
             }
             if HAS_GRAD_INPUT {
                 let t = two_prod4(b.hi, s.h);
                 let tl = opaque4(t.lo + opaque4(opaque4(b.hi * s.hl) + opaque4(b.lo * s.h)));
-                let d = scale_each(opaque4(opaque4(g * t.hi) + opaque4(g * tl)), s.k);
-                grad_input_set(col, params.cols, d);
+                let high = opaque4(g * t.hi);
+                let low = opaque4(g * tl);
+                // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
+                let sum = select(high, opaque4(high + low), magnitude4(low) < vec4<u32>(INFINITY));
+                grad_input_set(col, params.cols, times_power(sum, s.k));
             }
         }
         weight_sum += weight_leaf;

@@ -19,8 +19,14 @@ fn pointwise_forward(
     let first = (index / params.col_groups) * params.turns;
     for (var row = first; row < min(first + params.turns, params.rows); row++) {
         locate(params.first_row + row);
-        let z = scaled_input(alpha, input_at(col));
-        var y = tanh_forward(z.hi, z.lo);
+        let x = input_at(col);
+        var y: vec4<f32>;
+        if SHORT {
+            y = tanh_short(opaque4(alpha * x));
+        } else {
+            let z = scaled_input(alpha, x);
+            y = tanh_forward(z.hi, z.lo);
+        }
         if HAS_WEIGHT {
             y = opaque4(y * weight);
         }

@@ -1,11 +1,65 @@
-// tanh and its derivative, four at a time, from one exponential kept as two numbers. docs/numerics.md tells the steps.
+// tanh and its derivative, four at a time, from one exponential. docs/numerics.md tells the steps.
 
+const SIGN = 0x80000000u;
 const LOG2E = 1.442695;
 const MAGIC = 12582912.0;
 const LN2_HI = 0.693145751953125;
 const LN2_LO = 1.4286068e-6;
+// Where -2 |z| is held; the bits of the |z| beyond which it is.
 const LIMIT = -174.0;
+const LIMIT_BITS = 0x42ae0000u;
 
+fn horner(q: vec4<f32>, r: vec4<f32>, c: f32) -> vec4<f32> {
+    return opaque4(opaque4(q * r) + c);
+}
+
+// Whether -2 |z| is below LIMIT; not so for NaN.
+fn is_beyond(z: vec4<f32>) -> vec4<bool> {
+    let bits = magnitude4(z);
+    return (bits > vec4<u32>(LIMIT_BITS)) & (bits <= vec4<u32>(INFINITY));
+}
+
+// a = -2 |z|, held at LIMIT, and the multiple k of ln 2 nearest to it.
+struct Exponent {
+    a: vec4<f32>,
+    k: vec4<i32>,
+    // k as a number.
+    kf: vec4<f32>,
+}
+
+fn exponent_parts(z: vec4<f32>) -> Exponent {
+    let far = -2.0 * bitcast<vec4<f32>>(magnitude4(z));
+    let a = opaque4(select(far, vec4<f32>(LIMIT), is_beyond(z)));
+    let u = opaque4(opaque4(a * LOG2E) + MAGIC);
+    return Exponent(a, bitcast<vec4<i32>>(u) - vec4<i32>(0x4b400000), opaque4(u - MAGIC));
+}
+
+// (exp(r) - 1 - r) / r^2, for |r| up to half of ln 2.
+fn taylor(r: vec4<f32>) -> vec4<f32> {
+    var q = vec4<f32>(2.48015873e-5);
+    q = horner(q, r, 1.98412698e-4);
+    q = horner(q, r, 1.38888889e-3);
+    q = horner(q, r, 8.33333333e-3);
+    q = horner(q, r, 4.16666667e-2);
+    q = horner(q, r, 1.66666667e-1);
+    return horner(q, r, 0.5);
+}
+
+// 2^k is the product of `power`, within the exponents of normal numbers, and `rest`. k is never positive.
+fn power(k: vec4<i32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>((max(k, vec4<i32>(-126)) + vec4<i32>(127)) << vec4<u32>(23u));
+}
+
+fn rest(k: vec4<i32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>((min(k + vec4<i32>(126), vec4<i32>(0)) + vec4<i32>(127)) << vec4<u32>(23u));
+}
+
+// x * 2^k, each component with its own k, the two factors one after the other.
+fn times_power(x: vec4<f32>, k: vec4<i32>) -> vec4<f32> {
+    return opaque4(opaque4(x * power(k)) * rest(k));
+}
+
+// exp(a) = 2^k (1 + p + pl), exp(a) - 1 = em + eml and exp(a) + 1 = den + dl.
 struct Expm1 {
     p: vec4<f32>,
     pl: vec4<f32>,
@@ -16,34 +70,18 @@ struct Expm1 {
     dl: vec4<f32>,
 }
 
-fn horner(q: vec4<f32>, r: vec4<f32>, c: f32) -> vec4<f32> {
-    return opaque4(opaque4(q * r) + c);
-}
-
 fn expm1_parts(z: vec4<f32>, zl: vec4<f32>) -> Expm1 {
-    let sign = bitcast<vec4<u32>>(z) & vec4<u32>(0x80000000u);
-    let far = -2.0 * bitcast<vec4<f32>>(magnitude4(z));
-    let beyond = far < vec4<f32>(LIMIT);
-    let a = opaque4(select(far, vec4<f32>(LIMIT), beyond));
-    let al = select(-2.0 * bitcast<vec4<f32>>(bitcast<vec4<u32>>(zl) ^ sign), vec4<f32>(0.0), beyond);
-    let u = opaque4(opaque4(a * LOG2E) + MAGIC);
-    let kf = opaque4(u - MAGIC);
-    let k = bitcast<vec4<i32>>(u) - vec4<i32>(0x4b400000);
-    let t1 = opaque4(a - opaque4(kf * LN2_HI));
-    let t2 = opaque4(kf * LN2_LO);
+    let sign = bitcast<vec4<u32>>(z) & vec4<u32>(SIGN);
+    let at = exponent_parts(z);
+    let al = select(-2.0 * bitcast<vec4<f32>>(bitcast<vec4<u32>>(zl) ^ sign), vec4<f32>(0.0), is_beyond(z));
+    let t1 = opaque4(at.a - opaque4(at.kf * LN2_HI));
+    let t2 = opaque4(at.kf * LN2_LO);
     let r = opaque4(t1 - t2);
     let rl = opaque4(opaque4(opaque4(t1 - r) - t2) + al);
-    var q = vec4<f32>(2.4801588e-5);
-    q = horner(q, r, 1.9841270e-4);
-    q = horner(q, r, 1.3888889e-3);
-    q = horner(q, r, 8.3333333e-3);
-    q = horner(q, r, 4.1666668e-2);
-    q = horner(q, r, 1.6666667e-1);
-    q = horner(q, r, 0.5);
-    let w = opaque4(opaque4(r * r) * q);
+    let w = opaque4(opaque4(r * r) * taylor(r));
     let p = opaque4(r + w);
     let pl = opaque4(opaque4(opaque4(r - p) + w) + opaque4(rl * opaque4(1.0 + p)));
-    let s = bitcast<vec4<f32>>((max(k, vec4<i32>(-126)) + vec4<i32>(127)) << vec4<u32>(23u));
+    let s = power(at.k);
     let below = opaque4(s - 1.0);
     let sp = opaque4(s * p);
     let em = opaque4(below + sp);
@@ -52,7 +90,7 @@ fn expm1_parts(z: vec4<f32>, zl: vec4<f32>) -> Expm1 {
     let eml = opaque4(opaque4(opaque4(opaque4(below - em) + sp) + opaque4(s * pl)) + lost);
     let den = opaque4(2.0 + em);
     let dl = opaque4(opaque4(opaque4(2.0 - den) + em) + eml);
-    return Expm1(p, pl, k, em, eml, den, dl);
+    return Expm1(p, pl, at.k, em, eml, den, dl);
 }
 
 fn newton(d: vec4<f32>, r: vec4<f32>) -> vec4<f32> {
@@ -67,17 +105,40 @@ fn reciprocal(d: vec4<f32>) -> vec4<f32> {
     return newton(d, newton(d, seed));
 }
 
-fn with_sign(x: vec4<f32>, sign: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) ^ (bitcast<vec4<u32>>(sign) & vec4<u32>(0x80000000u)));
+// The magnitude of x with the sign of z.
+fn with_sign(x: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(magnitude4(x) | (bitcast<vec4<u32>>(z) & vec4<u32>(SIGN)));
+}
+
+// tanh(z) = -em / den, by one corrected division with the reciprocal r of den.
+fn quotient(e: Expm1, r: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
+    let t0 = opaque4(e.em * r);
+    let product = two_prod4(t0, e.den);
+    let rem = opaque4(opaque4(opaque4(opaque4(e.em - product.hi) - product.lo) + e.eml) - opaque4(t0 * e.dl));
+    return with_sign(opaque4(t0 + opaque4(r * rem)), z);
 }
 
 fn tanh_forward(z: vec4<f32>, zl: vec4<f32>) -> vec4<f32> {
     let e = expm1_parts(z, zl);
-    let r = reciprocal(e.den);
-    let t0 = opaque4(e.em * r);
-    let ph = two_prod4(t0, e.den);
-    let rem = opaque4(opaque4(opaque4(opaque4(e.em - ph.hi) - ph.lo) + e.eml) - opaque4(t0 * e.dl));
-    return with_sign(abs(opaque4(t0 + opaque4(r * rem))), z);
+    return quotient(e, reciprocal(e.den), z);
+}
+
+// tanh to two ulp, for results that are rounded to 16 bits: the same steps with one number for one.
+fn tanh_short(z: vec4<f32>) -> vec4<f32> {
+    let at = exponent_parts(z);
+    let r = opaque4(opaque4(at.a - opaque4(at.kf * LN2_HI)) - opaque4(at.kf * LN2_LO));
+    let p = opaque4(r + opaque4(opaque4(r * r) * taylor(r)));
+    let s = power(at.k);
+    let below = opaque4(s - 1.0);
+    let sp = opaque4(s * p);
+    let em = opaque4(below + sp);
+    let eml = opaque4(opaque4(below - em) + sp);
+    let den = opaque4(2.0 + em);
+    let dl = opaque4(opaque4(opaque4(2.0 - den) + em) + eml);
+    let inverse = reciprocal(den);
+    let t0 = opaque4(em * inverse);
+    let rem = opaque4(opaque4(opaque4(em - opaque4(t0 * den)) + eml) - opaque4(t0 * dl));
+    return with_sign(opaque4(t0 + opaque4(inverse * rem)), z);
 }
 
 struct TanhBackward {
@@ -102,21 +163,9 @@ fn tanh_backward(z: vec4<f32>, zl: vec4<f32>) -> TanhBackward {
     let e4 = 4.0 * e;
     let h = two_prod4(e4, r);
     let hl = opaque4(h.lo + opaque4(opaque4(e4 * rl) + opaque4(opaque4(4.0 * el) * r)));
-    let t = with_sign(abs(opaque4(x.em * opaque4(x.den * r))), z);
-    let beyond = -2.0 * bitcast<vec4<f32>>(magnitude4(z)) < vec4<f32>(LIMIT);
+    let t = quotient(x, r1, z);
+    let beyond = is_beyond(z);
     return TanhBackward(t, select(h.hi, vec4<f32>(0.0), beyond), select(hl, vec4<f32>(0.0), beyond), x.k);
-}
-
-// x * 2^p, each component with its own p.
-fn scale_each(x: vec4<f32>, p: vec4<i32>) -> vec4<f32> {
-    let first = clamp(p, vec4<i32>(-126), vec4<i32>(126));
-    let second = clamp(p - first, vec4<i32>(-126), vec4<i32>(126));
-    let third = p - first - second;
-    let bias = vec4<i32>(127);
-    let shift = vec4<u32>(23u);
-    let once = opaque4(x * bitcast<vec4<f32>>((first + bias) << shift));
-    let twice = opaque4(once * bitcast<vec4<f32>>((second + bias) << shift));
-    return opaque4(twice * bitcast<vec4<f32>>((third + bias) << shift));
 }
 
 // alpha * x and its error, the latter where it still matters.

@@ -20,20 +20,27 @@ fn host(values: &[f64], shape: &[usize], dtype: DType) -> HostTensor {
     HostTensor::from_f64(values, shape, dtype).unwrap()
 }
 
-/// The worst difference, over the largest magnitude.
-fn error(found: &[f64], wanted: &[f64]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let largest = wanted.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
-    found
-        .iter()
-        .zip(wanted)
-        .map(|(a, b)| (a - b).abs() / largest)
-        .fold(0.0, |m, e| if e.is_nan() { e } else { m.max(e) })
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(1e-30, |m, x| m.max(x.abs()))
 }
 
+/// Fails if any two numbers are further apart than `distance`, or one is NaN.
+#[track_caller]
+fn close_to(what: &str, found: &[f64], wanted: &[f64], distance: f64) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for (i, (a, b)) in found.iter().zip(wanted).enumerate() {
+        let off = (a - b).abs();
+        assert!(
+            off <= distance,
+            "{what}: element {i} is {a:e} for {b:e}, off by {off:e} where {distance:e} is allowed"
+        );
+    }
+}
+
+/// As `close_to`, with the distance relative to the largest number.
+#[track_caller]
 fn close(what: &str, found: &[f64], wanted: &[f64], tolerance: f64) {
-    let error = error(found, wanted);
-    assert!(error <= tolerance, "{what}: off by {error:e} of the largest value");
+    close_to(what, found, wanted, tolerance * largest(wanted));
 }
 
 /// LayerNorm and its gradients by the formula: y, grad_input, grad_weight, grad_bias.
@@ -57,9 +64,11 @@ fn layer_norm(x: &[f64], g: &[f64], w: &[f64], b: &[f64]) -> [Vec<f64>; 4] {
     [y, dx, dw, db]
 }
 
-/// DyT and its gradients by the formula: y, grad_input, grad_weight, grad_bias, grad_alpha.
-fn dyt(x: &[f64], g: &[f64], w: &[f64], b: &[f64], alpha: f64) -> [Vec<f64>; 5] {
+/// DyT and its gradients by the formula: y, grad_input, grad_weight, grad_bias, grad_alpha. Last the sum of the
+/// magnitudes that grad_alpha is the sum of.
+fn dyt(x: &[f64], g: &[f64], w: &[f64], b: &[f64], alpha: f64) -> ([Vec<f64>; 5], f64) {
     let n = w.len();
+    let mut magnitudes = 0.0;
     let (mut y, mut dx, mut dw, mut db, mut da) = (vec![], vec![], vec![0.0; n], vec![0.0; n], 0.0);
     for (i, (x, g)) in x.iter().zip(g).enumerate() {
         let (t, w, b) = ((alpha * x).tanh(), w[i % n], b[i % n]);
@@ -69,8 +78,9 @@ fn dyt(x: &[f64], g: &[f64], w: &[f64], b: &[f64], alpha: f64) -> [Vec<f64>; 5] 
         dw[i % n] += g * t;
         db[i % n] += g;
         da += g * w * x * slope;
+        magnitudes += (g * w * x * slope).abs();
     }
-    [y, dx, dw, db, vec![da]]
+    ([y, dx, dw, db, vec![da]], magnitudes)
 }
 
 /// Runs LayerNorm both ways on `device` and compares with the formula.
@@ -196,7 +206,7 @@ fn dyt_agrees_with_the_formula() {
             (host(&numbers(rows * n, 1), &[rows, n], dtype), host(&numbers(rows * n, 2), &[rows, n], dtype));
         let (w, b) = (host(&numbers(n, 3), &[n], dtype), host(&numbers(n, 4), &[n], dtype));
         let alpha = host(&[0.75], &[1], dtype);
-        let wanted = dyt(&x.to_f64(), &g.to_f64(), &w.to_f64(), &b.to_f64(), 0.75);
+        let (wanted, magnitudes) = dyt(&x.to_f64(), &g.to_f64(), &w.to_f64(), &b.to_f64(), 0.75);
         let up = |t: &HostTensor| device.upload(t).unwrap();
         let (x, g, w, b, alpha) = (up(&x), up(&g), up(&w), up(&b), up(&alpha));
         let norm = DyT::new([n]).alpha(&alpha).weight(&w).bias(&b);
@@ -205,11 +215,32 @@ fn dyt_agrees_with_the_formula() {
         let found = [Some(y), Some(grads.input), grads.weight, grads.bias, grads.alpha];
         for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
             let found = found.as_ref().unwrap().read().unwrap().to_f64();
-            // Alpha's terms cancel to a hundredth of their magnitudes.
-            let tolerance = if i == 4 { 10.0 * tolerance } else { tolerance };
-            close(&format!("result {i} of {rows} x {n} {dtype}"), &found, wanted, tolerance);
+            // Alpha's terms cancel to a hundredth of their magnitudes, which is what the error is relative to.
+            let size = if i == 4 { magnitudes } else { largest(wanted) };
+            close_to(&format!("result {i} of {rows} x {n} {dtype}"), &found, wanted, tolerance * size);
         }
     }
+}
+
+/// Kernels convert by integers whatever the adapter offers, so `SHADER_F16` must not show in any bit.
+#[test]
+fn shader_f16_changes_no_bit() {
+    let (rows, n, dtype) = (9, 77, DType::F16);
+    let (x, w) = (host(&numbers(rows * n, 1), &[rows, n], dtype), host(&numbers(n, 2), &[n], dtype));
+    let alpha = host(&[0.75], &[1], dtype);
+    let results = [true, false].map(|shader_f16| {
+        let device = WgpuDevice::with_options(&Options { shader_f16, ..Options::default() }).unwrap();
+        let offered = adapters().iter().any(|a| a.name == device.info().name && a.shader_f16);
+        assert_eq!(device.info().shader_f16, shader_f16 && offered);
+        let up = |t: &HostTensor| device.upload(t).unwrap();
+        let (x, w, alpha) = (up(&x), up(&w), up(&alpha));
+        let norm = DyT::new([n]).alpha(&alpha).weight(&w).bias(&w);
+        let (y, saved) = norm.forward_train(&x).unwrap();
+        let grads = norm.backward(&x, &x, &saved).unwrap();
+        let tensors = [Some(y), Some(grads.input), grads.weight, grads.bias, grads.alpha];
+        tensors.map(|t| t.unwrap().read().unwrap().bytes().to_vec())
+    });
+    assert_eq!(results[0], results[1]);
 }
 
 /// Everything in one buffer at odd offsets, outputs between guard elements, and a transposed input.

@@ -38,6 +38,10 @@ struct Inner {
 pub struct Options {
     /// Shuffles within subgroups, where all subgroups of the adapter have one size.
     pub subgroups: bool,
+    /// The feature `SHADER_F16`, for a caller's own shaders on [`raw`](WgpuDevice::raw). normkit's kernels compute in
+    /// 32 bits and convert f16 and bf16 by integer operations, on purpose: the built-in conversions may flush or round
+    /// as the driver likes, integers are exact on every adapter. The numbers are the same with the feature and without.
+    pub shader_f16: bool,
     /// The part of the adapter's name to look for, in any case; the best adapter without it.
     pub adapter: Option<String>,
     /// The most bytes that one binding may have, if less than the adapter allows.
@@ -46,7 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { subgroups: true, adapter: None, max_binding: None }
+        Options { subgroups: true, shader_f16: true, adapter: None, max_binding: None }
     }
 }
 
@@ -66,7 +70,7 @@ pub struct AdapterInfo {
     pub subgroup_sizes: (u32, u32),
     /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
-    /// Whether shaders may compute in 16 bits. normkit converts by integers and does not need it.
+    /// Whether shaders may compute in 16 bits, which normkit's do not: see [`Options::shader_f16`].
     pub shader_f16: bool,
     /// The most bytes of a tensor that one launch can reach; larger ones take several.
     pub max_binding: u64,
@@ -136,13 +140,12 @@ impl WgpuDevice {
         found.retain(|a| wanted.as_ref().is_none_or(|name| a.get_info().name.to_lowercase().contains(name)));
         let adapter = found.into_iter().min_by_key(|a| rank(&a.get_info()));
         let adapter = adapter.ok_or_else(|| no_device(format!("no adapter found; {HINT}")))?;
-        let mut features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
-        if !options.subgroups {
-            features.remove(wgpu::Features::SUBGROUP);
-        }
+        let mut features = wgpu::Features::empty();
+        features.set(wgpu::Features::SUBGROUP, options.subgroups);
+        features.set(wgpu::Features::SHADER_F16, options.shader_f16);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("normkit"),
-            required_features: features,
+            required_features: features & adapter.features(),
             required_limits: adapter.limits(),
             ..Default::default()
         };

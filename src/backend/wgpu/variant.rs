@@ -270,6 +270,7 @@ impl Variant {
             ("HIGH", high << 23),
         ];
         let has = |name| self.slot(name).is_some();
+        let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
         let flag = [
             ("EXACT", exact),
             ("MOMENTS", moments),
@@ -277,6 +278,8 @@ impl Variant {
             ("OUTSIDE", outside),
             ("OFFSET", offset),
             ("ROUND", round),
+            // The result is rounded to 16 bits.
+            ("SHORT", dtype.size() == 2),
             ("SUM_WEIGHT", sums[0]),
             ("SUM_BIAS", sums[1]),
             ("SUM_ALPHA", sums[2]),
@@ -292,7 +295,6 @@ impl Variant {
         for (name, value) in flag {
             writeln!(text, "const {name} = {value};").expect("a String takes any text");
         }
-        let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
         let round =
             "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
         text.push_str(&round.replace("DTYPE", dtype.name()));
