@@ -31,7 +31,7 @@ pub(crate) fn wgpu_device() -> normkit::backend::wgpu::WgpuDevice {
 #[cfg(feature = "wgpu")]
 pub(crate) fn wgpu_device_without_subgroups() -> normkit::backend::wgpu::WgpuDevice {
     use normkit::backend::wgpu::{Options, WgpuDevice};
-    WgpuDevice::with_options(Options { subgroups: false, ..Options::default() }).expect("an adapter")
+    WgpuDevice::with_options(&Options { subgroups: false, ..Options::default() }).expect("an adapter")
 }
 
 /// The dtypes that a device computes in.
