@@ -31,6 +31,11 @@ fn varied(device: &Device) -> Vec<Case> {
         let mut llama = Case::new("rms_norm", dtype, &[9], &[515]);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
+        // No parameters to multiply by, and arguments on both sides of where tanh is 1.
+        let mut bare = Case::new("dyt", dtype, &[300], &[130]);
+        (bare.weight, bare.bias, bare.alpha) = (None, None, -3.7);
+        bare.input = Fill::Normal { mean: 0.0, deviation: 4.0 };
+        list.push(bare);
     }
     list
 }

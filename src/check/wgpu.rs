@@ -10,9 +10,10 @@ use std::ops::Range;
 
 /// Uploads the arena, as one buffer or as one for each operand, runs the case and brings the bytes back.
 pub(super) fn run(case: &Case, arena: &mut Arena, stream: &Stream<'_>, device: &WgpuDevice) -> Result<()> {
-    let ranges: Vec<Range<usize>> = match arena.one_buffer() {
-        true => vec![0..arena.bytes().len()],
-        false => arena.slots().iter().map(|slot| slot.bytes.clone()).collect(),
+    let ranges: Vec<Range<usize>> = if arena.one_buffer() {
+        std::iter::once(0..arena.bytes().len()).collect()
+    } else {
+        arena.slots().iter().map(|slot| slot.bytes.clone()).collect()
     };
     let buffers: Vec<WgpuTensor> =
         ranges.iter().map(|range| upload(&arena.bytes()[range.clone()], device)).collect::<Result<_>>()?;

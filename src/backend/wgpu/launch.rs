@@ -355,7 +355,7 @@ impl<'a> Problem<'a> {
     ) -> Result<wgpu::BindGroup> {
         let raw = self.device.raw();
         let what = format!("the operands of {}", entry.name());
-        let group = scoped(self.device, &what, || {
+        scoped(self.device, &what, || {
             let uniform = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("normkit params"),
                 size: params.len() as u64,
@@ -383,8 +383,7 @@ impl<'a> Problem<'a> {
                 entries: &entries,
             };
             Ok(raw.create_bind_group(&descriptor))
-        })?;
-        group
+        })?
     }
 }
 

@@ -1,10 +1,8 @@
 //! The WebGPU backend: WGSL kernels from `shaders/`, on any Vulkan, Metal or DX12 adapter.
 //!
-//! [`WgpuDevice`] is a device, normkit's own or a caller's. A launch becomes one or several [`Dispatch`]es: `row` and
+//! [`WgpuDevice`] is a device, normkit's own or a caller's. A launch becomes one or several `Dispatch`es: `row` and
 //! `pointwise` say which, `launch` binds their operands, `variant` renders their shaders, and `geometry` says how
 //! threads share the work. Nothing waits: a [`WgpuStream`] submits or records and returns.
-//!
-//! [`Dispatch`]: launch::Dispatch
 
 mod catalog;
 mod copy;

@@ -25,7 +25,7 @@ impl BufferRange {
             let expected = format!("a range within the buffer's {} bytes", buffer.size());
             return Err(Error::argument("range", expected, format!("{range:?}")));
         }
-        if range.start % dtype.size() as u64 != 0 {
+        if !range.start.is_multiple_of(dtype.size() as u64) {
             let expected = format!("a start at a multiple of {} bytes", dtype.size());
             return Err(Error::argument("range", expected, format!("{range:?}")));
         }
