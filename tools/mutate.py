@@ -45,7 +45,7 @@ def copy_tree() -> None:
 
 def cargo(*arguments: str) -> tuple[int | None, str]:
     """Exit status (None after a timeout) and output of a cargo command in TREE."""
-    environment = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target"), "RUST_BACKTRACE": "0"}
+    environment = {"CARGO_TARGET_DIR": str(ROOT / "target")} | os.environ | {"RUST_BACKTRACE": "0"}
     try:
         done = subprocess.run(["cargo", *arguments], cwd=TREE, env=environment, timeout=TIMEOUT, text=True,
                               errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -70,7 +70,7 @@ MUTATIONS = [
              "sums[m][lane] = if lane + 1 < rest { sum }",
              (CPU_UNITS,)),
     Mutation("cpu: lanes halved in another order", CPU_LANES,
-             "lanes[lane] = lanes[lane] + lanes[lane + half];",
+             "lanes[lane] += lanes[lane + half];",
              "lanes[lane] = lanes[2 * lane] + lanes[2 * lane + 1];",
              (CPU_UNITS,)),
     Mutation("cpu: leaves added in another order", CPU_ROW,

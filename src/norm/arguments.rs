@@ -7,7 +7,13 @@ use crate::tensor::{Overlap, overlap};
 use crate::{Error, Result, Stream};
 
 /// Shape, dtype and device that an operand must have.
-fn check(name: &'static str, view: &View<'_>, shape: &[usize], dtype: DType, stream: &Stream<'_>) -> Result<()> {
+fn check(
+    name: &'static str,
+    view: &View<'_>,
+    shape: &[usize],
+    dtype: DType,
+    stream: &Stream<'_>,
+) -> Result<()> {
     if view.shape() != shape {
         return Err(Error::argument(name, format!("shape {shape:?}"), format!("shape {:?}", view.shape())));
     }
@@ -40,7 +46,11 @@ fn check_parameter(
 ) -> Result<()> {
     let Some(view) = view else { return Ok(()) };
     if view.dtype() == DType::F64 && input != DType::F64 {
-        return Err(Error::argument(name, format!("f16, bf16 or f32 beside an input of {input}"), "dtype f64"));
+        return Err(Error::argument(
+            name,
+            format!("f16, bf16 or f32 beside an input of {input}"),
+            "dtype f64",
+        ));
     }
     check(name, view, shape, view.dtype(), stream)
 }
@@ -71,7 +81,11 @@ fn check_output(
         ));
     }
     if allowed.is_some_and(|view| overlap(output, view) == Overlap::Some) {
-        return Err(Error::argument(name, "memory apart from the input it replaces, or exactly it", "a partial overlap"));
+        return Err(Error::argument(
+            name,
+            "memory apart from the input it replaces, or exactly it",
+            "a partial overlap",
+        ));
     }
     for (other, view) in others {
         if view.is_some_and(|view| overlap(output, view) != Overlap::None) {
@@ -145,7 +159,9 @@ pub(super) fn check_backward(spec: &Spec, operands: &Backward<'_>, stream: &Stre
     check_alpha(parameters.alpha.as_ref(), input.dtype(), stream)?;
     match statistics {
         Some(view) if spec.has_statistics() => check_statistics(view, spec, input, stream)?,
-        Some(_) => return Err(Error::argument("statistics", "none: this method saves no statistics", "a tensor")),
+        Some(_) => {
+            return Err(Error::argument("statistics", "none: this method saves no statistics", "a tensor"));
+        }
         None if spec.has_statistics() => {
             return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
         }

@@ -243,10 +243,18 @@ fn checked<'p, 'a>(parameters: &'p Parameters<'a>) -> Result<&'p Parameters<'a>>
 /// How many trailing axes of `shape` are `normalized_shape`; an error unless they are equal and not empty.
 pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Result<usize> {
     if normalized_shape.is_empty() || normalized_shape.contains(&0) {
-        return Err(Error::argument("normalized_shape", "at least one axis, none of size 0", format!("{normalized_shape:?}")));
+        return Err(Error::argument(
+            "normalized_shape",
+            "at least one axis, none of size 0",
+            format!("{normalized_shape:?}"),
+        ));
     }
     if !shape.ends_with(normalized_shape) {
-        return Err(Error::argument("input", format!("a shape that ends with {normalized_shape:?}"), format!("{shape:?}")));
+        return Err(Error::argument(
+            "input",
+            format!("a shape that ends with {normalized_shape:?}"),
+            format!("{shape:?}"),
+        ));
     }
     Layout::contiguous(shape).checked_span()?;
     Ok(normalized_shape.len())

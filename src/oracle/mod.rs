@@ -4,8 +4,8 @@
 //! is returned beside `mag`, the same expression with every term replaced by its absolute value. `mag` is the scale on
 //! which a rounding error is small: where terms cancel, the result may be tiny while its error is that of the terms.
 //!
-//! Start with [`layer_norm`] and [`rms_norm`], which normalize one row; [`row`] scales and shifts rows and writes the
-//! gradients; [`dyt`] has no statistics. Every definition is generic over [`Real`]: float64 judges tensors of up to 32
+//! Start with `layer_norm` and `rms_norm`, which normalize one row; `row` scales and shifts rows and writes the
+//! gradients; `dyt` has no statistics. Every definition is generic over [`Real`]: float64 judges tensors of up to 32
 //! bits, [`Dd`] judges float64. The gradients are checked against finite differences of the forward definitions.
 
 mod dd;

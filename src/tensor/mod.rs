@@ -12,8 +12,8 @@ mod view;
 pub use dtype::{DType, Element};
 pub use host::HostTensor;
 pub use layout::{Dims, Layout};
-pub use view::{View, ViewMut};
 pub(crate) use view::{Memory, MemoryMut, Overlap, overlap};
+pub use view::{View, ViewMut};
 
 use crate::{Device, Result};
 

@@ -93,11 +93,14 @@ impl<'a> View<'a> {
 
     /// An ndarray view, with its strides.
     #[cfg(feature = "ndarray")]
-    pub fn from_ndarray<T: Element, D: ndarray::Dimension>(array: ndarray::ArrayView<'a, T, D>) -> Result<Self> {
+    pub fn from_ndarray<T: Element, D: ndarray::Dimension>(
+        array: ndarray::ArrayView<'a, T, D>,
+    ) -> Result<Self> {
         let (low, layout) = ndarray_layout(array.shape(), array.strides())?;
-        // SAFETY: `as_ptr` names the element with index zero and `low` is how far the strides reach below it,
-        // so the block starts at an element of the array, or anywhere if it has none.
-        let first = if array.is_empty() { array.as_ptr() } else { unsafe { array.as_ptr().sub(low) } };
+        let low = if array.is_empty() { 0 } else { low };
+        // SAFETY: `as_ptr` names the element with index zero and `low` is how far the strides reach below it, so the
+        // block starts at an element of the array; where there is none, nothing is subtracted.
+        let first = unsafe { array.as_ptr().sub(low) };
         Ok(View { memory: Memory::Host(first.cast(), PhantomData), dtype: T::DTYPE, layout })
     }
 
@@ -156,7 +159,11 @@ impl<'a> ViewMut<'a> {
     /// Any layout over `data`.
     pub fn strided<T: Element>(data: &'a mut [T], layout: Layout) -> Result<Self> {
         check_bounds(&layout, data.len())?;
-        Ok(ViewMut { memory: MemoryMut::Host(data.as_mut_ptr().cast(), PhantomData), dtype: T::DTYPE, layout })
+        Ok(ViewMut {
+            memory: MemoryMut::Host(data.as_mut_ptr().cast(), PhantomData),
+            dtype: T::DTYPE,
+            layout,
+        })
     }
 
     /// An ndarray view, with its strides.
@@ -165,8 +172,9 @@ impl<'a> ViewMut<'a> {
         mut array: ndarray::ArrayViewMut<'a, T, D>,
     ) -> Result<Self> {
         let (low, layout) = ndarray_layout(array.shape(), array.strides())?;
+        let low = if array.is_empty() { 0 } else { low };
         // SAFETY: as in `View::from_ndarray`.
-        let first = if array.is_empty() { array.as_mut_ptr() } else { unsafe { array.as_mut_ptr().sub(low) } };
+        let first = unsafe { array.as_mut_ptr().sub(low) };
         Ok(ViewMut { memory: MemoryMut::Host(first.cast(), PhantomData), dtype: T::DTYPE, layout })
     }
 

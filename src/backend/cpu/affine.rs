@@ -53,7 +53,7 @@ impl<'a, F: Real> ColumnSums<'a, F> {
 #[inline(always)]
 fn add_all<F: Real>(from: &[F], to: &mut [F]) {
     for (to, &from) in to.iter_mut().zip(from) {
-        *to = *to + from;
+        *to += from;
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn affine<F: Real>(w: Option<&[F]>, b: Option<&[F]>, offset: F, out: 
     }
     if let Some(b) = b {
         for (y, &b) in out.iter_mut().zip(b) {
-            *y = *y + b;
+            *y += b;
         }
     }
 }
@@ -194,7 +194,7 @@ impl<F: Real, T: Term<F, K, 1>, const K: usize> NullaryFnOnce for AddTerms<'_, F
             for k in 0..K {
                 elements[k] = inputs[k][i];
             }
-            sums[i] = sums[i] + term.of(elements)[0];
+            sums[i] += term.of(elements)[0];
         }
     }
 }

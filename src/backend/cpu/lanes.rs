@@ -1,4 +1,5 @@
 //! The row sum of [`plan::tree`](crate::plan::tree), over fixed-size blocks that compile to SIMD.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::real::Real;
 use crate::plan::tree::Pairwise;
@@ -70,7 +71,7 @@ impl<F: Real, T: Term<F, K, M>, const K: usize, const M: usize> pulp::NullaryFnO
 #[inline(always)]
 fn add<F: Real>(to: &mut [F; BLOCK], from: &[F; BLOCK]) {
     for lane in 0..BLOCK {
-        to[lane] = to[lane] + from[lane];
+        to[lane] += from[lane];
     }
 }
 
@@ -97,7 +98,7 @@ fn block_sums<F: Real, const K: usize, const M: usize>(
             }
             let terms = term.of(elements);
             for m in 0..M {
-                sums[m][lane] = sums[m][lane] + terms[m];
+                sums[m][lane] += terms[m];
             }
         }
         at += lanes;
@@ -140,7 +141,7 @@ fn halve<F: Real>(mut lanes: [F; BLOCK]) -> F {
     let mut half = BLOCK / 2;
     while half > 0 {
         for lane in 0..half {
-            lanes[lane] = lanes[lane] + lanes[lane + half];
+            lanes[lane] += lanes[lane + half];
         }
         half /= 2;
     }

@@ -126,7 +126,8 @@ pub(super) type Batch<F> = [F; BATCH];
 /// `out = tanh(alpha * x)`.
 #[inline(always)]
 pub(super) fn tanh<F: Real>(alpha: F, x: &Batch<F>, out: &mut Batch<F>) {
-    let (mut z, mut u, mut r, mut rl) = ([F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH]);
+    let (mut z, mut u, mut r, mut rl) =
+        ([F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH], [F::ZERO; BATCH]);
     for i in 0..BATCH {
         let (high, low) = argument(alpha, x[i]);
         let reduced = reduce(high, low);

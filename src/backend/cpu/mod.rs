@@ -1,8 +1,9 @@
 //! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
 //!
-//! `row` and `pointwise` hold the schedules, each one body that [`Isa`] compiles for every instruction set; `operand`
-//! loads and stores any dtype and stride; `lanes` adds in the order of [`plan::tree`](crate::plan::tree); `affine`
-//! sums parameter gradients over rows; `math` has tanh.
+//! `row` and `pointwise` hold the schedules. What they do to slices are small operations, each one body that [`Isa`]
+//! compiles for every instruction set: sums in `lanes`, single passes in `elementwise`, tanh in `math`. `operand`
+//! loads and stores any dtype and stride; `affine` sums parameter gradients over rows. Every sum is in the order of
+//! [`crate::plan::tree`].
 
 mod affine;
 mod elementwise;
@@ -133,7 +134,8 @@ fn with_tiles<F: Real, R>(body: impl FnOnce(Tiles<'_, F>, &mut Vec<u64>) -> R) -
         tiles.resize(TILES * LEAF, 0);
         let numbers: &mut [F] = &mut bytemuck::cast_slice_mut(&mut tiles)[..TILES * LEAF];
         let mut parts = numbers.chunks_exact_mut(LEAF);
-        let result = body(std::array::from_fn(|_| parts.next().expect("as many as there are tiles")), &mut leaves);
+        let result =
+            body(std::array::from_fn(|_| parts.next().expect("as many as there are tiles")), &mut leaves);
         scratch.replace((tiles, leaves));
         result
     })
@@ -169,11 +171,22 @@ impl Folded {
         Folded { isa, grid, walks }
     }
 
-    fn source<'a>(&'a self, name: &'static str, view: &'a View<'_>, walk: usize, copied: bool) -> Result<Source<'a>> {
+    fn source<'a>(
+        &'a self,
+        name: &'static str,
+        view: &'a View<'_>,
+        walk: usize,
+        copied: bool,
+    ) -> Result<Source<'a>> {
         Source::new(view, &self.grid, &self.walks[walk], self.isa, copied).ok_or_else(|| foreign(name))
     }
 
-    fn optional<'a>(&'a self, name: &'static str, view: Option<&'a View<'_>>, walk: usize) -> Result<Option<Source<'a>>> {
+    fn optional<'a>(
+        &'a self,
+        name: &'static str,
+        view: Option<&'a View<'_>>,
+        walk: usize,
+    ) -> Result<Option<Source<'a>>> {
         view.map(|view| self.source(name, view, walk, false)).transpose()
     }
 
@@ -227,7 +240,9 @@ pub(crate) fn backward(
     match (spec, operands.input.dtype().compute()) {
         (Spec::Row(row), DType::F64) => backward_row::<f64>(row, params, operands, workspace, cpu),
         (Spec::Row(row), _) => backward_row::<f32>(row, params, operands, workspace, cpu),
-        (Spec::Pointwise(spec), DType::F64) => backward_pointwise::<f64>(spec, params, operands, workspace, cpu),
+        (Spec::Pointwise(spec), DType::F64) => {
+            backward_pointwise::<f64>(spec, params, operands, workspace, cpu)
+        }
         (Spec::Pointwise(spec), _) => backward_pointwise::<f32>(spec, params, operands, workspace, cpu),
     }
 }
@@ -237,9 +252,16 @@ fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu)
     let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
     let in_place = overlap(input, &output.as_view()) == Overlap::Same;
     let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let folded = Folded::new(
+        cpu.isa,
+        input.shape(),
+        spec.axes,
+        &layouts,
+        &[weight, bias].map(|p| p.map(View::layout)),
+    );
     let Grid { rows, cols, .. } = folded.grid;
-    let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.as_ref().map_or(0, |s| s.layout().offset()));
+    let statistics_grid =
+        small_grid(rows, crate::spec::STATISTICS, statistics.as_ref().map_or(0, |s| s.layout().offset()));
     let job = row::Forward {
         spec,
         cols,
@@ -267,7 +289,8 @@ fn backward_row<F: Real>(
     let super::Backward { grad_output, input, parameters, statistics, grads } = &mut operands;
     let Some(statistics) = statistics else { return Err(foreign("statistics")) };
     let weight = parameters.weight.as_ref();
-    let in_place = (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
+    let in_place =
+        (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
     let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
     let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
     let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
@@ -304,7 +327,13 @@ fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>
     let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
     let in_place = overlap(input, &output.as_view()) == Overlap::Same;
     let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &[weight, bias].map(|p| p.map(View::layout)));
+    let folded = Folded::new(
+        cpu.isa,
+        input.shape(),
+        spec.axes,
+        &layouts,
+        &[weight, bias].map(|p| p.map(View::layout)),
+    );
     let Grid { rows, cols, .. } = folded.grid;
     let job = pointwise::Forward {
         cols,
@@ -331,7 +360,8 @@ fn backward_pointwise<F: Real>(
 ) -> Result<()> {
     let super::Backward { grad_output, input, parameters, grads, .. } = &mut operands;
     let weight = parameters.weight.as_ref();
-    let in_place = (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
+    let in_place =
+        (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
     let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
     let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
     let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());

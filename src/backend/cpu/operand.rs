@@ -44,9 +44,17 @@ unsafe impl Sync for Sink<'_> {}
 
 impl<'a> Source<'a> {
     /// `view` walked over `grid`; `None` if it is not in host memory. `copied` if an output may be the same memory.
-    pub(super) fn new(view: &'a View<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa, copied: bool) -> Option<Self> {
+    pub(super) fn new(
+        view: &'a View<'_>,
+        grid: &'a Grid,
+        walk: &'a Walk,
+        isa: Isa,
+        copied: bool,
+    ) -> Option<Self> {
         match &view.memory {
-            Memory::Host(base, _) => Some(Source { base: *base, dtype: view.dtype(), grid, walk, isa, copied }),
+            Memory::Host(base, _) => {
+                Some(Source { base: *base, dtype: view.dtype(), grid, walk, isa, copied })
+            }
             #[cfg(feature = "wgpu")]
             _ => None,
         }
@@ -138,7 +146,13 @@ impl<'a> Sink<'a> {
 
     /// Where to compute columns `col..col + len` of `row`: the memory itself where it holds the compute type side by
     /// side, else `tile`. [`commit`](Sink::commit) ends what this begins.
-    pub(super) fn begin<'t, F: Real>(&self, row: usize, col: usize, tile: &'t mut [F], len: usize) -> &'t mut [F]
+    pub(super) fn begin<'t, F: Real>(
+        &self,
+        row: usize,
+        col: usize,
+        tile: &'t mut [F],
+        len: usize,
+    ) -> &'t mut [F]
     where
         'a: 't,
     {

@@ -84,15 +84,18 @@ pub(super) fn backward<F: Real>(
         let (bias_leaf, alpha_leaf) = rest.split_at_mut(bias_part.len());
         let mut weight_sums = None;
         if job.wants_weight {
-            weight_sums = Some(ColumnSums::new(isa, &mut weight_leaf[piece.clone()], &mut weight_part[piece.clone()]));
+            weight_sums =
+                Some(ColumnSums::new(isa, &mut weight_leaf[piece.clone()], &mut weight_part[piece.clone()]));
         }
         let mut bias_sums = None;
         if job.wants_bias {
-            bias_sums = Some(ColumnSums::new(isa, &mut bias_leaf[piece.clone()], &mut bias_part[piece.clone()]));
+            bias_sums =
+                Some(ColumnSums::new(isa, &mut bias_leaf[piece.clone()], &mut bias_part[piece.clone()]));
         }
         let mut alpha_sums = None;
         if job.wants_alpha {
-            alpha_sums = Some(ColumnSums::new(isa, &mut alpha_leaf[piece.clone()], &mut alpha_part[piece.clone()]));
+            alpha_sums =
+                Some(ColumnSums::new(isa, &mut alpha_leaf[piece.clone()], &mut alpha_part[piece.clone()]));
         }
         // Without a weight, one of ones: multiplying by it changes nothing.
         let w = match &job.weight {
@@ -113,7 +116,17 @@ pub(super) fn backward<F: Real>(
             match &job.grad_input {
                 Some(sink) => {
                     let out = sink.begin(row, first, out_tile, len);
-                    isa.run(Slopes { alpha: job.alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *out });
+                    isa.run(Slopes {
+                        alpha: job.alpha,
+                        x,
+                        g,
+                        w,
+                        b,
+                        bl,
+                        t: &mut *t,
+                        s: &mut *s,
+                        dx: &mut *out,
+                    });
                     sink.commit(row, first, out);
                 }
                 None => {

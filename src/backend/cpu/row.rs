@@ -259,4 +259,3 @@ pub(super) fn round_all<F: Real>(values: &mut [F], dtype: DType) {
         _ => values.iter_mut().for_each(|y| *y = y.rounded_to(dtype)),
     }
 }
-

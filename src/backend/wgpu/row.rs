@@ -139,7 +139,7 @@ pub(super) fn backward(
                 groups: rows.len().div_ceil(at_once),
                 rows,
                 cols: 0..grid.cols,
-                scalars: scalars,
+                scalars,
             })?);
         }
     }
