@@ -26,7 +26,7 @@ pub(crate) fn read(spec: &str) -> Result<HostTensor> {
     }
 }
 
-/// Refuses a file that [`write`] could not write, before anything is computed.
+/// Refuses a file that [`write()`] could not write, before anything is computed.
 pub(crate) fn check_output(path: &Path, dtype: DType) -> Result<()> {
     match (path.extension().and_then(|e| e.to_str()), dtype) {
         (Some("npy"), DType::BF16) => Err(Failure::file(
