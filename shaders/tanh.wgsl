@@ -165,7 +165,9 @@ fn tanh_backward(z: vec4<f32>, zl: vec4<f32>) -> TanhBackward {
     let hl = opaque4(h.lo + opaque4(opaque4(e4 * rl) + opaque4(opaque4(4.0 * el) * r)));
     let t = quotient(x, r1, z);
     let beyond = is_beyond(z);
-    return TanhBackward(t, select(h.hi, vec4<f32>(0.0), beyond), select(hl, vec4<f32>(0.0), beyond), x.k);
+    // Beyond the limit, 2^-100: so little that no finite gradient survives it, but an infinite one stays infinite.
+    let little = select(vec4<f32>(0.0), vec4<f32>(7.888609052210118e-31), magnitude4(z) < vec4<u32>(INFINITY));
+    return TanhBackward(t, select(h.hi, little, beyond), select(hl, vec4<f32>(0.0), beyond), x.k);
 }
 
 // alpha * x and its error, the latter where it still matters.

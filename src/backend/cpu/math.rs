@@ -202,9 +202,10 @@ pub(super) fn slopes<F: Real>(alpha: F, x: &Batch<F>) -> Slopes<F> {
     for i in 0..BATCH {
         let Fraction { den, dl, .. } = fraction(out.power[i], p[i], pl[i]);
         let (h, hl) = derivative(p[i], pl[i], den, dl, r1[i]);
-        // Beyond the limit the derivative is zero in every dtype.
+        // Beyond the limit, so little that no finite gradient survives it, but an infinite one stays infinite.
         let held = -(F::TWO * z[i].abs()) < F::EXP_LIMIT;
-        out.h[i] = if held { F::ZERO } else { h };
+        let little = if z[i].abs() <= F::MAX { F::exp2(-100) } else { F::ZERO };
+        out.h[i] = if held { little } else { h };
         out.hl[i] = if held { F::ZERO } else { hl };
     }
     out
@@ -289,6 +290,7 @@ mod tests {
         println!("sech²: worst {} half-ulp at {:e}", worst.0, worst.1);
         assert!(worst.0 <= 0.25, "{worst:?}");
         assert_eq!(slope_at(f32::INFINITY), (1.0, 0.0));
+        assert!(slope_at(1e3).1 > 0.0 && slope_at(1e3).1 < 1e-100);
         assert!(slope_at(f32::NAN).1.is_nan());
     }
 
