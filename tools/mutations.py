@@ -24,7 +24,6 @@ WGPU_FINISH = "shaders/finish.wgsl"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"
-CPU_DETERMINISM = "--features check --test determinism"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -76,7 +75,7 @@ MUTATIONS = [
     Mutation("cpu: leaves added in another order", CPU_ROW,
              "    for leaf in 0..prefix.div_ceil(LEAF) {\n        let part",
              "    for leaf in (0..prefix.div_ceil(LEAF)).rev() {\n        let part",
-             (CPU_NUMBERS, CPU_DETERMINISM)),
+             (WGPU_SAMPLE,)),
     Mutation("cpu: chunks added in another order", CPU_AFFINE,
              "for (count, chunk) in partials.chunks_exact(stride.max(1)).enumerate() {",
              "for (count, chunk) in partials.chunks_exact(stride.max(1)).rev().enumerate() {",
