@@ -5,13 +5,14 @@ use super::stream::Overrides;
 use super::variant::{Reduction, Shape};
 use crate::plan::tree;
 
-/// Vectors of four that a thread keeps of a row. More of them spill; the software adapter is indifferent.
+/// Vectors of four that a thread keeps of a row. On the software adapter RMSNorm of 1024 columns took 2.2
+/// times a copy with its 32 vectors kept and 3.2 times reading them again; no GPU was measured.
 const HELD_QUADS: u32 = 32;
 /// Invocations of a workgroup that works through workgroup memory, and of one whose threads do not meet.
 const GROUP: u32 = 64;
 
 /// How a row of `cols` columns is shared out. `vector` says whether all tensors are read four columns at a time: only
-/// such rows are kept in registers, since the unrolled loads of single elements compile for minutes.
+/// such rows are kept in registers, since unrolled loads of single elements make a shader several times as long.
 pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize, vector: bool) -> Shape {
     let lanes = tree::lanes(cols) as u32;
     let subgroup = device.subgroup().filter(|_| overrides.reduction != Some(Reduction::Workgroup));
@@ -33,13 +34,12 @@ pub(super) fn columns() -> Shape {
 }
 
 /// Rows that the threads of a pointwise workgroup take one after the other, with the parameters read once: several,
-/// unless
-/// that would leave threads without work.
+/// unless that would leave threads without work.
 pub(super) fn turns(rows: usize, rows_at_once: usize) -> usize {
     (rows / rows_at_once.max(1) / TURN_GROUPS).clamp(1, MOST_TURNS)
 }
 
 /// Workgroups that every adapter should have before any takes a second turn.
 const TURN_GROUPS: usize = 256;
-/// Enough that reading the parameters no longer counts.
+/// Enough to read the parameters seldom; a choice, not a measurement.
 const MOST_TURNS: usize = 16;
