@@ -62,27 +62,34 @@ pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
         #[cfg(not(feature = "wgpu"))]
         Stream::Never(never, _) => match *never {},
     }
-    let intact: Vec<bool> = (0..arena.slots().len()).map(|slot| arena.is_intact(slot, &before)).collect();
-    let inputs_intact = arena.slots().iter().zip(&intact).all(|(slot, &intact)| slot.written || intact);
-    let outputs = (arena.slots().iter().zip(&intact))
-        .filter_map(|(slot, &intact)| {
-            let name = OUTPUTS.into_iter().find(|&name| name == slot.name)?;
-            let guards_intact = intact && inputs_intact;
-            Some(Computed { name, dtype: slot.dtype, values: arena.values(name)?, guards_intact })
-        })
-        .collect();
-    Ok(Executed {
-        input: arena.values("input").unwrap_or_default(),
-        grad_output: arena.values("grad_output").unwrap_or_default(),
-        weight: arena.values("weight"),
-        bias: arena.values("bias"),
-        alpha: arena.values("alpha"),
-        outputs,
-    })
+    Ok(Executed::new(&arena, &before))
+}
+
+impl Executed {
+    /// What `arena` holds after the passes; `before` is its memory as it was before them.
+    pub(super) fn new(arena: &Arena, before: &[u8]) -> Self {
+        let intact: Vec<bool> = (0..arena.slots().len()).map(|slot| arena.is_intact(slot, before)).collect();
+        let inputs_intact = arena.slots().iter().zip(&intact).all(|(slot, &intact)| slot.written || intact);
+        let outputs = (arena.slots().iter().zip(&intact))
+            .filter_map(|(slot, &intact)| {
+                let name = OUTPUTS.into_iter().find(|&name| name == slot.name)?;
+                let guards_intact = intact && inputs_intact;
+                Some(Computed { name, dtype: slot.dtype, values: arena.values(name)?, guards_intact })
+            })
+            .collect();
+        Executed {
+            input: arena.values("input").unwrap_or_default(),
+            grad_output: arena.values("grad_output").unwrap_or_default(),
+            weight: arena.values("weight"),
+            bias: arena.values("bias"),
+            alpha: arena.values("alpha"),
+            outputs,
+        }
+    }
 }
 
 /// The operands of `case` in memory, outputs not yet written.
-fn arena(case: &Case) -> Result<Arena> {
+pub(super) fn arena(case: &Case) -> Result<Arena> {
     let (shape, cols) = (case.shape(), case.cols());
     let mut arena = Arena::new(case.placement, case.one_buffer);
     let dyt = case.method == "dyt";

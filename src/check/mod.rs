@@ -22,6 +22,8 @@ mod execute;
 mod judge;
 mod placement;
 #[cfg(feature = "wgpu")]
+mod replay;
+#[cfg(feature = "wgpu")]
 mod wgpu;
 
 pub use case::{Case, METHODS, Parameters};
@@ -30,6 +32,8 @@ pub use data::Fill;
 pub use execute::Computed;
 pub use judge::{Outcome, Quantity};
 pub use placement::Placement;
+#[cfg(feature = "wgpu")]
+pub use replay::{Replay, ReplayBuffer, judge_replay, record};
 
 use crate::{Device, Result, Stream};
 
