@@ -1,8 +1,8 @@
 //! Dynamic tanh (Zhu, Chen, He, LeCun, Liu 2025, arXiv 2503.10622).
 
-use super::{Method, Parameters, bind_weight_and_bias, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_weight_and_bias, trailing_axes};
 use crate::spec::{Function, Pointwise, Spec};
-use crate::tensor::{DType, Tensor, View};
+use crate::tensor::{DType, Dims, Tensor, View};
 use crate::{Error, Result};
 
 /// Dynamic tanh: a norm's stand-in without statistics.
@@ -68,7 +68,11 @@ impl Method for DyT<'_> {
             return Err(Error::argument("alpha", "a tensor of one element", "none"));
         }
         let axes = trailing_axes(shape, &self.normalized_shape)?;
-        Ok(Spec::Pointwise(Pointwise { axes, function: Function::Tanh }))
+        Ok(Spec::Pointwise(Pointwise {
+            shape: Dims::from_slice(shape),
+            affine: affine_along(shape, &axes),
+            function: Function::Tanh,
+        }))
     }
 
     fn parameters(&self) -> &Parameters<'_> {
