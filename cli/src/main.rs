@@ -16,6 +16,7 @@ mod method;
 mod plot;
 mod report;
 mod speed;
+mod tasks;
 mod timing;
 mod verbose;
 mod workload;

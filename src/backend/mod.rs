@@ -4,27 +4,73 @@ pub mod cpu;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-use crate::norm::{Gradients, Parameters};
 use crate::plan::tree;
-use crate::spec::Spec;
+use crate::spec::{Norm, Spec};
 use crate::tensor::{DType, View, ViewMut};
 use crate::{Result, Stream, Workspace};
 
-/// The operands of a forward pass, checked.
+/// The operands of a forward pass, checked. All but the statistics and moments have the spec's shape: parameters and
+/// masks are repeated, with strides of zero, along the axes they do not vary in.
 pub(crate) struct Forward<'a> {
-    pub(crate) input: &'a View<'a>,
-    pub(crate) parameters: &'a Parameters<'a>,
-    pub(crate) output: ViewMut<'a>,
+    pub(crate) input: View<'a>,
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) bias: Option<View<'a>>,
+    /// One element.
+    pub(crate) alpha: Option<View<'a>>,
+    /// Elements where it is zero take no part: they are not read into statistics, and their output is zero.
+    pub(crate) mask: Option<View<'a>>,
+    /// `[rows, STATISTICS]` to normalize with, instead of the input's own.
+    pub(crate) given: Option<View<'a>>,
+    pub(crate) output: Option<ViewMut<'a>>,
+    /// `[rows, STATISTICS]`, row-major.
     pub(crate) statistics: Option<ViewMut<'a>>,
+    /// `[rows, MOMENTS]`, row-major.
+    pub(crate) moments: Option<ViewMut<'a>>,
 }
 
-/// The operands of a backward pass, checked.
+/// The operands of a backward pass, checked; shapes as in [`Forward`]. Gradients of weight and bias, too, are seen in
+/// the spec's shape: many indices name one element, which is written once.
 pub(crate) struct Backward<'a> {
-    pub(crate) grad_output: &'a View<'a>,
-    pub(crate) input: &'a View<'a>,
-    pub(crate) parameters: &'a Parameters<'a>,
-    pub(crate) statistics: Option<&'a View<'a>>,
-    pub(crate) grads: Gradients<'a>,
+    pub(crate) grad_output: View<'a>,
+    pub(crate) input: View<'a>,
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) alpha: Option<View<'a>>,
+    pub(crate) mask: Option<View<'a>>,
+    pub(crate) statistics: Option<View<'a>>,
+    /// `[rows, SUMS]` to use, instead of the input's own.
+    pub(crate) given: Option<View<'a>>,
+    pub(crate) grad_input: Option<ViewMut<'a>>,
+    pub(crate) grad_weight: Option<ViewMut<'a>>,
+    pub(crate) grad_bias: Option<ViewMut<'a>>,
+    pub(crate) grad_alpha: Option<ViewMut<'a>>,
+    /// `[rows, SUMS]`, row-major.
+    pub(crate) sums: Option<ViewMut<'a>>,
+}
+
+/// Small launches on numbers per row, between the passes over tensors. Operands are checked; those of `[rows, n]` are
+/// row-major, those of `[rows]` have any stride and any dtype that the compute dtype holds.
+pub(crate) enum Between<'a> {
+    /// Moments of the union of the parts' elements, merged in order.
+    MergeMoments { norm: &'a Norm, parts: &'a [View<'a>], output: ViewMut<'a> },
+    /// Sums over the union of the parts' elements, added in order.
+    MergeSums { parts: &'a [View<'a>], output: ViewMut<'a> },
+    /// Statistics from moments.
+    Finish { norm: &'a Norm, moments: View<'a>, output: ViewMut<'a> },
+    /// Statistics from a mean and a variance.
+    FromRunning { norm: &'a Norm, mean: View<'a>, var: View<'a>, output: ViewMut<'a> },
+    /// `running = (1 - factor) * running + factor * batch`, the variance being the unbiased one.
+    UpdateRunning { moments: View<'a>, mean: ViewMut<'a>, var: ViewMut<'a>, factor: f64 },
+}
+
+/// Runs or enqueues a launch between passes; `dtype` is the compute dtype.
+pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) -> Result<()> {
+    match stream {
+        Stream::Cpu(cpu) => cpu::between(dtype, launch, cpu),
+        #[cfg(feature = "wgpu")]
+        Stream::Wgpu(stream) => wgpu::between(dtype, launch, stream),
+        #[cfg(not(feature = "wgpu"))]
+        Stream::Never(never, _) => match *never {},
+    }
 }
 
 /// Runs or enqueues a forward pass.
@@ -58,16 +104,15 @@ pub(crate) fn backward(
 pub(crate) fn params_per_column(spec: &Spec) -> usize {
     match spec {
         // weight, bias
-        Spec::Row(_) => 2,
+        Spec::Norm(_) => 2,
         // weight, bias, alpha
         Spec::Pointwise(_) => 3,
     }
 }
 
-/// Bytes of partial sums that a backward pass keeps.
-pub(crate) fn workspace_size(spec: &Spec, shape: &[usize], dtype: DType) -> usize {
-    let split = shape.len() - spec.axes();
-    let (rows, cols): (usize, usize) = (shape[..split].iter().product(), shape[split..].iter().product());
+/// Bytes of scratch that a backward pass keeps.
+pub(crate) fn workspace_size(spec: &Spec, dtype: DType) -> usize {
+    let (rows, cols) = (spec.rows(), spec.cols());
     let (params, size) = (params_per_column(spec), dtype.compute().size());
     rows.div_ceil(tree::chunk_rows(rows, cols, params, size)) * cols * params * size
 }

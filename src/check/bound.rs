@@ -36,7 +36,7 @@ impl Bound<'_> {
         let (dtype, arithmetic) = (actual.dtype, actual.dtype.compute());
         let cols = expected.mag.ncols();
         let largest: Vec<f64> = match self.spec {
-            Spec::Row(_) => expected.mag.rows().into_iter().map(|row| largest_finite(row.iter())).collect(),
+            Spec::Norm(_) => expected.mag.rows().into_iter().map(|row| largest_finite(row.iter())).collect(),
             Spec::Pointwise(_) => Vec::new(),
         };
         let mut nearest = Share::default();

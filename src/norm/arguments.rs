@@ -1,13 +1,18 @@
-//! The checks that every call makes before anything is written or enqueued.
+//! The checks that every call makes before anything is written or enqueued, and the views that backends get: every
+//! tensor in the spec's shape.
 
+use super::{Gradients, Parameters};
 use crate::backend::{Backward, Forward};
-use crate::spec::{STATISTICS, Spec};
+use crate::spec::{MOMENTS, STATISTICS, SUMS, Spec};
 use crate::tensor::{DType, Layout, View, ViewMut};
 use crate::tensor::{Overlap, overlap};
 use crate::{Error, Result, Stream};
 
+/// An operand that others are compared with, by the name it has in the call.
+type Named<'v, 'a> = (&'static str, Option<&'v View<'a>>);
+
 /// Shape, dtype and device that an operand must have.
-fn check(
+pub(super) fn check(
     name: &'static str,
     view: &View<'_>,
     shape: &[usize],
@@ -37,22 +42,81 @@ fn check_device(name: &'static str, view: &View<'_>, stream: &Stream<'_>) -> Res
 }
 
 /// A parameter may have any dtype whose values the input's arithmetic holds exactly.
-fn check_parameter(
+pub(super) fn check_narrow(
     name: &'static str,
-    view: Option<&View<'_>>,
-    shape: &[usize],
+    view: &View<'_>,
     input: DType,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let Some(view) = view else { return Ok(()) };
     if view.dtype() == DType::F64 && input != DType::F64 {
-        return Err(Error::argument(
-            name,
-            format!("f16, bf16 or f32 beside an input of {input}"),
-            "dtype f64",
-        ));
+        let expected = format!("f16, bf16 or f32 beside an input of {input}");
+        return Err(Error::argument(name, expected, "dtype f64"));
     }
-    check(name, view, shape, view.dtype(), stream)
+    check_device(name, view, stream)
+}
+
+/// A tensor of the input's shape, seen in the spec's.
+fn refined<'v>(name: &'static str, view: &View<'v>, spec: &Spec) -> Result<View<'v>> {
+    let layout = view.layout().reshaped(spec.shape()).ok_or_else(|| unsplit(name, spec))?;
+    view.clone().with_layout(layout)
+}
+
+fn refined_mut<'v>(name: &'static str, view: ViewMut<'v>, spec: &Spec) -> Result<ViewMut<'v>> {
+    let layout = view.layout().reshaped(spec.shape()).ok_or_else(|| unsplit(name, spec))?;
+    view.with_layout(layout)
+}
+
+/// Specs only split axes of the input, which any layout allows.
+fn unsplit(name: &'static str, spec: &Spec) -> Error {
+    Error::argument(name, format!("a layout that can be split to {:?}", spec.shape()), "one that cannot")
+}
+
+/// A parameter's layout, seen in the spec's shape. Its own shape is the affine one; a single number may have any rank.
+fn expanded(name: &'static str, layout: &Layout, spec: &Spec) -> Result<Layout> {
+    let affine = spec.affine();
+    let fits = layout.shape() == &affine.shape[..] || affine.axes.is_empty() && layout.len() == 1;
+    let seen = if fits { affine.expand(spec.shape(), layout) } else { None };
+    seen.ok_or_else(|| {
+        Error::argument(name, format!("shape {:?}", affine.shape), format!("shape {:?}", layout.shape()))
+    })
+}
+
+fn parameter<'v>(
+    name: &'static str,
+    view: Option<&View<'v>>,
+    spec: &Spec,
+    input: DType,
+    stream: &Stream<'_>,
+) -> Result<Option<View<'v>>> {
+    let Some(view) = view else { return Ok(None) };
+    check_narrow(name, view, input, stream)?;
+    view.clone().with_layout(expanded(name, view.layout(), spec)?).map(Some)
+}
+
+/// A mask is repeated along leading axes that it lacks and along its axes of size 1, as arrays are.
+fn mask<'v>(
+    view: Option<&View<'v>>,
+    spec: &Spec,
+    input: &View<'_>,
+    stream: &Stream<'_>,
+) -> Result<Option<View<'v>>> {
+    let Some(view) = view else { return Ok(None) };
+    check_narrow("mask", view, input.dtype(), stream)?;
+    let (shape, own) = (input.shape(), view.layout());
+    let leading = shape.len().checked_sub(own.rank());
+    let fits = |leading: usize| {
+        shape[leading..].iter().zip(own.shape()).all(|(&size, &mask)| mask == size || mask == 1)
+    };
+    let Some(leading) = leading.filter(|&leading| fits(leading)) else {
+        let expected = format!("a shape that broadcasts to {shape:?}");
+        return Err(Error::argument("mask", expected, format!("shape {:?}", own.shape())));
+    };
+    let mut strides = vec![0; shape.len()];
+    for (axis, (&size, &stride)) in own.shape().iter().zip(own.strides()).enumerate() {
+        strides[leading + axis] = if size == 1 { 0 } else { stride };
+    }
+    let whole = view.clone().with_layout(Layout::strided(shape, &strides, own.offset())?)?;
+    refined("mask", &whole, spec).map(Some)
 }
 
 /// Alpha is one element, whatever its rank.
@@ -61,17 +125,16 @@ fn check_alpha(alpha: Option<&View<'_>>, input: DType, stream: &Stream<'_>) -> R
     if view.layout().len() != 1 {
         return Err(Error::argument("alpha", "one element", format!("shape {:?}", view.shape())));
     }
-    let shape = view.shape().to_vec();
-    check_parameter("alpha", Some(view), &shape, input, stream)
+    check_narrow("alpha", view, input, stream)
 }
 
 /// An output names each of its elements once and shares none with any other operand. `allowed` may be the same
 /// tensor exactly.
-fn check_output(
+pub(super) fn check_output(
     name: &'static str,
     output: &View<'_>,
     allowed: Option<&View<'_>>,
-    others: &[(&'static str, Option<&View<'_>>)],
+    others: &[Named<'_, '_>],
 ) -> Result<()> {
     if !output.layout().is_injective() {
         return Err(Error::argument(
@@ -95,25 +158,26 @@ fn check_output(
     Ok(())
 }
 
-fn check_layouts(spec: &Spec, input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
+fn check_input(input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
     if stream.device().backend() == "wgpu" && input.dtype() == DType::F64 {
         return Err(Error::UnsupportedDType { name: "input", dtype: DType::F64, backend: "wgpu" });
     }
-    debug_assert!(spec.axes() <= input.shape().len());
     check_device("input", input, stream)
 }
 
-fn statistics_layout(spec: &Spec, shape: &[usize]) -> Layout {
-    let rows = shape[..shape.len() - spec.axes()].iter().product();
-    Layout::contiguous(&[rows, STATISTICS])
-}
-
-fn check_statistics(view: &View<'_>, spec: &Spec, input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
-    let expected = statistics_layout(spec, input.shape());
-    check("statistics", view, expected.shape(), input.dtype().compute(), stream)?;
+/// Numbers per row: `[rows, per_row]`, row-major, in the compute dtype.
+pub(super) fn check_per_row(
+    name: &'static str,
+    view: &View<'_>,
+    [rows, per_row]: [usize; 2],
+    input: DType,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let expected = Layout::contiguous(&[rows, per_row]);
+    check(name, view, expected.shape(), input.compute(), stream)?;
     if view.layout().strides() != expected.strides() && !view.layout().is_empty() {
         return Err(Error::argument(
-            "statistics",
+            name,
             format!("row-major strides {:?}", expected.strides()),
             format!("strides {:?}", view.layout().strides()),
         ));
@@ -121,44 +185,104 @@ fn check_statistics(view: &View<'_>, spec: &Spec, input: &View<'_>, stream: &Str
     Ok(())
 }
 
-pub(super) fn check_forward(spec: &Spec, operands: &Forward<'_>, stream: &Stream<'_>) -> Result<()> {
-    let Forward { input, parameters, output, statistics } = operands;
-    check_layouts(spec, input, stream)?;
-    let row_shape = &input.shape()[input.shape().len() - spec.axes()..];
-    check_parameter("weight", parameters.weight.as_ref(), row_shape, input.dtype(), stream)?;
-    check_parameter("bias", parameters.bias.as_ref(), row_shape, input.dtype(), stream)?;
-    check_alpha(parameters.alpha.as_ref(), input.dtype(), stream)?;
-    let output = output.as_view();
-    check("output", &output, input.shape(), input.dtype(), stream)?;
-    let statistics = statistics.as_ref().map(|view| view.as_view());
+/// What a forward pass is asked for.
+pub(super) struct ForwardArguments<'a> {
+    pub(super) input: &'a View<'a>,
+    pub(super) given: Option<&'a View<'a>>,
+    pub(super) output: Option<ViewMut<'a>>,
+    pub(super) statistics: Option<ViewMut<'a>>,
+    pub(super) moments: Option<ViewMut<'a>>,
+}
+
+/// The operands of a forward pass, or what is wrong with them.
+pub(super) fn forward<'a>(
+    spec: &Spec,
+    parameters: &'a Parameters<'a>,
+    arguments: ForwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<Forward<'a>> {
+    let ForwardArguments { input, given, output, statistics, moments } = arguments;
+    check_input(input, stream)?;
+    let dtype = input.dtype();
+    let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
+    let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
+    let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
+    let rows = spec.rows();
     let mut others = vec![
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
+        ("mask", parameters.mask.as_ref()),
+        ("given statistics", given),
     ];
-    if let Some(view) = &statistics {
-        if !spec.has_statistics() {
-            return Err(Error::argument("statistics", "none: this method saves no statistics", "a tensor"));
-        }
-        check_statistics(view, spec, input, stream)?;
-        others.push(("input", Some(input)));
-        check_output("statistics", view, None, &others)?;
-        others.pop();
-        others.push(("statistics", Some(view)));
+    let none = "none: this method has no statistics";
+    if let Some(view) = given {
+        check_per_row("statistics", view, [rows, STATISTICS], dtype, stream)?;
     }
-    check_output("output", &output, Some(input), &others)
+    let saved = [
+        ("statistics", STATISTICS, statistics.as_ref().map(|view| view.as_view())),
+        ("moments", MOMENTS, moments.as_ref().map(|view| view.as_view())),
+    ];
+    others.push(("input", Some(input)));
+    for (name, per_row, view) in &saved {
+        let Some(view) = view else { continue };
+        if !spec.has_statistics() {
+            return Err(Error::argument(name, none, "a tensor"));
+        }
+        check_per_row(name, view, [rows, *per_row], dtype, stream)?;
+        check_output(name, view, None, &others)?;
+        others.push((name, Some(view)));
+    }
+    if let Some(output) = &output {
+        let view = output.as_view();
+        check("output", &view, input.shape(), dtype, stream)?;
+        others.retain(|(name, _)| *name != "input");
+        check_output("output", &view, Some(input), &others)?;
+    }
+    Ok(Forward {
+        input: refined("input", input, spec)?,
+        weight,
+        bias,
+        alpha: parameters.alpha.clone(),
+        mask,
+        given: given.cloned(),
+        output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
+        statistics,
+        moments,
+    })
 }
 
-pub(super) fn check_backward(spec: &Spec, operands: &Backward<'_>, stream: &Stream<'_>) -> Result<()> {
-    let Backward { grad_output, input, parameters, statistics, grads } = operands;
-    check_layouts(spec, input, stream)?;
-    let row_shape = &input.shape()[input.shape().len() - spec.axes()..];
-    check("grad_output", grad_output, input.shape(), input.dtype(), stream)?;
-    check_parameter("weight", parameters.weight.as_ref(), row_shape, input.dtype(), stream)?;
-    check_parameter("bias", parameters.bias.as_ref(), row_shape, input.dtype(), stream)?;
-    check_alpha(parameters.alpha.as_ref(), input.dtype(), stream)?;
+/// What a backward pass is asked for.
+pub(super) struct BackwardArguments<'a> {
+    pub(super) grad_output: &'a View<'a>,
+    pub(super) input: &'a View<'a>,
+    pub(super) statistics: Option<&'a View<'a>>,
+    pub(super) given: Option<&'a View<'a>>,
+    pub(super) grads: Gradients<'a>,
+    pub(super) sums: Option<ViewMut<'a>>,
+}
+
+/// The operands of a backward pass, or what is wrong with them.
+pub(super) fn backward<'a>(
+    spec: &Spec,
+    parameters: &'a Parameters<'a>,
+    arguments: BackwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<Backward<'a>> {
+    let BackwardArguments { grad_output, input, statistics, given, grads, sums } = arguments;
+    check_input(input, stream)?;
+    let dtype = input.dtype();
+    check("grad_output", grad_output, input.shape(), dtype, stream)?;
+    let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
+    parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
+    let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
+    let rows = spec.rows();
     match statistics {
-        Some(view) if spec.has_statistics() => check_statistics(view, spec, input, stream)?,
+        Some(view) if spec.has_statistics() => {
+            check_per_row("statistics", view, [rows, STATISTICS], dtype, stream)?;
+        }
         Some(_) => {
             return Err(Error::argument("statistics", "none: this method saves no statistics", "a tensor"));
         }
@@ -167,12 +291,15 @@ pub(super) fn check_backward(spec: &Spec, operands: &Backward<'_>, stream: &Stre
         }
         None => {}
     }
+    for (name, view) in [("given sums", given), ("sums", sums.as_ref().map(|s| s.as_view()).as_ref())] {
+        let Some(view) = view else { continue };
+        check_per_row(name, view, [rows, SUMS], dtype, stream)?;
+    }
     let bound = |name, target: &Option<ViewMut<'_>>, source: Option<&View<'_>>| match (target, source) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(Error::argument(name, "no gradient: the parameter is not bound", "a tensor")),
         (Some(target), Some(source)) => {
-            let view = target.as_view();
-            check(name, &view, source.shape(), source.dtype(), stream)
+            check(name, &target.as_view(), source.shape(), source.dtype(), stream)
         }
     };
     bound("grad_input", &grads.input, Some(input))?;
@@ -184,21 +311,42 @@ pub(super) fn check_backward(spec: &Spec, operands: &Backward<'_>, stream: &Stre
         ("grad_weight", grads.weight.as_ref().map(|t| t.as_view())),
         ("grad_bias", grads.bias.as_ref().map(|t| t.as_view())),
         ("grad_alpha", grads.alpha.as_ref().map(|t| t.as_view())),
+        ("sums", sums.as_ref().map(|t| t.as_view())),
     ];
     for (index, (name, target)) in targets.iter().enumerate() {
         let Some(target) = target else { continue };
         let in_place = *name == "grad_input";
         let mut others = vec![
-            ("input", Some(*input)),
+            ("input", Some(input)),
             ("weight", parameters.weight.as_ref()),
             ("alpha", parameters.alpha.as_ref()),
-            ("statistics", *statistics),
+            ("mask", parameters.mask.as_ref()),
+            ("statistics", statistics),
+            ("given sums", given),
         ];
         if !in_place {
             others.push(("grad_output", Some(grad_output)));
         }
         others.extend(targets[..index].iter().map(|(name, view)| (*name, view.as_ref())));
-        check_output(name, target, in_place.then_some(*grad_output), &others)?;
+        check_output(name, target, in_place.then_some(grad_output), &others)?;
     }
-    Ok(())
+    let of_parameter = |name, view: Option<ViewMut<'a>>| {
+        let Some(view) = view else { return Ok(None) };
+        let layout = expanded(name, view.layout(), spec)?;
+        view.with_layout(layout).map(Some)
+    };
+    Ok(Backward {
+        grad_output: refined("grad_output", grad_output, spec)?,
+        input: refined("input", input, spec)?,
+        weight,
+        alpha: parameters.alpha.clone(),
+        mask,
+        statistics: statistics.cloned(),
+        given: given.cloned(),
+        grad_input: grads.input.map(|view| refined_mut("grad_input", view, spec)).transpose()?,
+        grad_weight: of_parameter("grad_weight", grads.weight)?,
+        grad_bias: of_parameter("grad_bias", grads.bias)?,
+        grad_alpha: grads.alpha,
+        sums,
+    })
 }

@@ -1,9 +1,9 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
-use super::{Method, Parameters, bind_weight_and_bias, check_eps, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
 use crate::Result;
-use crate::spec::{EpsPosition, Row, Spec, Statistic};
-use crate::tensor::DType;
+use crate::spec::{EpsPosition, Norm, Spec, Statistic};
+use crate::tensor::{DType, Dims};
 
 /// Layer normalization over the trailing axes.
 ///
@@ -57,6 +57,7 @@ impl<'a> LayerNorm<'a> {
     }
 
     bind_weight_and_bias!();
+    bind_mask!();
 }
 
 impl Method for LayerNorm<'_> {
@@ -65,14 +66,18 @@ impl Method for LayerNorm<'_> {
     }
 
     fn lower(&self, shape: &[usize], _: DType) -> Result<Spec> {
-        Ok(Spec::Row(Row {
-            axes: trailing_axes(shape, &self.normalized_shape)?,
+        let reduced = trailing_axes(shape, &self.normalized_shape)?;
+        Ok(Spec::Norm(Norm {
+            shape: Dims::from_slice(shape),
+            affine: affine_along(shape, &reduced),
+            reduced,
             statistic: Statistic::Moments,
             prefix: self.normalized_shape.iter().product(),
             eps: check_eps(self.eps)?,
             eps_position: EpsPosition::Inside,
             weight_offset: 0.0,
             round_normalized: false,
+            frozen: false,
         }))
     }
 

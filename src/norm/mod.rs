@@ -6,28 +6,51 @@
 //! [`Tensor`] and make their results.
 
 mod arguments;
+mod batch_norm;
+mod channels;
 mod dyt;
+mod eln;
+mod group_norm;
+mod head_norm;
 mod layer_norm;
+mod layer_norm_2d;
+mod normalize;
+mod packed;
+mod qk_norm;
 mod rms_norm;
+pub mod steps;
+mod weight_norm;
 
+pub use batch_norm::{BatchNorm, FrozenBatchNorm, Momentum, RunningStatistics, RunningViews};
 pub use dyt::DyT;
+pub use eln::Eln;
+pub use group_norm::{GroupNorm, InstanceNorm};
+pub use head_norm::HeadNorm;
 pub use layer_norm::LayerNorm;
+pub use layer_norm_2d::LayerNorm2d;
+pub use normalize::Normalize;
+pub use packed::split_packed;
+pub use qk_norm::{Pair, QkNorm, QkSaved};
 pub use rms_norm::{Cast, RmsNorm};
+pub use weight_norm::WeightNorm;
 
 use crate::backend;
-use crate::spec::{STATISTICS, Spec};
-use crate::tensor::{DType, Layout, Tensor, View, ViewMut};
+use crate::spec::{Affine, STATISTICS, Spec};
+use crate::tensor::{DType, Dims, Layout, Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream, Workspace};
+use arguments::{BackwardArguments, ForwardArguments};
 
 /// The learned tensors a method was given. A method ignores none of them: those it has no use for are absent.
 #[derive(Clone, Default)]
 pub struct Parameters<'a> {
-    /// Multiplies the normalized value; shape of the normalized axes.
+    /// Multiplies the normalized value.
     pub weight: Option<View<'a>>,
-    /// Added last; shape of the normalized axes.
+    /// Added last.
     pub bias: Option<View<'a>>,
     /// A scalar inside an elementwise function; one element.
     pub alpha: Option<View<'a>>,
+    /// Which elements take part: those where it is not zero. Broadcasts to the input's shape.
+    pub mask: Option<View<'a>>,
     /// A tensor whose view could not be made; reported by the next call.
     error: Option<Error>,
 }
@@ -71,6 +94,25 @@ macro_rules! bind_weight_and_bias {
 }
 pub(crate) use bind_weight_and_bias;
 
+/// The builder calls of methods whose statistics may leave elements out.
+macro_rules! bind_mask {
+    () => {
+        /// Only elements where `mask` is not zero take part: the others are not read into statistics, and their output
+        /// and gradient are zero, as is a row's that has none. Any float dtype; broadcasts to the input's shape.
+        pub fn mask(mut self, mask: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind(|p| &mut p.mask, mask);
+            self
+        }
+
+        /// As [`mask`](Self::mask), for a view.
+        pub fn mask_view(mut self, mask: $crate::tensor::View<'a>) -> Self {
+            self.parameters.mask = Some(mask);
+            self
+        }
+    };
+}
+pub(crate) use bind_mask;
+
 /// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
 #[derive(Default)]
 pub struct Gradients<'a> {
@@ -91,6 +133,10 @@ pub struct Saved {
 }
 
 impl Saved {
+    fn new(statistics: DeviceTensor) -> Self {
+        Saved { statistics: Some(statistics) }
+    }
+
     /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
     pub fn statistics(&self) -> Option<&DeviceTensor> {
         self.statistics.as_ref()
@@ -121,19 +167,24 @@ pub trait Method {
     /// The bound parameters.
     fn parameters(&self) -> &Parameters<'_>;
 
+    /// Statistics that take the place of the input's own, `[rows, STATISTICS]`: those of a frozen norm.
+    fn given(&self) -> Option<&DeviceTensor> {
+        None
+    }
+
     /// Shape of the statistics of an input of `shape`: `[rows, 4]`. Their dtype is the input dtype's
-    /// [`compute`](DType::compute). `None` if the method saves none.
+    /// [`compute`](DType::compute). `None` if the method saves none or its statistics are given.
     fn statistics_shape(&self, shape: &[usize], dtype: DType) -> Result<Option<[usize; 2]>> {
         let spec = self.lower(shape, dtype)?;
-        let rows = shape[..shape.len() - spec.axes()].iter().product();
-        Ok(spec.has_statistics().then_some([rows, STATISTICS]))
+        let saves = spec.has_statistics() && self.given().is_none();
+        Ok(saves.then_some([spec.rows(), STATISTICS]))
     }
 
     /// Bytes of scratch that a backward pass over an input of `shape` needs at most, on any device. Forward passes
     /// need none.
     fn workspace_size(&self, shape: &[usize], dtype: DType) -> Result<usize> {
         let spec = self.lower(shape, dtype)?;
-        Ok(backend::workspace_size(&spec, shape, dtype))
+        Ok(backend::workspace_size(&spec, dtype))
     }
 
     /// Writes the normalized `input` to `output`, which has its shape and dtype, and the statistics that backward
@@ -147,12 +198,15 @@ pub trait Method {
         statistics: Option<&mut ViewMut<'_>>,
         stream: &Stream<'_>,
     ) -> Result<()> {
-        let spec = self.lower(input.shape(), input.dtype())?;
-        let parameters = checked(self.parameters())?;
-        let (output, statistics) = (output.reborrow(), statistics.map(|view| view.reborrow()));
-        let operands = backend::Forward { input, parameters, output, statistics };
-        arguments::check_forward(&spec, &operands, stream)?;
-        backend::forward(&spec, operands, stream)
+        let given = self.given().map(Tensor::view).transpose()?;
+        let arguments = ForwardArguments {
+            input,
+            given: given.as_ref(),
+            output: Some(output.reborrow()),
+            statistics: statistics.map(|view| view.reborrow()),
+            moments: None,
+        };
+        steps::run_forward(self, arguments, stream)
     }
 
     /// Writes the gradients that `grads` asks for, given the gradient of the output, the input of the forward pass
@@ -168,11 +222,8 @@ pub trait Method {
         workspace: &mut Workspace,
         stream: &Stream<'_>,
     ) -> Result<()> {
-        let spec = self.lower(input.shape(), input.dtype())?;
-        let parameters = checked(self.parameters())?;
-        let operands = backend::Backward { grad_output, input, parameters, statistics, grads };
-        arguments::check_backward(&spec, &operands, stream)?;
-        backend::backward(&spec, operands, workspace, stream)
+        let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+        steps::run_backward(self, arguments, workspace, stream)
     }
 
     /// The normalized `input`.
@@ -240,8 +291,8 @@ fn checked<'p, 'a>(parameters: &'p Parameters<'a>) -> Result<&'p Parameters<'a>>
     }
 }
 
-/// How many trailing axes of `shape` are `normalized_shape`; an error unless they are equal and not empty.
-pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Result<usize> {
+/// The trailing axes of `shape` that are `normalized_shape`; an error unless they are equal and not empty.
+pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Result<Dims> {
     if normalized_shape.is_empty() || normalized_shape.contains(&0) {
         return Err(Error::argument(
             "normalized_shape",
@@ -257,7 +308,12 @@ pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Resu
         ));
     }
     Layout::contiguous(shape).checked_span()?;
-    Ok(normalized_shape.len())
+    Ok((shape.len() - normalized_shape.len()..shape.len()).collect())
+}
+
+/// Weight and bias along these axes of `shape`, in a shape of just their sizes.
+pub(crate) fn affine_along(shape: &[usize], axes: &[usize]) -> Affine {
+    Affine { axes: Dims::from_slice(axes), shape: axes.iter().map(|&axis| shape[axis]).collect() }
 }
 
 /// `eps` if it is a number that is not negative.

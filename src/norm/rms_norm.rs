@@ -1,8 +1,8 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
-use super::{Method, Parameters, bind_weight_and_bias, check_eps, trailing_axes};
-use crate::spec::{EpsPosition, Row, Spec, Statistic};
-use crate::tensor::DType;
+use super::{Method, Parameters, affine_along, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
+use crate::spec::{EpsPosition, Norm, Spec, Statistic};
+use crate::tensor::{DType, Dims};
 use crate::{Error, Result};
 
 /// Where a model rounds between normalizing and scaling. All of them compute in float32 (float64 for f64 tensors).
@@ -104,6 +104,7 @@ impl<'a> RmsNorm<'a> {
     }
 
     bind_weight_and_bias!();
+    bind_mask!();
 }
 
 /// The distance from 1 to the next number of `dtype`.
@@ -122,7 +123,7 @@ impl Method for RmsNorm<'_> {
     }
 
     fn lower(&self, shape: &[usize], dtype: DType) -> Result<Spec> {
-        let axes = trailing_axes(shape, &self.normalized_shape)?;
+        let reduced = trailing_axes(shape, &self.normalized_shape)?;
         let cols: usize = self.normalized_shape.iter().product();
         if !(self.partial > 0.0 && self.partial <= 1.0) {
             return Err(Error::argument("partial", "0 < p <= 1", self.partial));
@@ -142,14 +143,17 @@ impl Method for RmsNorm<'_> {
             }
             (_, offset) => offset,
         };
-        Ok(Spec::Row(Row {
-            axes,
+        Ok(Spec::Norm(Norm {
+            shape: Dims::from_slice(shape),
+            affine: affine_along(shape, &reduced),
+            reduced,
             statistic: Statistic::MeanSquare,
             prefix,
             eps: check_eps(self.eps.unwrap_or(machine_epsilon(dtype)))?,
             eps_position: self.eps_position,
             weight_offset,
             round_normalized: self.cast == Cast::Llama,
+            frozen: false,
         }))
     }
 

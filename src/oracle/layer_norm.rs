@@ -2,7 +2,7 @@
 
 use super::real::Real;
 use super::row::{Normalized, reciprocal, row_exponent};
-use crate::spec::Row;
+use crate::spec::Norm;
 use ndarray::ArrayView1;
 
 /// ```text
@@ -10,7 +10,7 @@ use ndarray::ArrayView1;
 /// rstd  = 1 / sqrt(Σ (x - mean)² / n + eps)
 /// x_hat = (x - mean) * rstd
 /// ```
-pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Row) -> Normalized<R> {
+pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Norm) -> Normalized<R> {
     let n = R::new(row.len() as f64);
     // Counted from its first element a row keeps its digits however far from zero it lies, and a constant row is
     // exactly zero.

@@ -70,7 +70,7 @@ pub struct ExpectedGradients<R> {
 pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected<R>> {
     let alpha = problem.check(spec)?;
     Ok(match spec {
-        Spec::Row(spec) => row::forward(spec, problem),
+        Spec::Norm(spec) => row::forward(spec, problem),
         Spec::Pointwise(_) => dyt::forward(alpha, problem),
     })
 }
@@ -91,7 +91,7 @@ pub fn backward<R: Real>(
         ));
     }
     Ok(match spec {
-        Spec::Row(spec) => row::backward(spec, problem, grad_output),
+        Spec::Norm(spec) => row::backward(spec, problem, grad_output),
         Spec::Pointwise(_) => dyt::backward(alpha, problem, grad_output),
     })
 }
@@ -109,10 +109,10 @@ impl<R: Real> Problem<'_, R> {
             }
         }
         match spec {
-            Spec::Row(row) if !(1..=cols).contains(&row.prefix) => {
+            Spec::Norm(row) if !(1..=cols).contains(&row.prefix) => {
                 Err(Error::argument("prefix", format!("within 1..={cols}"), row.prefix))
             }
-            Spec::Row(_) => Ok(R::new(1.0)),
+            Spec::Norm(_) => Ok(R::new(1.0)),
             Spec::Pointwise(_) => self.alpha.ok_or_else(|| Error::argument("alpha", "one number", "none")),
         }
     }

@@ -2,14 +2,14 @@
 
 use super::real::Real;
 use super::row::{Normalized, reciprocal, row_exponent};
-use crate::spec::Row;
+use crate::spec::Norm;
 use ndarray::ArrayView1;
 
 /// ```text
 /// rstd  = 1 / sqrt(Σ_{i<k} x_i² / k + eps)
 /// x_hat = x * rstd
 /// ```
-pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Row) -> Normalized<R> {
+pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Norm) -> Normalized<R> {
     let k = R::new(spec.prefix as f64);
     let exponent = row_exponent(row.iter().take(spec.prefix), spec);
     let scaled = row.mapv(|x| x.scale(-exponent));

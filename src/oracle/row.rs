@@ -3,7 +3,7 @@
 use super::real::{self, Real};
 use super::round::{is_ambiguous, round, ulp};
 use super::{Expected, ExpectedGradients, Problem, layer_norm, rms_norm};
-use crate::spec::{EpsPosition, Row, Statistic};
+use crate::spec::{EpsPosition, Norm, Statistic};
 use crate::tensor::DType;
 use ndarray::{ArrayView1, ArrayView2};
 
@@ -25,11 +25,11 @@ pub(super) struct Normalized<R> {
 }
 
 /// The exponent that brings the larger of the row's largest element and eps near 1; 0 where there is nothing to scale.
-pub(super) fn row_exponent<'a, R: Real + 'a>(row: impl Iterator<Item = &'a R>, spec: &Row) -> i32 {
+pub(super) fn row_exponent<'a, R: Real + 'a>(row: impl Iterator<Item = &'a R>, spec: &Norm) -> i32 {
     let largest = row.map(|x| x.abs().to_f64()).fold(0.0, |a: f64, b| if b.is_nan() { b } else { a.max(b) });
     let of_eps = match spec.eps_position {
         EpsPosition::Inside => real::exponent(spec.eps).div_euclid(2),
-        EpsPosition::Outside => real::exponent(spec.eps),
+        EpsPosition::Outside | EpsPosition::Floor => real::exponent(spec.eps),
     };
     match (largest.is_finite(), largest > 0.0, spec.eps > 0.0) {
         (false, ..) | (_, false, false) => 0,
@@ -40,11 +40,11 @@ pub(super) fn row_exponent<'a, R: Real + 'a>(row: impl Iterator<Item = &'a R>, s
 }
 
 /// One over the divisor, and [`Normalized::eps_ratio`], given the statistic of a row scaled by `2^-exponent`.
-pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Row) -> (R, R) {
+pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Norm) -> (R, R) {
     let one = R::new(1.0);
     match spec.eps_position {
         EpsPosition::Inside => (one / (statistic + R::new(spec.eps).scale(-2 * exponent)).sqrt(), one),
-        EpsPosition::Outside => {
+        EpsPosition::Outside | EpsPosition::Floor => {
             let root = statistic.sqrt();
             let divisor = root + R::new(spec.eps).scale(-exponent);
             // The root has no derivative at zero: a ratio of zero leaves its term out of the gradient.
@@ -54,16 +54,17 @@ pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Row) -> (R
     }
 }
 
-fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Row) -> Normalized<R> {
+fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Norm) -> Normalized<R> {
     match spec.statistic {
         Statistic::Moments => layer_norm::normalize(row, spec),
         Statistic::MeanSquare => rms_norm::normalize(row, spec),
+        Statistic::Norm(_) => todo!("TEMPORARY"),
     }
 }
 
 /// What the weight multiplies: `x_hat`, rounded to the input's dtype if the spec says so; and how far a different
 /// rounding would be. Rounding to the dtype that arithmetic is done in is the arithmetic's own rounding.
-fn seen_by_weight<R: Real>(x_hat: R, spec: &Row, dtype: DType) -> (R, f64) {
+fn seen_by_weight<R: Real>(x_hat: R, spec: &Norm, dtype: DType) -> (R, f64) {
     if !spec.round_normalized || dtype == dtype.compute() {
         return (x_hat, 0.0);
     }
@@ -73,7 +74,7 @@ fn seen_by_weight<R: Real>(x_hat: R, spec: &Row, dtype: DType) -> (R, f64) {
 }
 
 /// `y = x_hat * weight + bias`
-pub(super) fn forward<R: Real>(spec: &Row, problem: &Problem<'_, R>) -> Expected<R> {
+pub(super) fn forward<R: Real>(spec: &Norm, problem: &Problem<'_, R>) -> Expected<R> {
     let (rows, cols) = problem.input.dim();
     let mut output = Expected::zeros(rows, cols);
     for (i, row) in problem.input.rows().into_iter().enumerate() {
@@ -100,7 +101,7 @@ pub(super) fn forward<R: Real>(spec: &Row, problem: &Problem<'_, R>) -> Expected
 ///
 /// With eps outside the root, `mean(ĝ * x_hat)` is multiplied by the divisor over the root.
 pub(super) fn backward<R: Real>(
-    spec: &Row,
+    spec: &Norm,
     problem: &Problem<'_, R>,
     grad_output: ArrayView2<'_, R>,
 ) -> ExpectedGradients<R> {

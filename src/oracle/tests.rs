@@ -1,16 +1,31 @@
 //! The definitions against numbers worked out by hand, and the gradients against finite differences.
 
 use super::*;
-use crate::spec::{EpsPosition, Function, Pointwise, Row, Statistic};
+use crate::spec::{Affine, EpsPosition, Function, Norm, Pointwise, Statistic};
 use ndarray::{Array1, array};
 
 fn row_spec(statistic: Statistic, prefix: usize, eps: f64, eps_position: EpsPosition) -> Spec {
     let (weight_offset, round_normalized) = (0.0, false);
-    Spec::Row(Row { axes: 1, statistic, prefix, eps, eps_position, weight_offset, round_normalized })
+    Spec::Norm(Norm {
+        shape: Default::default(),
+        reduced: Default::default(),
+        affine: Affine::default(),
+        statistic,
+        prefix,
+        eps,
+        eps_position,
+        weight_offset,
+        round_normalized,
+        frozen: false,
+    })
 }
 
 fn tanh_spec() -> Spec {
-    Spec::Pointwise(Pointwise { axes: 1, function: Function::Tanh })
+    Spec::Pointwise(Pointwise {
+        shape: Default::default(),
+        affine: Affine::default(),
+        function: Function::Tanh,
+    })
 }
 
 fn plain<'a, R: Real>(input: &'a Array2<R>) -> Problem<'a, R> {
@@ -63,8 +78,12 @@ fn extreme_rows_are_as_unit_rows_scaled() {
 
 #[test]
 fn llama_rounds_before_the_weight_and_admits_both_sides_of_a_tie() {
-    let mut row = Row {
-        axes: 1,
+    let mut row = Norm {
+        shape: Default::default(),
+        reduced: Default::default(),
+        affine: Affine::default(),
+        frozen: false,
+
         statistic: Statistic::MeanSquare,
         prefix: 1,
         eps: 0.0,
@@ -76,11 +95,11 @@ fn llama_rounds_before_the_weight_and_admits_both_sides_of_a_tie() {
     let (x, w) = (array![[1.0, tie, tie + 2f64.powi(-12)]], array![4.0, 4.0, 4.0]);
     let mut problem = plain(&x);
     (problem.dtype, problem.weight) = (DType::BF16, Some(w.view()));
-    let y = forward(&Spec::Row(row.clone()), &problem).unwrap();
+    let y = forward(&Spec::Norm(row.clone()), &problem).unwrap();
     assert_eq!(y.value, array![[4.0, 4.0, 4.0 + 2f64.powi(-5)]]);
     assert_eq!(y.slack, array![[0.0, 2f64.powi(-5), 0.0]]);
     row.round_normalized = false;
-    assert_eq!(forward(&Spec::Row(row), &problem).unwrap().value[(0, 1)], 4.0 * tie);
+    assert_eq!(forward(&Spec::Norm(row), &problem).unwrap().value[(0, 1)], 4.0 * tie);
 }
 
 #[test]
@@ -144,7 +163,7 @@ impl Operands {
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
     let mut offset = row_spec(Statistic::MeanSquare, 5, 1e-3, EpsPosition::Inside);
-    if let Spec::Row(row) = &mut offset {
+    if let Spec::Norm(row) = &mut offset {
         row.weight_offset = 1.0;
     }
     let specs = [

@@ -25,6 +25,8 @@ pub struct Walk {
     pub inner: Dims<isize>,
     /// Offset of the first element, in elements.
     pub offset: usize,
+    /// Whether a row's columns lie side by side, even where `inner` has several axes for the sake of other tensors.
+    pub contiguous: bool,
 }
 
 impl Grid {
@@ -49,40 +51,51 @@ fn offset_along(sizes: &[usize], strides: &[isize], mut index: usize) -> isize {
 }
 
 impl Walk {
-    /// Whether a row's columns lie side by side.
-    pub fn is_contiguous_row(&self) -> bool {
-        self.inner.len() == 1 && self.inner[0] == 1
+    /// Whether every row has the same elements.
+    pub fn is_shared_by_rows(&self) -> bool {
+        self.outer.iter().all(|&stride| stride == 0)
+    }
+
+    /// Whether a row is one element over and over.
+    pub fn is_constant_in_row(&self) -> bool {
+        self.inner.iter().all(|&stride| stride == 0)
     }
 }
 
-/// Folds `shape`, whose last `axes` axes make a row, for tensors of that shape (`full`) and tensors of the row's
-/// shape alone (`params`). Neighbouring axes merge where every tensor steps through them evenly. Returns the walks of
-/// `full`, then those of `params`.
-pub fn fold(
-    shape: &[usize],
-    axes: usize,
-    full: &[&Layout],
-    params: &[&Layout],
-) -> (Grid, SmallVec<[Walk; 8]>) {
-    let split = shape.len() - axes;
-    let strides_of = |layout: &Layout, from: usize| SmallVec::from_slice(&layout.strides()[from..]);
-    let mut outer_strides: SmallVec<[Dims<isize>; 8]> =
-        full.iter().map(|l| SmallVec::from_slice(&l.strides()[..split])).collect();
-    let mut inner_strides: SmallVec<[Dims<isize>; 8]> =
-        full.iter().map(|l| strides_of(l, split)).chain(params.iter().map(|l| strides_of(l, 0))).collect();
-    let outer = merge(&shape[..split], &mut outer_strides);
-    let mut inner = merge(&shape[split..], &mut inner_strides);
+/// Folds `shape`, whose axes `reduced` (ascending) make a row, for tensors of that shape. Neighbouring axes merge where
+/// every tensor steps through them evenly.
+pub fn fold(shape: &[usize], reduced: &[usize], tensors: &[&Layout]) -> (Grid, SmallVec<[Walk; 8]>) {
+    let (inner_axes, outer_axes): (Dims, Dims) = (0..shape.len()).partition(|axis| reduced.contains(axis));
+    let part = |axes: &Dims| -> (Dims, SmallVec<[Dims<isize>; 8]>) {
+        let sizes: Dims = axes.iter().map(|&axis| shape[axis]).collect();
+        let mut strides: SmallVec<[Dims<isize>; 8]> =
+            tensors.iter().map(|t| axes.iter().map(|&axis| t.strides()[axis]).collect()).collect();
+        (merge(&sizes, &mut strides), strides)
+    };
+    let (outer, outer_strides) = part(&outer_axes);
+    let (mut inner, mut inner_strides) = part(&inner_axes);
     if inner.is_empty() {
         // One column: its stride is never taken, and 1 lets it count as contiguous.
         inner.push(1);
         inner_strides.iter_mut().for_each(|s| s.push(1));
     }
-    let offsets = full.iter().chain(params).map(|l| l.offset());
-    let outers = outer_strides.into_iter().chain(params.iter().map(|_| SmallVec::new()));
-    let walks = (outers.zip(inner_strides).zip(offsets))
-        .map(|((outer, inner), offset)| Walk { outer, inner, offset })
+    let walks = (outer_strides.into_iter().zip(inner_strides).zip(tensors))
+        .map(|((outer, strides), tensor)| {
+            let contiguous = lies_side_by_side(&inner, &strides);
+            Walk { outer, inner: strides, offset: tensor.offset(), contiguous }
+        })
         .collect();
     (Grid { rows: outer.iter().product(), cols: inner.iter().product(), outer, inner }, walks)
+}
+
+/// Whether consecutive indices name consecutive elements.
+fn lies_side_by_side(sizes: &[usize], strides: &[isize]) -> bool {
+    let mut step = 1isize;
+    sizes.iter().zip(strides).rev().all(|(&size, &stride)| {
+        let fits = stride == step || size == 1;
+        step = step.wrapping_mul(size as isize);
+        fits
+    })
 }
 
 /// Drops axes of size 1 and merges neighbours wherever each tensor's strides allow; rewrites `strides` to match.
@@ -120,24 +133,43 @@ mod tests {
     #[test]
     fn contiguous_tensors_become_a_matrix() {
         let x = Layout::contiguous(&[2, 3, 4, 5]);
-        let w = Layout::contiguous(&[4, 5]);
-        let (grid, walks) = fold(x.shape(), 2, &[&x], &[&w]);
+        let w = Layout::strided(&[2, 3, 4, 5], &[0, 0, 5, 1], 0).unwrap();
+        let (grid, walks) = fold(x.shape(), &[2, 3], &[&x, &w]);
         assert_eq!((grid.rows, grid.cols), (6, 20));
         assert_eq!((&grid.outer[..], &grid.inner[..]), (&[6][..], &[20][..]));
         assert_eq!((&walks[0].outer[..], &walks[0].inner[..]), (&[20][..], &[1][..]));
-        assert!(walks[1].outer.is_empty() && walks[1].is_contiguous_row());
+        assert!(walks[1].is_shared_by_rows() && walks[1].contiguous);
     }
 
     #[test]
-    fn offsets_agree_with_the_layout_for_any_strides() {
+    fn a_weight_per_channel_splits_the_row_but_not_its_contiguity() {
+        // [N, groups, channels of a group, positions], statistics per group, a weight per channel.
+        let x = Layout::contiguous(&[2, 3, 4, 5]);
+        let w = Layout::strided(&[2, 3, 4, 5], &[0, 4, 1, 0], 0).unwrap();
+        let (grid, walks) = fold(x.shape(), &[2, 3], &[&x, &w]);
+        assert_eq!((&grid.outer[..], &grid.inner[..]), (&[2, 3][..], &[4, 5][..]));
+        assert!(walks[0].contiguous && !walks[1].contiguous && !walks[1].is_shared_by_rows());
+    }
+
+    #[test]
+    fn offsets_agree_with_the_layout_for_any_axes_and_strides() {
         let x = Layout::contiguous(&[4, 3, 5, 2]).transposed(0, 2).unwrap().sliced(1, 0..3, -1).unwrap();
         let y = Layout::contiguous(x.shape());
-        let (grid, walks) = fold(x.shape(), 2, &[&x, &y], &[]);
-        for (walk, layout) in walks.iter().zip([&x, &y]) {
-            for i in 0..layout.len() {
-                let (row, col) = (i / grid.cols, i % grid.cols);
-                let at = grid.row_offset(walk, row) + grid.col_offset(walk, col);
-                assert_eq!(at as usize, layout.offset_of(i));
+        let shape = x.shape();
+        for reduced in [&[2, 3][..], &[0, 2], &[1], &[], &[0, 1, 2, 3]] {
+            let (grid, walks) = fold(shape, reduced, &[&x, &y]);
+            for (walk, layout) in walks.iter().zip([&x, &y]) {
+                let mut seen: Vec<usize> = (0..grid.rows * grid.cols)
+                    .map(|i| grid.row_offset(walk, i / grid.cols) + grid.col_offset(walk, i % grid.cols))
+                    .map(|at| at as usize)
+                    .collect();
+                if reduced == [2, 3] {
+                    assert!(seen.iter().enumerate().all(|(i, &at)| at == layout.offset_of(i)));
+                }
+                seen.sort_unstable();
+                let mut all: Vec<usize> = (0..layout.len()).map(|i| layout.offset_of(i)).collect();
+                all.sort_unstable();
+                assert_eq!(seen, all);
             }
         }
     }
@@ -145,10 +177,10 @@ mod tests {
     #[test]
     fn single_columns_and_empty_outers() {
         let x = Layout::contiguous(&[1]);
-        let (grid, walks) = fold(x.shape(), 1, &[&x], &[]);
+        let (grid, walks) = fold(x.shape(), &[0], &[&x]);
         assert_eq!((grid.rows, grid.cols, grid.inner.len()), (1, 1, 1));
-        assert!(walks[0].is_contiguous_row());
-        let (grid, _) = fold(&[0, 3], 1, &[&Layout::contiguous(&[0, 3])], &[]);
+        assert!(walks[0].contiguous);
+        let (grid, _) = fold(&[0, 3], &[1], &[&Layout::contiguous(&[0, 3])]);
         assert_eq!((grid.rows, grid.cols), (0, 3));
     }
 }

@@ -113,6 +113,41 @@ impl Layout {
         Ok(self)
     }
 
+    /// The same elements in the same row-major order under another shape of as many, without a copy; `None` where the
+    /// strides do not allow it. Splitting an axis, and adding or dropping axes of size 1, always works.
+    pub fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        if shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size))? != self.len() {
+            return None;
+        }
+        if self.is_empty() {
+            return Some(Layout { offset: self.offset, ..Layout::contiguous(shape) });
+        }
+        // Runs of axes that are walked evenly, slowest first: how many elements, and the stride of the last.
+        let mut runs: Dims<(usize, isize)> = SmallVec::new();
+        for (&size, &stride) in self.shape.iter().zip(&self.strides).filter(|&(&size, _)| size > 1) {
+            match runs.last_mut() {
+                Some((count, slow)) if *slow == stride.wrapping_mul(size as isize) => {
+                    (*count, *slow) = (*count * size, stride);
+                }
+                _ => runs.push((size, stride)),
+            }
+        }
+        let mut strides: Dims<isize> = SmallVec::from_elem(1, shape.len());
+        let (mut left, mut stride) = (1, 1);
+        for (axis, &size) in shape.iter().enumerate().rev().filter(|&(_, &size)| size > 1) {
+            if left == 1 {
+                (left, stride) = runs.pop()?;
+            }
+            if left % size != 0 {
+                return None;
+            }
+            strides[axis] = stride;
+            stride = stride.wrapping_mul(size as isize);
+            left /= size;
+        }
+        Some(Layout { shape: SmallVec::from_slice(shape), strides, offset: self.offset })
+    }
+
     fn check_axis(&self, axis: usize) -> Result<()> {
         if axis < self.rank() {
             return Ok(());
@@ -207,6 +242,22 @@ mod tests {
         assert!(Layout::strided(&[usize::MAX, 2], &[1, 1], 0).is_err());
         assert!(Layout::strided(&[2], &[isize::MAX], 0).is_err());
         assert!(Layout::strided(&[2, 2], &[1], 0).is_err());
+    }
+
+    #[test]
+    fn reshapes_without_a_copy_where_strides_allow() {
+        let l = Layout::contiguous(&[2, 6, 5]);
+        assert_eq!(l.reshaped(&[2, 2, 3, 5]).unwrap().strides(), [30, 15, 5, 1]);
+        assert_eq!(l.reshaped(&[60]).unwrap().strides(), [1]);
+        assert_eq!(l.reshaped(&[4, 15]).unwrap().strides(), [15, 1]);
+        assert!(l.reshaped(&[7]).is_none());
+        let t = l.transposed(0, 2).unwrap();
+        assert_eq!(t.reshaped(&[5, 3, 2, 1, 2]).unwrap().strides(), [1, 10, 5, 1, 30]);
+        assert!(t.reshaped(&[30, 2]).is_none());
+        let expanded = Layout::strided(&[4, 6], &[0, 1], 2).unwrap().reshaped(&[2, 2, 6]).unwrap();
+        assert_eq!((expanded.strides(), expanded.offset()), (&[0, 0, 1][..], 2));
+        assert_eq!(Layout::contiguous(&[1, 1]).reshaped(&[]).unwrap().len(), 1);
+        assert!(Layout::contiguous(&[0, 3]).reshaped(&[3, 0, 2]).is_some());
     }
 
     #[test]

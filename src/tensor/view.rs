@@ -210,6 +210,13 @@ impl<'a> ViewMut<'a> {
         )
     }
 
+    /// The same memory under another layout, which must stay within the old one's reach.
+    pub fn with_layout(mut self, layout: Layout) -> Result<Self> {
+        check_bounds(&layout, self.layout.span().map_or(0, |(_, last)| last + 1))?;
+        self.layout = layout;
+        Ok(self)
+    }
+
     /// The same tensor for a shorter time.
     pub fn reborrow(&mut self) -> ViewMut<'_> {
         self.in_place().1

@@ -21,7 +21,7 @@ pub use isa::Isa;
 use super::params_per_column;
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::plan::{self, Grid, Walk};
-use crate::spec::{Pointwise, Row, Spec};
+use crate::spec::{Norm, Pointwise, Spec};
 use crate::tensor::{DType, Layout, Overlap, View, ViewMut, overlap};
 use crate::{Error, Result, Workspace};
 use operand::{Sink, Source};
@@ -163,11 +163,11 @@ struct Folded {
 }
 
 impl Folded {
-    fn new(isa: Isa, shape: &[usize], axes: usize, full: &[&Layout], params: &[Option<&Layout>]) -> Self {
-        // An absent parameter takes the place of a contiguous one, so that walks keep their positions.
-        let contiguous = Layout::contiguous(&shape[shape.len() - axes..]);
-        let params: SmallVec<[&Layout; 4]> = params.iter().map(|p| p.unwrap_or(&contiguous)).collect();
-        let (grid, walks) = plan::fold(shape, axes, full, &params);
+    /// The first tensor is there; an absent one takes its place, so that walks keep their positions and axes merge.
+    fn new(isa: Isa, spec: &Spec, tensors: &[Option<&Layout>]) -> Self {
+        let present = tensors.iter().flatten().next().copied();
+        let tensors: SmallVec<[&Layout; 8]> = tensors.iter().filter_map(|t| t.or(present)).collect();
+        let (grid, walks) = plan::fold(spec.shape(), spec.row_axes(), &tensors);
         Folded { isa, grid, walks }
     }
 
@@ -207,7 +207,7 @@ impl Folded {
 /// The index space of statistics: `[rows, 4]`, row-major; and of a single element.
 fn small_grid(rows: usize, cols: usize, offset: usize) -> Folded {
     let layout = Layout::contiguous(&[rows, cols]);
-    let (grid, mut walks) = plan::fold(&[rows, cols], 1, &[&layout], &[]);
+    let (grid, mut walks) = plan::fold(&[rows, cols], &[1], &[&layout]);
     walks[0].offset = offset;
     Folded { isa: Isa::Portable, grid, walks }
 }
@@ -219,12 +219,12 @@ fn task_rows(cols: usize) -> usize {
 
 /// Runs a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
-    tracing::debug!(target: "normkit", backend = "cpu", schedule = spec.schedule(), isa = %cpu.isa, "forward");
+    tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, "forward");
     match (spec, operands.input.dtype().compute()) {
-        (Spec::Row(row), DType::F64) => forward_row::<f64>(row, operands, cpu),
-        (Spec::Row(row), _) => forward_row::<f32>(row, operands, cpu),
-        (Spec::Pointwise(pointwise), DType::F64) => forward_pointwise::<f64>(pointwise, operands, cpu),
-        (Spec::Pointwise(pointwise), _) => forward_pointwise::<f32>(pointwise, operands, cpu),
+        (Spec::Norm(norm), DType::F64) => forward_norm::<f64>(spec, norm, operands, cpu),
+        (Spec::Norm(norm), _) => forward_norm::<f32>(spec, norm, operands, cpu),
+        (Spec::Pointwise(function), DType::F64) => forward_pointwise::<f64>(spec, function, operands, cpu),
+        (Spec::Pointwise(function), _) => forward_pointwise::<f32>(spec, function, operands, cpu),
     }
 }
 
@@ -235,30 +235,33 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     cpu: &Cpu,
 ) -> Result<()> {
-    tracing::debug!(target: "normkit", backend = "cpu", schedule = spec.schedule(), isa = %cpu.isa, "backward");
-    let params = params_per_column(spec);
+    tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, "backward");
     match (spec, operands.input.dtype().compute()) {
-        (Spec::Row(row), DType::F64) => backward_row::<f64>(row, params, operands, workspace, cpu),
-        (Spec::Row(row), _) => backward_row::<f32>(row, params, operands, workspace, cpu),
-        (Spec::Pointwise(spec), DType::F64) => {
-            backward_pointwise::<f64>(spec, params, operands, workspace, cpu)
-        }
-        (Spec::Pointwise(spec), _) => backward_pointwise::<f32>(spec, params, operands, workspace, cpu),
+        (Spec::Norm(norm), DType::F64) => backward_norm::<f64>(spec, norm, operands, workspace, cpu),
+        (Spec::Norm(norm), _) => backward_norm::<f32>(spec, norm, operands, workspace, cpu),
+        (Spec::Pointwise(_), DType::F64) => backward_pointwise::<f64>(spec, operands, workspace, cpu),
+        (Spec::Pointwise(_), _) => backward_pointwise::<f32>(spec, operands, workspace, cpu),
     }
 }
 
-fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
-    let super::Forward { input, parameters, output, statistics } = &mut operands;
-    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+/// Runs a launch between passes.
+pub(crate) fn between(_: DType, _: super::Between<'_>, _: &Cpu) -> Result<()> {
+    todo!("TEMPORARY")
+}
+
+fn forward_norm<F: Real>(
+    whole: &Spec,
+    spec: &Norm,
+    mut operands: super::Forward<'_>,
+    cpu: &Cpu,
+) -> Result<()> {
+    let super::Forward { input, weight, bias, output, statistics, .. } = &mut operands;
+    let Some(output) = output else { todo!("TEMPORARY") };
+    let (weight, bias) = (weight.as_ref(), bias.as_ref());
     let in_place = overlap(input, &output.as_view()) == Overlap::Same;
-    let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(
-        cpu.isa,
-        input.shape(),
-        spec.axes,
-        &layouts,
-        &[weight, bias].map(|p| p.map(View::layout)),
-    );
+    let layouts =
+        [Some(&*input), Some(&output.as_view()), weight, bias].map(|t| t.map(|t| t.layout().clone()));
+    let folded = Folded::new(cpu.isa, whole, &layouts.each_ref().map(|l| l.as_ref()));
     let Grid { rows, cols, .. } = folded.grid;
     let statistics_grid =
         small_grid(rows, crate::spec::STATISTICS, statistics.as_ref().map_or(0, |s| s.layout().offset()));
@@ -279,24 +282,34 @@ fn forward_row<F: Real>(spec: &Row, mut operands: super::Forward<'_>, cpu: &Cpu)
     Ok(())
 }
 
-fn backward_row<F: Real>(
-    spec: &Row,
-    params: usize,
+fn backward_norm<F: Real>(
+    whole: &Spec,
+    spec: &Norm,
     mut operands: super::Backward<'_>,
     workspace: &mut Workspace,
     cpu: &Cpu,
 ) -> Result<()> {
-    let super::Backward { grad_output, input, parameters, statistics, grads } = &mut operands;
+    let super::Backward {
+        grad_output, input, weight, statistics, grad_input, grad_weight, grad_bias, ..
+    } = &mut operands;
     let Some(statistics) = statistics else { return Err(foreign("statistics")) };
-    let weight = parameters.weight.as_ref();
+    let weight = weight.as_ref();
     let in_place =
-        (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
-    let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
-    let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
-    let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
-    let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
-    let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
-    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &param_layouts);
+        (grad_input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
+    let of = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
+    let written = [of(grad_input), of(grad_weight), of(grad_bias)];
+    let folded = Folded::new(
+        cpu.isa,
+        whole,
+        &[
+            Some(grad_output.layout()),
+            Some(input.layout()),
+            written[0].as_ref(),
+            weight.map(View::layout),
+            written[1].as_ref(),
+            written[2].as_ref(),
+        ],
+    );
     let Grid { rows, cols, .. } = folded.grid;
     let statistics_grid = small_grid(rows, crate::spec::STATISTICS, statistics.layout().offset());
     let job = row_backward::Backward {
@@ -306,38 +319,39 @@ fn backward_row<F: Real>(
         input: folded.source("input", input, 1, false)?,
         statistics: statistics_grid.source("statistics", statistics, 0, false)?,
         weight: folded.optional("weight", weight, 3)?,
-        grad_input: folded.optional_sink("grad_input", grads.input.as_mut(), 2)?,
-        wants_weight: grads.weight.is_some(),
-        wants_bias: grads.bias.is_some(),
+        grad_input: folded.optional_sink("grad_input", grad_input.as_mut(), 2)?,
+        wants_weight: grad_weight.is_some(),
+        wants_bias: grad_bias.is_some(),
     };
     let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
-    let chunk = chunk_rows(rows, cols, params, size_of::<F>());
+    let chunk = chunk_rows(rows, cols, params_per_column(whole), size_of::<F>());
     let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
     run_chunks(rows, chunk, cols, cols * wanted, partials, cpu, |range, partials, leaves, tiles| {
         row_backward::backward(&job, cpu.isa, range, partials, leaves, tiles);
     });
-    let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
-    let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
+    let weight = folded.optional_sink("grad_weight", grad_weight.as_mut(), 4)?;
+    let bias = folded.optional_sink("grad_bias", grad_bias.as_mut(), 5)?;
     row_backward::finish(weight.as_ref(), bias.as_ref(), partials, cols, cpu);
     Ok(())
 }
 
-fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
-    let super::Forward { input, parameters, output, .. } = &mut operands;
-    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
+fn forward_pointwise<F: Real>(
+    whole: &Spec,
+    _: &Pointwise,
+    mut operands: super::Forward<'_>,
+    cpu: &Cpu,
+) -> Result<()> {
+    let super::Forward { input, weight, bias, alpha, output, .. } = &mut operands;
+    let Some(output) = output else { return Ok(()) };
+    let (weight, bias) = (weight.as_ref(), bias.as_ref());
     let in_place = overlap(input, &output.as_view()) == Overlap::Same;
-    let layouts = [input.layout(), output.layout()];
-    let folded = Folded::new(
-        cpu.isa,
-        input.shape(),
-        spec.axes,
-        &layouts,
-        &[weight, bias].map(|p| p.map(View::layout)),
-    );
+    let layouts =
+        [Some(&*input), Some(&output.as_view()), weight, bias].map(|t| t.map(|t| t.layout().clone()));
+    let folded = Folded::new(cpu.isa, whole, &layouts.each_ref().map(|l| l.as_ref()));
     let Grid { rows, cols, .. } = folded.grid;
     let job = pointwise::Forward {
         cols,
-        alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
+        alpha: alpha_of::<F>(alpha.as_ref())?,
         input: folded.source("input", input, 0, in_place)?,
         weight: folded.optional("weight", weight, 2)?,
         bias: folded.optional("bias", bias, 3)?,
@@ -352,44 +366,61 @@ fn forward_pointwise<F: Real>(spec: &Pointwise, mut operands: super::Forward<'_>
 }
 
 fn backward_pointwise<F: Real>(
-    spec: &Pointwise,
-    params: usize,
+    whole: &Spec,
     mut operands: super::Backward<'_>,
     workspace: &mut Workspace,
     cpu: &Cpu,
 ) -> Result<()> {
-    let super::Backward { grad_output, input, parameters, grads, .. } = &mut operands;
-    let weight = parameters.weight.as_ref();
+    let super::Backward {
+        grad_output,
+        input,
+        weight,
+        alpha,
+        grad_input,
+        grad_weight,
+        grad_bias,
+        grad_alpha,
+        ..
+    } = &mut operands;
+    let weight = weight.as_ref();
     let in_place =
-        (grads.input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
-    let grad_input_layout = grads.input.as_ref().map_or(input.layout(), |view| view.layout()).clone();
-    let layouts = [grad_output.layout(), input.layout(), &grad_input_layout];
-    let grad_layout = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
-    let (weight_layout, bias_layout) = (grad_layout(&grads.weight), grad_layout(&grads.bias));
-    let param_layouts = [weight.map(View::layout), weight_layout.as_ref(), bias_layout.as_ref()];
-    let folded = Folded::new(cpu.isa, input.shape(), spec.axes, &layouts, &param_layouts);
+        (grad_input.as_ref()).is_some_and(|view| overlap(grad_output, &view.as_view()) == Overlap::Same);
+    let of = |view: &Option<ViewMut<'_>>| view.as_ref().map(|view| view.layout().clone());
+    let written = [of(grad_input), of(grad_weight), of(grad_bias)];
+    let folded = Folded::new(
+        cpu.isa,
+        whole,
+        &[
+            Some(grad_output.layout()),
+            Some(input.layout()),
+            written[0].as_ref(),
+            weight.map(View::layout),
+            written[1].as_ref(),
+            written[2].as_ref(),
+        ],
+    );
     let Grid { rows, cols, .. } = folded.grid;
     let job = pointwise::Backward {
         cols,
-        alpha: alpha_of::<F>(parameters.alpha.as_ref())?,
+        alpha: alpha_of::<F>(alpha.as_ref())?,
         grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
         input: folded.source("input", input, 1, false)?,
         weight: folded.optional("weight", weight, 3)?,
-        grad_input: folded.optional_sink("grad_input", grads.input.as_mut(), 2)?,
-        wants_weight: grads.weight.is_some(),
-        wants_bias: grads.bias.is_some(),
-        wants_alpha: grads.alpha.is_some(),
+        grad_input: folded.optional_sink("grad_input", grad_input.as_mut(), 2)?,
+        wants_weight: grad_weight.is_some(),
+        wants_bias: grad_bias.is_some(),
+        wants_alpha: grad_alpha.is_some(),
     };
     let wanted = job.params();
-    let chunk = chunk_rows(rows, cols, params, size_of::<F>());
+    let chunk = chunk_rows(rows, cols, params_per_column(whole), size_of::<F>());
     let partials = workspace.host::<F>(rows.div_ceil(chunk) * cols * wanted)?;
     run_chunks(rows, chunk, cols, cols * wanted, partials, cpu, |range, partials, leaves, tiles| {
         pointwise::backward(&job, cpu.isa, range, partials, leaves, tiles);
     });
-    let weight = folded.optional_sink("grad_weight", grads.weight.as_mut(), 4)?;
-    let bias = folded.optional_sink("grad_bias", grads.bias.as_mut(), 5)?;
-    let alpha_grid = small_grid(1, 1, grads.alpha.as_ref().map_or(0, |view| view.layout().offset()));
-    let alpha = alpha_grid.optional_sink("grad_alpha", grads.alpha.as_mut(), 0)?;
+    let weight = folded.optional_sink("grad_weight", grad_weight.as_mut(), 4)?;
+    let bias = folded.optional_sink("grad_bias", grad_bias.as_mut(), 5)?;
+    let alpha_grid = small_grid(1, 1, grad_alpha.as_ref().map_or(0, |view| view.layout().offset()));
+    let alpha = alpha_grid.optional_sink("grad_alpha", grad_alpha.as_mut(), 0)?;
     pointwise::finish([weight.as_ref(), bias.as_ref(), alpha.as_ref()], partials, cols, cpu);
     Ok(())
 }

@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
         'a: 't,
     {
         let at = self.grid.row_offset(self.walk, row);
-        if !self.walk.is_contiguous_row() {
+        if !self.walk.contiguous {
             self.gather_any(at, col, &mut tile[..len]);
             return &tile[..len];
         }
@@ -168,7 +168,7 @@ impl<'a> Sink<'a> {
             return;
         }
         let at = self.grid.row_offset(self.walk, row);
-        if !self.walk.is_contiguous_row() {
+        if !self.walk.contiguous {
             return self.scatter_any(at, col, values);
         }
         let at = at + col as isize;
@@ -185,7 +185,7 @@ impl<'a> Sink<'a> {
     }
 
     fn is_direct<F: Real>(&self) -> bool {
-        self.dtype == F::DTYPE && self.walk.is_contiguous_row()
+        self.dtype == F::DTYPE && self.walk.contiguous
     }
 
     fn scatter_any<F: Real>(&self, at: isize, col: usize, values: &[F]) {

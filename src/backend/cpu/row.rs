@@ -9,13 +9,13 @@ use super::lanes::{LeafSums, RowSums, Term};
 use super::operand::{Leaves, Sink, Source};
 use super::real::Real;
 use crate::plan::tree::{LEAF, lanes};
-use crate::spec::{EpsPosition, Row, STATISTICS, Statistic};
+use crate::spec::{EpsPosition, Norm, STATISTICS, Statistic};
 use crate::tensor::DType;
 
 /// What one task of a forward pass works on.
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
-    pub(super) spec: &'a Row,
+    pub(super) spec: &'a Norm,
     pub(super) cols: usize,
     pub(super) input: Source<'a>,
     pub(super) weight: Option<Source<'a>>,
@@ -39,7 +39,7 @@ pub(super) struct Constants<F> {
 }
 
 impl<F: Real> Constants<F> {
-    pub(super) fn new(isa: Isa, spec: &Row, cols: usize, dtype: DType) -> Self {
+    pub(super) fn new(isa: Isa, spec: &Norm, cols: usize, dtype: DType) -> Self {
         Constants {
             isa,
             moments: spec.statistic == Statistic::Moments,

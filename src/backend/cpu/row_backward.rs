@@ -9,12 +9,12 @@ use super::real::Real;
 use super::row::{Constants, Parameter, round_all};
 use super::{Cpu, Isa};
 use crate::plan::tree::LEAF;
-use crate::spec::{Row, STATISTICS};
+use crate::spec::{Norm, STATISTICS};
 
 /// What one task of a backward pass works on.
 #[derive(Clone, Copy)]
 pub(super) struct Backward<'a> {
-    pub(super) spec: &'a Row,
+    pub(super) spec: &'a Norm,
     pub(super) cols: usize,
     pub(super) grad_output: Source<'a>,
     pub(super) input: Source<'a>,

@@ -23,7 +23,7 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             format!("{:?}", input.shape()),
         ));
     }
-    let (grid, walks) = fold(input.shape(), 1, &[input.layout(), output.layout()], &[]);
+    let (grid, walks) = fold(input.shape(), &[input.shape().len() - 1], &[input.layout(), output.layout()]);
     let problem = Problem::new(
         stream.device(),
         &grid,

@@ -7,6 +7,7 @@ use super::pipeline::Pipeline;
 use super::tensor::BufferRange;
 use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Variant};
 use crate::plan::{Grid, Walk, fold};
+use crate::spec::Spec;
 use crate::tensor::{DType, Layout, Memory, View};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
@@ -119,10 +120,8 @@ impl<'a> Operand<'a> {
         let (Extent::Full(walk) | Extent::Row(walk)) = self.extent else { return Access::Element };
         let first = self.range.start() as usize / self.dtype.size() + walk.offset;
         let rows_aligned = walk.outer.iter().all(|stride| stride % 4 == 0);
-        let aligned = walk.is_contiguous_row()
-            && grid.cols.is_multiple_of(4)
-            && first.is_multiple_of(4)
-            && rows_aligned;
+        let aligned =
+            walk.contiguous && grid.cols.is_multiple_of(4) && first.is_multiple_of(4) && rows_aligned;
         if aligned { Access::Vector } else { Access::Element }
     }
 }
@@ -165,10 +164,11 @@ impl RowWalk {
 }
 
 impl Folded {
-    /// Folds tensors of the input's shape and up to three of a row's shape.
-    pub(super) fn new(shape: &[usize], axes: usize, full: &[&Layout], row: [Option<&View<'_>>; 3]) -> Self {
-        let given: SmallVec<[&Layout; 4]> = row.iter().flatten().map(|view| view.layout()).collect();
-        let (grid, walks) = fold(shape, axes, full, &given);
+    /// Folds tensors of the input and up to three parameters.
+    pub(super) fn new(spec: &Spec, full: &[&Layout], row: [Option<&View<'_>>; 3]) -> Self {
+        let tensors = full.iter().copied().chain(row.iter().flatten().map(|view| view.layout()));
+        let tensors: SmallVec<[&Layout; 8]> = tensors.collect();
+        let (grid, walks) = fold(spec.shape(), spec.row_axes(), &tensors);
         let mut walks = walks.into_iter();
         let full = walks.by_ref().take(full.len()).collect();
         let row = row.map(|view| RowWalk(view.and_then(|_| walks.next())));

@@ -6,7 +6,7 @@ use super::variant::{Entry, Flags, Role};
 use super::{WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
 use crate::plan::Walk;
-use crate::spec::Pointwise;
+use crate::spec::Spec;
 use crate::tensor::View;
 use crate::{Result, Workspace};
 use smallvec::smallvec;
@@ -14,17 +14,17 @@ use smallvec::smallvec;
 /// Alpha is the same element in every column.
 fn repeated(alpha: Option<&View<'_>>, inner: usize) -> Walk {
     let offset = alpha.map_or(0, |view| view.layout().offset());
-    Walk { outer: smallvec![], inner: smallvec![0; inner], offset }
+    Walk { outer: smallvec![], inner: smallvec![0; inner], offset, contiguous: false }
 }
 
-pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
-    let Forward { input, parameters, output, .. } = operands;
+pub(super) fn forward(spec: &Spec, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+    let Forward { input, weight, bias, alpha, output, .. } = operands;
+    let Some(output) = output else { return Ok(()) };
     let output = output.as_view();
-    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
-    let folded =
-        Folded::new(input.shape(), spec.axes, &[input.layout(), output.layout()], [weight, bias, None]);
+    let (weight, bias, alpha) = (weight.as_ref(), bias.as_ref(), alpha.as_ref());
+    let folded = Folded::new(spec, &[input.layout(), output.layout()], [weight, bias, None]);
     let Folded { grid, full, row } = &folded;
-    let alpha = repeated(parameters.alpha.as_ref(), grid.inner.len());
+    let along = repeated(alpha, grid.inner.len());
     let problem = Problem::new(
         stream.device(),
         grid,
@@ -33,7 +33,7 @@ pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &WgpuStr
             Operand::new("output", Role::Store, Some(&output), Extent::Full(&full[1]))?,
             Operand::new("weight", Role::Load, weight, row[0].extent())?,
             Operand::new("bias", Role::Load, bias, row[1].extent())?,
-            Operand::new("alpha", Role::Load, parameters.alpha.as_ref(), Extent::Row(&alpha))?,
+            Operand::new("alpha", Role::Load, alpha, Extent::Row(&along))?,
         ],
     )?;
     let shape = geometry::columns();
@@ -55,25 +55,24 @@ pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &WgpuStr
 }
 
 pub(super) fn backward(
-    spec: &Pointwise,
+    spec: &Spec,
     operands: &Backward<'_>,
     workspace: &mut Workspace,
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
-    let Backward { grad_output, input, parameters, grads, .. } = operands;
-    let grad_input = grads.input.as_ref().map(|view| view.as_view());
-    let [grad_weight, grad_bias, grad_alpha] =
-        [&grads.weight, &grads.bias, &grads.alpha].map(|target| target.as_ref().map(|view| view.as_view()));
-    let weight = parameters.weight.as_ref();
+    let Backward { grad_output, input, weight, alpha, .. } = operands;
+    let [grad_input, grad_weight, grad_bias, grad_alpha] =
+        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.grad_alpha]
+            .map(|target| target.as_ref().map(|view| view.as_view()));
+    let (weight, alpha) = (weight.as_ref(), alpha.as_ref());
     let target = grad_input.as_ref().unwrap_or(grad_output);
     let folded = Folded::new(
-        input.shape(),
-        spec.axes,
+        spec,
         &[grad_output.layout(), input.layout(), target.layout()],
         [weight, grad_weight.as_ref(), grad_bias.as_ref()],
     );
     let Folded { grid, full, row } = &folded;
-    let alpha = repeated(parameters.alpha.as_ref(), grid.inner.len());
+    let along = repeated(alpha, grid.inner.len());
     let device = stream.device();
     let wanted = [grad_weight.is_some(), grad_bias.is_some(), grad_alpha.is_some()];
     // Without sums the chunks still say how rows are shared out.
@@ -92,7 +91,7 @@ pub(super) fn backward(
                 Operand::new("input", Role::Load, Some(input), Extent::Full(&full[1]))?,
                 Operand::new("grad_input", Role::Store, grad_input.as_ref(), Extent::Full(&full[2]))?,
                 Operand::new("weight", Role::Load, weight, row[0].extent())?,
-                Operand::new("alpha", Role::Load, parameters.alpha.as_ref(), Extent::Row(&alpha))?,
+                Operand::new("alpha", Role::Load, alpha, Extent::Row(&along))?,
                 Operand::new("partials", Role::Set, Some(&scratch), Extent::Whole)?,
             ],
         )?;

@@ -6,11 +6,11 @@ use super::variant::{Entry, Flags, Role};
 use super::{WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
 use crate::plan::tree;
-use crate::spec::{EpsPosition, Row, STATISTICS, Statistic};
+use crate::spec::{EpsPosition, Norm, STATISTICS, Spec, Statistic};
 use crate::{Result, Workspace};
 
 /// What of a spec is compiled into the shader.
-fn flags(spec: &Row, cols: usize) -> Flags {
+fn flags(spec: &Norm, cols: usize) -> Flags {
     Flags {
         moments: spec.statistic == Statistic::Moments,
         prefix: spec.prefix < cols,
@@ -22,13 +22,13 @@ fn flags(spec: &Row, cols: usize) -> Flags {
 }
 
 /// What of a spec is told at run time.
-fn scalars(spec: &Row, cols: usize) -> Scalars {
+fn scalars(spec: &Norm, cols: usize) -> Scalars {
     let eps = spec.eps as f32;
     let wide = f64::from(eps);
     let exponent = (eps.to_bits() >> 23) as i32 - 127;
     let (eps_exponent, eps_rstd) = match spec.eps_position {
         EpsPosition::Inside => (exponent.div_euclid(2), 1.0 / wide.sqrt()),
-        EpsPosition::Outside => (exponent, 1.0 / wide),
+        EpsPosition::Outside | EpsPosition::Floor => (exponent, 1.0 / wide),
     };
     Scalars {
         prefix: spec.prefix as u32,
@@ -43,13 +43,18 @@ fn scalars(spec: &Row, cols: usize) -> Scalars {
     }
 }
 
-pub(super) fn forward(spec: &Row, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
-    let Forward { input, parameters, output, statistics } = operands;
+pub(super) fn forward(
+    whole: &Spec,
+    spec: &Norm,
+    operands: &Forward<'_>,
+    stream: &WgpuStream<'_>,
+) -> Result<()> {
+    let Forward { input, weight, bias, output, statistics, .. } = operands;
+    let Some(output) = output else { todo!("TEMPORARY") };
     let output = output.as_view();
     let statistics = statistics.as_ref().map(|view| view.as_view());
-    let (weight, bias) = (parameters.weight.as_ref(), parameters.bias.as_ref());
-    let folded =
-        Folded::new(input.shape(), spec.axes, &[input.layout(), output.layout()], [weight, bias, None]);
+    let (weight, bias) = (weight.as_ref(), bias.as_ref());
+    let folded = Folded::new(whole, &[input.layout(), output.layout()], [weight, bias, None]);
     let Folded { grid, full, row } = &folded;
     let problem = Problem::new(
         stream.device(),
@@ -80,20 +85,20 @@ pub(super) fn forward(spec: &Row, operands: &Forward<'_>, stream: &WgpuStream<'_
 }
 
 pub(super) fn backward(
-    spec: &Row,
+    whole: &Spec,
+    spec: &Norm,
     operands: &Backward<'_>,
     workspace: &mut Workspace,
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
-    let Backward { grad_output, input, parameters, statistics, grads } = operands;
-    let grad_input = grads.input.as_ref().map(|view| view.as_view());
-    let (grad_weight, grad_bias) =
-        (grads.weight.as_ref().map(|view| view.as_view()), grads.bias.as_ref().map(|view| view.as_view()));
-    let weight = parameters.weight.as_ref();
+    let Backward { grad_output, input, weight, statistics, .. } = operands;
+    let [grad_input, grad_weight, grad_bias] =
+        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias]
+            .map(|target| target.as_ref().map(|view| view.as_view()));
+    let weight = weight.as_ref();
     let target = grad_input.as_ref().unwrap_or(grad_output);
     let folded = Folded::new(
-        input.shape(),
-        spec.axes,
+        whole,
         &[grad_output.layout(), input.layout(), target.layout()],
         [weight, grad_weight.as_ref(), grad_bias.as_ref()],
     );
@@ -104,7 +109,7 @@ pub(super) fn backward(
         Ok([
             Operand::new("grad_output", Role::Load, Some(grad_output), Extent::Full(&full[0]))?,
             Operand::new("input", Role::Load, Some(input), Extent::Full(&full[1]))?,
-            Operand::new("statistics", Role::Get, *statistics, Extent::PerRow(STATISTICS))?,
+            Operand::new("statistics", Role::Get, statistics.as_ref(), Extent::PerRow(STATISTICS))?,
         ])
     };
     let mut dispatches = Vec::new();

@@ -157,7 +157,12 @@ impl Sums {
         gradient: &View<'_>,
     ) -> Result<Dispatch> {
         let grid = plain_grid(1, 1);
-        let walk = Walk { outer: smallvec![], inner: smallvec![1], offset: gradient.layout().offset() };
+        let walk = Walk {
+            outer: smallvec![],
+            inner: smallvec![1],
+            offset: gradient.layout().offset(),
+            contiguous: true,
+        };
         let problem = Problem::new(
             device,
             &grid,
