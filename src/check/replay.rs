@@ -4,7 +4,7 @@ use super::case::Case;
 use super::execute::{Executed, arena};
 use super::judge::{self, Outcome};
 use super::wgpu::{ranges, views};
-use crate::backend::wgpu::{RecordedDispatch, WgpuTensor};
+use crate::backend::wgpu::{RecordedBinding, RecordedDispatch, WgpuTensor};
 use crate::tensor::DType;
 use crate::{Error, Result, Stream};
 use std::ops::Range;
@@ -30,6 +30,22 @@ pub struct ReplayBuffer {
     /// The bytes of the memory that it begins with, and that its contents replace after the passes; none for a
     /// workspace. What no memory fills is zero.
     pub memory: Option<Range<usize>>,
+}
+
+impl Replay {
+    /// Whether no dispatch binds overlapping ranges of a buffer to write one of them, which WebGPU forbids and native
+    /// implementations let pass. It does so where operands share a buffer closer than bindings can begin.
+    pub fn is_portable(&self) -> bool {
+        let clash = |a: &RecordedBinding, b: &RecordedBinding| {
+            let apart =
+                a.buffer != b.buffer || a.offset + a.size <= b.offset || b.offset + b.size <= a.offset;
+            !apart && (a.writable || b.writable)
+        };
+        self.dispatches.iter().all(|dispatch| {
+            let bound = &dispatch.storage;
+            bound.iter().enumerate().all(|(i, a)| !bound[i + 1..].iter().any(|b| clash(a, b)))
+        })
+    }
 }
 
 /// Writes down what `case` launches; the stream is one of a [recording](crate::backend::wgpu::WgpuDevice::recording)
@@ -100,6 +116,22 @@ mod tests {
             };
             assert!(replay.buffers.iter().all(within), "{:?}", replay.buffers);
         }
+    }
+
+    #[test]
+    fn bindings_that_overlap_are_seen() {
+        let device = WgpuDevice::recording(None).unwrap();
+        let case = Case::new("rms_norm", DType::F32, &[4], &[70]);
+        let mut replay = record(&case, &Stream::Wgpu(device.stream())).unwrap();
+        assert!(replay.is_portable());
+        let storage = &mut replay.dispatches[0].storage;
+        let written = storage.iter().position(|binding| binding.writable).unwrap();
+        let other = (written + 1) % storage.len();
+        storage[other].buffer = storage[written].buffer;
+        storage[other].offset = storage[written].offset + storage[written].size - 4;
+        assert!(!replay.is_portable());
+        replay.dispatches[0].storage[other].offset += 4;
+        assert!(replay.is_portable());
     }
 
     #[test]
