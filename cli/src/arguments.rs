@@ -87,6 +87,9 @@ pub(crate) struct ExportArguments {
     /// Fewer and smaller cases
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Export the cases of at most N shaders of each kernel and dtype, and those as in networks [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) shaders: Option<usize>,
     /// Also export the shaders for adapters all of whose subgroups have this size
     #[arg(long, value_name = "N")]
     pub(crate) subgroup_size: Option<u32>,

@@ -15,11 +15,16 @@ use normkit::tensor::DType;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// What the manifest calls its own form; another number is another form.
 const FORMAT: u64 = 1;
+
+/// Fowler, Noll and Vo's hash (FNV-1a): the same on every machine and in every release, as names are to be.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
 
 /// A folder that is being written.
 pub(crate) struct Export {
@@ -89,9 +94,7 @@ impl Export {
     /// Writes `bytes` into a file that is named for them, once, and returns its path in the folder. Of a few thousand
     /// files, two differing ones share a 64-bit name with a probability of 10^-12.
     fn store(&mut self, part: &str, extension: &str, bytes: &[u8]) -> Result<String> {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let name = format!("{part}/{:016x}.{extension}", hasher.finish());
+        let name = format!("{part}/{:016x}.{extension}", hash(bytes));
         if self.stored.insert(name.clone()) {
             let path = self.directory.join(&name);
             fs::write(&path, bytes).map_err(|e| Failure::file(&path, e))?;

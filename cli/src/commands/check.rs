@@ -70,9 +70,17 @@ impl Found {
         Found { backend, method, dtype, cases: 0, worst: 0.0, worst_at, ulp: None, rounded: None, broken }
     }
 
+    /// Whether the case belongs here.
     #[cfg(feature = "wgpu")]
     pub(super) fn is_of(&self, case: &Case) -> bool {
         (self.method, self.dtype) == (case.method, case.dtype)
+    }
+
+    /// Where it stands in a report: by method and dtype, as they are listed.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn order(&self) -> (Option<usize>, Option<usize>) {
+        let method = check::METHODS.iter().position(|&method| method == self.method);
+        (method, DType::ALL.iter().position(|&dtype| dtype == self.dtype))
     }
 
     pub(super) fn add(&mut self, case: &Case, outcome: &Outcome) {

@@ -34,5 +34,7 @@ pub(super) fn judge(arguments: &JudgeArguments) -> Result<Report> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    // The export mixes them.
+    all.sort_by_key(Found::order);
     Ok(report(&all, &[]))
 }
