@@ -32,6 +32,8 @@ HINT = (
 )
 # Seconds without a word from the page. The export and a case take a few.
 PATIENCE = 120
+# Shaders of each kernel, dtype and way to share a row: the software adapter compiles one for seconds.
+SHADERS = 6
 TYPES = {".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 
 
@@ -62,7 +64,7 @@ class Run:
     def export(self, about):
         """Exports the cases for the page's adapter and returns the manifest."""
         print(f"web-test: {about['name']} in {about['browser']}", flush=True)
-        options = [] if self.full else ["--quick"]
+        options = [] if self.full else ["--quick", "--shaders", str(SHADERS)]
         smallest, largest = about["subgroups"] or (0, 0)
         # As on native adapters: shuffles only where all subgroups have one size.
         one_size = smallest == largest and 4 <= smallest <= 128
