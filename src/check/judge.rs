@@ -81,6 +81,8 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
         alpha: row_of(&executed.alpha).map(|alpha| alpha[0]),
+        mask: None,
+        given: None,
     };
     let spec = spec(case)?;
     let output = oracle::forward(&spec, &problem)?;
