@@ -46,6 +46,31 @@ impl Index {
         self.of_row[row] + self.of_col[col]
     }
 
+    /// All rows and columns, row by row.
+    pub fn grid(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (rows, cols) = self.dim();
+        (0..rows).flat_map(move |row| (0..cols).map(move |col| (row, col)))
+    }
+
+    /// Each number there is, with the first row and column of an element that has it.
+    pub fn firsts(&self) -> Vec<(usize, (usize, usize))> {
+        let distinct = |of: &[usize]| {
+            let mut seen = std::collections::HashSet::new();
+            let first = |&(_, number): &(usize, usize)| seen.insert(number);
+            of.iter().copied().enumerate().filter(first).collect::<Vec<_>>()
+        };
+        let (rows, cols) = (distinct(&self.of_row), distinct(&self.of_col));
+        let at = |&(row, of_row): &(usize, usize)| {
+            cols.iter().map(move |&(col, of_col)| (of_row + of_col, (row, col))).collect::<Vec<_>>()
+        };
+        rows.iter().flat_map(at).collect()
+    }
+
+    /// Whether every row has the same numbers.
+    pub fn is_shared_by_rows(&self) -> bool {
+        self.of_row.iter().all(|&number| number == 0)
+    }
+
     /// Number of rows and of columns.
     pub fn dim(&self) -> (usize, usize) {
         (self.of_row.len(), self.of_col.len())
@@ -78,8 +103,10 @@ mod tests {
     fn a_weight_may_vary_along_rows_and_columns() {
         let spec = moments(&[2, 3, 4], &[2], &[0, 2]);
         let weights = Index::of_parameters(&spec);
-        // Row 4 is sample 1, channel 1.
+        // Row 4 is sample 1, channel 1; row 3 is that sample's first.
         assert_eq!(weights.at((4, 3)), 4 + 3);
+        let firsts = weights.firsts();
+        assert_eq!((firsts.len(), firsts[7]), (8, (7, (3, 3))));
         assert_eq!(parameters(&moments(&[2, 3], &[1], &[])), 1);
     }
 
