@@ -82,6 +82,9 @@ impl Method for GroupNorm<'_> {
         }
         let mut refined = Dims::from_slice(&[shape[0], self.groups, self.channels / self.groups]);
         refined.extend_from_slice(&shape[2..]);
+        if refined[3..].contains(&0) {
+            return Err(Error::argument("input", "at least one position", format!("shape {shape:?}")));
+        }
         let refine = |axis: usize| match axis {
             0 => Dims::from_slice(&[0]),
             1 => Dims::from_slice(&[1, 2]),

@@ -50,7 +50,18 @@ fn prepare_forward<'a, M: Method + ?Sized>(
 ) -> Result<(Spec, backend::Forward<'a>)> {
     let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
     let operands = arguments::forward(&spec, checked(method.parameters())?, arguments, stream)?;
-    Ok((spec, operands))
+    Ok((without_empty_rows(spec), operands))
+}
+
+/// Rows without elements, which only an empty batch on its way through a frozen norm has, have nothing to compute and
+/// no part in the parameters' gradients: the same as no rows.
+fn without_empty_rows(mut spec: Spec) -> Spec {
+    if spec.cols() == 0
+        && let Spec::Norm(norm) = &mut spec
+    {
+        norm.reduced.clear();
+    }
+    spec
 }
 
 /// As [`prepare_forward`].
@@ -61,7 +72,7 @@ fn prepare_backward<'a, M: Method + ?Sized>(
 ) -> Result<(Spec, backend::Backward<'a>)> {
     let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
     let operands = arguments::backward(&spec, checked(method.parameters())?, arguments, stream)?;
-    Ok((spec, operands))
+    Ok((without_empty_rows(spec), operands))
 }
 
 /// Two forward passes, both checked before either is enqueued.
