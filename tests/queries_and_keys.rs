@@ -91,20 +91,19 @@ fn parts_of_a_packed_tensor_are_read_and_written_where_they_lie() {
             HostTensor::zeros(&[BATCH * LEN * key_heads, 4], DType::F32).unwrap(),
         ];
         {
-            let (mut to_q, mut to_k) =
-                output.multi_slice_mut((s![.., .., ..HEADS, ..], s![.., .., HEADS..end, ..]));
+            let (to_q, to_k) = output.multi_slice_mut((s![.., .., ..HEADS, ..], s![.., .., HEADS..end, ..]));
             let [s_q, s_k] = &mut statistics;
             norm.forward_into(
                 Pair { query: &part(&q_at), key: &part(&k_at) },
                 Pair {
-                    query: &mut ViewMut::from_ndarray(&mut to_q).unwrap(),
-                    key: &mut ViewMut::from_ndarray(&mut to_k).unwrap(),
+                    query: &mut ViewMut::from_ndarray(to_q).unwrap(),
+                    key: &mut ViewMut::from_ndarray(to_k).unwrap(),
                 },
                 Pair { query: Some(&mut s_q.view_mut().unwrap()), key: Some(&mut s_k.view_mut().unwrap()) },
                 &stream,
             )
             .unwrap();
-            let (mut to_q, mut to_k) =
+            let (to_q, to_k) =
                 gradient.multi_slice_mut((s![.., .., ..HEADS, ..], s![.., .., HEADS..end, ..]));
             let into = |view| Gradients { input: Some(view), ..Gradients::default() };
             norm.backward_into(
@@ -112,8 +111,8 @@ fn parts_of_a_packed_tensor_are_read_and_written_where_they_lie() {
                 Pair { query: &part(&q_at), key: &part(&k_at) },
                 Pair { query: &statistics[0].view().unwrap(), key: &statistics[1].view().unwrap() },
                 Pair {
-                    query: into(ViewMut::from_ndarray(&mut to_q).unwrap()),
-                    key: into(ViewMut::from_ndarray(&mut to_k).unwrap()),
+                    query: into(ViewMut::from_ndarray(to_q).unwrap()),
+                    key: into(ViewMut::from_ndarray(to_k).unwrap()),
                 },
                 &mut Workspace::new(),
                 &stream,
