@@ -217,8 +217,7 @@ impl<F: Real> Terms<F, 1> for Products<'_, F> {
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
-        let (mut a, b) =
-            (read::<WHOLE, F, F>(self.0, at, len), read::<WHOLE, F, F>(self.1, at, len));
+        let (mut a, b) = (read::<WHOLE, F, F>(self.0, at, len), read::<WHOLE, F, F>(self.1, at, len));
         for i in 0..BLOCK {
             a[i] = a[i] * b[i];
         }

@@ -10,7 +10,12 @@ use super::statistics::{Constants, Measure, Moments, Statistics, Sums};
 
 /// Terms that the mask leaves out become zero.
 #[inline(always)]
-fn masked<const WHOLE: bool, F: Real>(mask: Option<&[F]>, at: usize, len: usize, terms: &mut [&mut Block<F>]) {
+fn masked<const WHOLE: bool, F: Real>(
+    mask: Option<&[F]>,
+    at: usize,
+    len: usize,
+    terms: &mut [&mut Block<F>],
+) {
     if let Some(mask) = mask {
         let mask = read::<WHOLE, F, F>(mask, at, len);
         for terms in terms {
@@ -182,9 +187,7 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
         Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, true> { x, mask })).0[0]),
         Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, false> { x, mask })).0[0]),
         Measure::Largest => of(F::from_bits(largest(x, mask))),
-        Measure::Powers(p) => {
-            of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0])
-        }
+        Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0]),
     }
 }
 
@@ -207,12 +210,7 @@ pub(super) fn is_regular<F: Real>(measure: Measure, m2: F, inv_count: F) -> bool
 }
 
 /// The moments of a leaf; `x` is the part of it that the statistic sees. `tile` is scratch.
-pub(super) fn moments<F: Real>(
-    c: &Constants<F>,
-    x: &[F],
-    mask: Option<&[F]>,
-    tile: &mut [F],
-) -> Moments<F> {
+pub(super) fn moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, tile: &mut [F]) -> Moments<F> {
     let count = mask.map_or(x.len(), |mask| mask.iter().filter(|m| **m != F::ZERO).count());
     if count == 0 {
         return Moments::none();
@@ -333,7 +331,13 @@ pub(super) fn sums<F: Real>(
 }
 
 /// `to = scale(g, -g_exponent) * scale(w', -w_exponent)`.
-pub(super) fn scaled_ghat<F: Real>(g: &[F], w: Factor<'_, F>, g_exponent: i32, w_exponent: i32, to: &mut [F]) {
+pub(super) fn scaled_ghat<F: Real>(
+    g: &[F],
+    w: Factor<'_, F>,
+    g_exponent: i32,
+    w_exponent: i32,
+    to: &mut [F],
+) {
     for (i, (to, g)) in to.iter_mut().zip(g).enumerate() {
         let g = g.scale(-g_exponent);
         *to = match w.at(i) {

@@ -1,5 +1,6 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
+use super::Cpu;
 use super::affine::{self, ColumnSums};
 use super::launch::{Folded, Order, Shared, Tiles, alone, per_row, with_scratch};
 use super::power;
@@ -7,7 +8,6 @@ use super::real::Real;
 use super::row;
 use super::row_backward::{self, Accumulators, RowTerms};
 use super::statistics::{Constants, Statistics};
-use super::Cpu;
 use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::chunk_rows;
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
@@ -183,7 +183,8 @@ fn launch<F: Real>(
     let partials = workspace.host::<F>(cut.chunks() * cut.params() * wanted)?;
     run_chunks(&job, cut, partials, cpu);
     let stride = cut.params() * wanted;
-    let targets = [("grad_weight", grad_weight, 0), ("grad_bias", grad_bias, stride - cut.params().min(stride))];
+    let targets =
+        [("grad_weight", grad_weight, 0), ("grad_bias", grad_bias, stride - cut.params().min(stride))];
     for (name, target, offset) in targets {
         let Some(target) = target else { continue };
         let alone = alone(cpu.isa, &order.parameter(axes, target.layout()), 0);
@@ -239,7 +240,14 @@ fn run_task<F: Real>(
             let s: Statistics<F> = job.saved(row);
             let taken = job.needs_sums().then(|| operands.sums(row, s));
             let sums = job.settle(row, taken);
-            operands.gradients(row, s, &sums, 0..job.params_per_row(), (j - first) * cut.per_row, &mut accumulators);
+            operands.gradients(
+                row,
+                s,
+                &sums,
+                0..job.params_per_row(),
+                (j - first) * cut.per_row,
+                &mut accumulators,
+            );
         }
     }
     accumulators.finish();

@@ -2,7 +2,7 @@
 
 use super::affine::{self, ColumnSums};
 use super::elementwise::{Affine, Factor};
-use super::lanes::{Over, Plain, TreeSums};
+use super::lanes::{Over, Pass, Plain, TreeSums};
 use super::launch::{Folded, Order, Shared, Tiles, alone, with_scratch};
 use super::math::{self, BATCH, two_prod};
 use super::operand::{Sink, Source};
@@ -10,7 +10,7 @@ use super::real::Real;
 use super::{Cpu, Isa};
 use crate::backend;
 use crate::plan::tree::{LEAF, Pairwise, chunk_rows, lanes};
-use crate::spec::{Pointwise, Spec};
+use crate::spec::{Function, Pointwise, Spec};
 use crate::tensor::{Overlap, View, ViewMut, overlap};
 use crate::{Error, Result, Workspace};
 use pulp::NullaryFnOnce;
@@ -23,6 +23,7 @@ const TASK: usize = 1 << 15;
 #[derive(Clone, Copy)]
 struct Forward<'a, F> {
     isa: Isa,
+    function: Function,
     cols: usize,
     alpha: F,
     input: Source<'a>,
@@ -35,6 +36,7 @@ struct Forward<'a, F> {
 #[derive(Clone, Copy)]
 struct Backward<'a, F> {
     isa: Isa,
+    function: Function,
     cols: usize,
     alpha: F,
     grad_output: Source<'a>,
@@ -43,6 +45,17 @@ struct Backward<'a, F> {
     grad_input: Option<Sink<'a>>,
     /// Which sums over rows are asked for: the weight's, the bias's, alpha's.
     wanted: [bool; 3],
+}
+
+/// Runs the function on a slice.
+fn run_forward<F: Real>(job: &Forward<'_, F>, x: &[F], out: &mut [F]) {
+    let (alpha, short) = (job.alpha, job.input.dtype().size() == 2);
+    match job.function {
+        Function::Tanh => job.isa.run(Tanh { alpha, short, x, out }),
+        Function::InverseSquareRoot => {
+            job.isa.run(Over(InverseRoot { alpha, x, out }));
+        }
+    }
 }
 
 /// The value of the scalar parameter.
@@ -67,6 +80,7 @@ pub(super) fn forward<F: Real>(spec: &Pointwise, operands: &backend::Forward<'_>
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
     let job = Forward {
         isa: cpu.isa,
+        function: spec.function,
         cols,
         alpha: alpha_of::<F>(alpha.as_ref())?,
         input: folded.source("input", input, 0, in_place)?,
@@ -84,7 +98,6 @@ pub(super) fn forward<F: Real>(spec: &Pointwise, operands: &backend::Forward<'_>
 /// `y = tanh(alpha * x) * w + b` for rows `rows`.
 fn forward_rows<F: Real>(job: &Forward<'_, F>, rows: Range<usize>, tiles: Tiles<'_, F>) {
     let [x_tile, w_tile, b_tile, out_tile, ..] = tiles;
-    let short = job.input.dtype().size() == 2;
     for first in (0..job.cols).step_by(LEAF) {
         let len = LEAF.min(job.cols - first);
         let w = job.weight.map(|w| w.load(0, first, w_tile, len));
@@ -92,7 +105,7 @@ fn forward_rows<F: Real>(job: &Forward<'_, F>, rows: Range<usize>, tiles: Tiles<
         for row in rows.clone() {
             let x = job.input.load(row, first, x_tile, len);
             let out = job.output.begin(row, first, out_tile, len);
-            job.isa.run(Tanh { alpha: job.alpha, short, x, out: &mut *out });
+            run_forward(job, x, out);
             let (w, b) = (Factor::each(w, F::ZERO), Factor::each(b, F::ZERO));
             job.isa.run(Over(Affine { w, b, out: &mut *out }));
             job.output.commit(row, first, out);
@@ -121,6 +134,7 @@ pub(super) fn backward<F: Real>(
     let targets = [&operands.grad_weight, &operands.grad_bias, &operands.grad_alpha];
     let job = Backward {
         isa: cpu.isa,
+        function: spec.function,
         cols,
         alpha: alpha_of::<F>(alpha.as_ref())?,
         grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
@@ -192,7 +206,15 @@ fn backward_rows<F: Real>(
                 Some(sink) => sink.begin(row, first, out_tile, len),
                 None => &mut out_tile[..len],
             };
-            isa.run(Slopes { alpha: job.alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *dx });
+            let alpha = job.alpha;
+            match job.function {
+                Function::Tanh => {
+                    isa.run(Slopes { alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *dx });
+                }
+                Function::InverseSquareRoot => {
+                    isa.run(Over(InverseRootSlopes { alpha, x, g, w, t: &mut *t, s: &mut *s, dx: &mut *dx }));
+                }
+            }
             if let Some(sink) = &job.grad_input {
                 // In place, `g` has been copied to its tile before this replaces it.
                 sink.commit(row, first, dx);
@@ -277,6 +299,66 @@ impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
                 let sum = if low.abs() <= F::MAX { high + low } else { high };
                 dx[i] = (sum * power[i]) * rest[i];
             }
+        }
+    }
+}
+
+/// `x` and alpha without the exponent that keeps their squares out of range, and that exponent.
+#[inline(always)]
+fn squarable<F: Real>(alpha: F, x: F) -> (F, F, i32) {
+    let exponent = |x: F| if x == F::ZERO { F::NONE } else { F::exponent(x.magnitude()) };
+    let e = exponent(x).max(exponent(alpha).div_euclid(2));
+    let e = if F::SQUARABLE.0 <= e && e <= F::SQUARABLE.1 { 0 } else { e };
+    if e == 0 { (alpha, x, 0) } else { (alpha.scale(-2 * e), x.scale(-e), e) }
+}
+
+/// `out = x / sqrt(alpha + x²)`.
+struct InverseRoot<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    out: &'a mut [F],
+}
+
+impl<F: Real> Pass for InverseRoot<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        for (y, &x) in self.out[at..at + len].iter_mut().zip(&self.x[at..at + len]) {
+            let (alpha, x, _) = squarable(self.alpha, x);
+            let [r, ..] = F::inverse_square_roots(alpha, x);
+            *y = x * r;
+        }
+    }
+}
+
+/// `t = x / sqrt(d)`, `s = -g w x / (2 d^(3/2))`, and `dx = g w alpha / d^(3/2)`, with `d = alpha + x²`.
+struct InverseRootSlopes<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    g: &'a [F],
+    w: &'a [F],
+    t: &'a mut [F],
+    s: &'a mut [F],
+    dx: &'a mut [F],
+}
+
+impl<F: Real> Pass for InverseRootSlopes<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.dx.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        for i in at..at + len {
+            let (alpha, x, e) = squarable(self.alpha, self.x[i]);
+            let [r, h, k] = F::inverse_square_roots(alpha, x);
+            let gw = self.g[i] * self.w[i];
+            self.t[i] = x * r;
+            let (s, dx) = (F::of(-0.5) * (gw * k), gw * h);
+            (self.s[i], self.dx[i]) = if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
         }
     }
 }

@@ -86,6 +86,10 @@ pub(crate) trait Real:
     fn rsqrt_inside(sum: Self, count: Self, eps: Self) -> Self;
     /// The nearest numbers to 1 / (q + eps) and to q = sqrt(sum / count).
     fn rsqrt_outside(sum: Self, count: Self, eps: Self) -> (Self, Self);
+    /// With `d = alpha + x²`, not rounded: the nearest numbers to 1 / sqrt(d), alpha d^(-3/2) and x d^(-3/2).
+    fn inverse_square_roots(alpha: Self, x: Self) -> [Self; 3];
+    /// Exponents for which the squares in these are in range.
+    const SQUARABLE: (i32, i32);
     /// The nearest number to 1 / self.
     fn recip(self) -> Self;
     /// The integer that adding MAGIC left in the low bits of `u`, held within the exponents of normal numbers from
@@ -270,6 +274,14 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
         ((1.0 / (q + f64::from(eps))) as f32, q as f32)
     }
     #[inline(always)]
+    fn inverse_square_roots(alpha: f32, x: f32) -> [f32; 3] {
+        let (alpha, x) = (f64::from(alpha), f64::from(x));
+        let r = 1.0 / (alpha + x * x).sqrt();
+        let cube = (r * r) * r;
+        [r as f32, (alpha * cube) as f32, (x * cube) as f32]
+    }
+    const SQUARABLE: (i32, i32) = (-40, 60);
+    #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f32 {
         match dtype {
             DType::F16 => Self::from_f16(self.to_f16()),
@@ -341,6 +353,26 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
         let (t, te) = two_prod(r, s);
         (corrected(r, ((1.0 - t) - te) - r * sl), q + ql)
     }
+    #[inline(always)]
+    fn inverse_square_roots(alpha: f64, x: f64) -> [f64; 3] {
+        let (square, low) = two_prod(x, x);
+        let (d, dl) = two_sum(alpha, square);
+        let dl = dl + low;
+        let r = 1.0 / d.sqrt();
+        let (p, pe) = two_prod(r, r);
+        let (q, qe) = two_prod(d, p);
+        let e = 0.5 * (((1.0 - q) - qe) - (d * pe + dl * p));
+        // r (1 + e), and its cube as p r (1 + pe / p + 3 e).
+        let (cube, cube_low) = two_prod(p, r);
+        let cube_low = cube_low + (pe * r + 3.0 * e * cube);
+        let times = |a: f64| {
+            let (t, te) = two_prod(a, cube);
+            let better = t + (te + a * cube_low);
+            if better.is_finite() { better } else { t }
+        };
+        [corrected(r, e), times(alpha), times(x)]
+    }
+    const SQUARABLE: (i32, i32) = (-400, 480);
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f64 {
         match dtype {

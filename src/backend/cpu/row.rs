@@ -12,8 +12,8 @@ use super::operand::{Parameter, Reader, Sink, Source};
 use super::real::Real;
 use super::statistics::{Constants, Moments, Statistics};
 use crate::plan::tree::{LEAF, Pairwise};
+use crate::spec::STATISTICS;
 use crate::tensor::DType;
-use crate::spec::{STATISTICS};
 use std::ops::Range;
 
 /// What the tasks of a forward pass work on.

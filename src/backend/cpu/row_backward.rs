@@ -261,7 +261,8 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len]))).0[0]);
             }
         }
-        for (to, sum) in [(&mut accumulators.weight, weight.total()), (&mut accumulators.bias, bias.total())] {
+        for (to, sum) in [(&mut accumulators.weight, weight.total()), (&mut accumulators.bias, bias.total())]
+        {
             if let Some(to) = to {
                 to.add(param, &[sum], None);
             }
