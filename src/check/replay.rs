@@ -1,8 +1,9 @@
 //! Cases that run elsewhere: what to launch there, and the verdict on what came back.
 
 use super::case::Case;
-use super::execute::{Executed, arena};
+use super::execute::Executed;
 use super::judge::{self, Outcome};
+use super::operands::arena;
 use super::wgpu::{ranges, views};
 use crate::backend::wgpu::{RecordedBinding, RecordedDispatch, WgpuTensor};
 use crate::tensor::DType;
@@ -95,7 +96,7 @@ mod tests {
     fn a_recording_can_be_repeated_from_what_it_says() {
         let device = WgpuDevice::recording(Some(4)).unwrap();
         for method in super::super::METHODS {
-            let mut case = Case::new(method, DType::F16, &[5], &[33]);
+            let mut case = Case::matrix(method, DType::F16, 5, 33);
             case.weight_dtype = DType::F32;
             let replay = record(&case, &Stream::Wgpu(device.stream())).unwrap();
             assert!(replay.dispatches.len() >= 3, "{method}");
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn bindings_that_overlap_are_seen() {
         let device = WgpuDevice::recording(None).unwrap();
-        let case = Case::new("rms_norm", DType::F32, &[4], &[70]);
+        let case = Case::matrix("rms_norm", DType::F32, 4, 70);
         let mut replay = record(&case, &Stream::Wgpu(device.stream())).unwrap();
         assert!(replay.is_portable());
         let storage = &mut replay.dispatches[0].storage;
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_was_not_written_is_not_taken_for_a_result() {
-        let case = Case::new("rms_norm", DType::F32, &[3], &[20]);
+        let case = Case::matrix("rms_norm", DType::F32, 3, 20);
         let untouched = arena(&case).unwrap().bytes().to_vec();
         assert!(!judge_replay(&case, &untouched).unwrap().passed());
         assert!(judge_replay(&case, &untouched[1..]).is_err());
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn only_recording_devices_record() {
-        let case = Case::new("dyt", DType::F32, &[3], &[20]);
+        let case = Case::matrix("dyt", DType::F32, 3, 20);
         let error = record(&case, &crate::Device::Cpu.stream()).unwrap_err();
         assert!(error.to_string().contains("recording"), "{error}");
         assert!(WgpuDevice::recording(Some(12)).is_err());

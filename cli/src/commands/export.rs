@@ -96,7 +96,8 @@ impl Sample {
         let Some(most) = self.most else { return true };
         // A thread of a small subgroup owns so much of a long row that Chromium's software adapter compiles the
         // kernel for 5 to 28 s, and others for 1 to 3 s. One of each kind has to do.
-        let long = subgroup.is_some_and(|size| case.cols() > 64 * size as usize);
+        let long =
+            subgroup.is_some_and(|size| case.lower().is_ok_and(|spec| spec.cols() > 64 * size as usize));
         let most = if long { 1 } else { most };
         let shaders = replay.dispatches.iter().map(|dispatch| {
             let kind = Kind { entry: dispatch.entry, subgroup, dtype: case.dtype, long };
