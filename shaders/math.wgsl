@@ -3,7 +3,8 @@
 
 const MAGNITUDE = 0x7fffffffu;
 const INFINITY = 0x7f800000u;
-const LARGEST = 3.4028235e38;
+// In hexadecimal, which is exact: its shortest decimal lies above, and browsers refuse that.
+const LARGEST = 0x1.fffffep+127f;
 
 fn opaque(x: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(x) ^ params.zero);

@@ -20,6 +20,9 @@ pub(super) struct Dispatch {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) bind_group: wgpu::BindGroup,
     pub(super) groups: (u32, u32),
+    /// What a recording device writes down.
+    #[cfg(feature = "check")]
+    pub(super) note: Option<super::record::Note>,
 }
 
 /// The numbers of `Params` in `shaders/params.wgsl`, in its order.
@@ -329,10 +332,8 @@ impl<'a> Problem<'a> {
             slots.push(Slot { name, role, place, access: operand.access(self.grid), dtype });
             bindings.push(binding);
         }
-        let pipeline = self
-            .device
-            .pipelines()
-            .get(self.device, &Variant { entry, slots, axes, shape, flags, shared })?;
+        let variant = Variant { entry, slots, axes, shape, flags, shared };
+        let pipeline = self.device.pipelines().get(self.device, &variant)?;
         let mut bytes = bytemuck::bytes_of(&scalars).to_vec();
         bytes.extend_from_slice(bytemuck::cast_slice(&outer));
         bytes.extend_from_slice(bytemuck::cast_slice(&inner));
@@ -343,7 +344,22 @@ impl<'a> Problem<'a> {
             return Err(limit("workgroups", format!("{most} x {most}"), groups));
         }
         let bind_group = self.bind_group(&pipeline, &bytes, &bindings, entry)?;
-        Ok(Dispatch { pipeline, bind_group, groups: (x as u32, y as u32) })
+        #[cfg(feature = "check")]
+        let note = self.device.recorder().get().map(|_| {
+            let bound = self.operands.iter().zip(&bindings);
+            super::record::Note::new(
+                &variant,
+                bytes,
+                bound.map(|(op, b)| (op.range.buffer(), b.offset, b.size)),
+            )
+        });
+        Ok(Dispatch {
+            pipeline,
+            bind_group,
+            groups: (x as u32, y as u32),
+            #[cfg(feature = "check")]
+            note,
+        })
     }
 
     fn bind_group(

@@ -12,6 +12,8 @@ mod geometry;
 mod launch;
 mod pipeline;
 mod pointwise;
+#[cfg(feature = "check")]
+mod record;
 mod row;
 mod stream;
 mod sums;
@@ -22,6 +24,8 @@ mod variant;
 pub use catalog::{Shader, shaders};
 pub use copy::copy;
 pub use device::{AdapterInfo, Options, WgpuDevice, adapters};
+#[cfg(feature = "check")]
+pub use record::{RecordedBinding, RecordedDispatch, Recording};
 pub use stream::{Overrides, WgpuStream};
 pub use tensor::{BufferRange, WgpuTensor};
 pub use variant::Reduction;

@@ -73,6 +73,11 @@ impl<'a> WgpuStream<'a> {
         if dispatches.is_empty() {
             return Ok(());
         }
+        #[cfg(feature = "check")]
+        if let Some(recorder) = self.device.recorder().get() {
+            recorder.add(dispatches);
+            return Ok(());
+        }
         scoped(&self.device, what, || match &mut *self.target.borrow_mut() {
             Target::Encoder(encoder) => record(encoder, what, dispatches),
             Target::Queue => {

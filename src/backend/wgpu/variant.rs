@@ -124,6 +124,11 @@ pub(crate) enum Target {
     Browser,
 }
 
+/// What a browser wants before subgroup operations. Its check of their control flow knows the uniformity of workgroups
+/// only, and so refuses branches on a `subgroupAny`; it must be switched off for the whole module, because what counts
+/// is where the shuffle is written and not where the branch is.
+const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+
 macro_rules! shader {
     ($name:literal) => {
         include_str!(concat!("../../../shaders/", $name, ".wgsl"))
@@ -219,7 +224,7 @@ impl Variant {
     pub(crate) fn render(&self, target: Target) -> String {
         let mut text = String::with_capacity(16 << 10);
         if target == Target::Browser && self.uses_subgroups() {
-            text.push_str("enable subgroups;\n");
+            text.push_str(BROWSER_SUBGROUPS);
         }
         self.render_constants(&mut text);
         text.push_str(shader!("params"));
