@@ -43,6 +43,17 @@ impl Device {
     }
 }
 
+impl Device {
+    /// Runs `body` with a stream whose launches are submitted together when it ends.
+    pub(crate) fn submit(&self, body: impl FnOnce(&Stream<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Device::Cpu => body(&self.stream()),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => device.submit(|stream| body(&Stream::Wgpu(stream))),
+        }
+    }
+}
+
 /// An owned tensor on any device.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -52,6 +63,17 @@ pub enum DeviceTensor {
     /// In a GPU buffer.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::WgpuTensor),
+}
+
+impl DeviceTensor {
+    /// A copy in host memory. Waits for the device.
+    pub fn read(&self) -> Result<HostTensor> {
+        match self {
+            DeviceTensor::Host(tensor) => Ok(tensor.clone()),
+            #[cfg(feature = "wgpu")]
+            DeviceTensor::Wgpu(tensor) => tensor.read(),
+        }
+    }
 }
 
 impl Tensor for DeviceTensor {

@@ -14,11 +14,17 @@ pub mod tensor;
 
 pub use device::{Device, DeviceTensor, Stream, Workspace};
 pub use error::{Error, Result};
-pub use norm::{Cast, DyT, Gradients, Grads, LayerNorm, Method, RmsNorm, Saved};
+pub use norm::{
+    BatchNorm, Cast, DyT, Eln, Gradients, Grads, GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d, Method,
+    Momentum, Normalize, QkNorm, RmsNorm, RunningStatistics, Saved, WeightNorm,
+};
 
 /// What most programs use: the methods, the traits they need and the device types.
 pub mod prelude {
-    pub use crate::norm::{Cast, DyT, LayerNorm, Method, RmsNorm};
+    pub use crate::norm::{
+        BatchNorm, Cast, DyT, Eln, GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d, Method, Momentum,
+        Normalize, QkNorm, RmsNorm, RunningStatistics, WeightNorm,
+    };
     pub use crate::tensor::{HostTensor, Tensor};
     pub use crate::{Device, Workspace};
 }

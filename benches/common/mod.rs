@@ -8,7 +8,8 @@ use normkit::tensor::{DType, HostTensor, Tensor};
 use normkit::{Device, DeviceTensor, Gradients, Method, Workspace};
 use rayon::prelude::*;
 
-/// Rows and columns, the first so that a 16-bit tensor has 16 MiB.
+/// Rows and columns of the schedules that work on the last axis, the first so that a 16-bit tensor has 16 MiB.
+#[allow(dead_code, reason = "benchmarks of other schedules have shapes of their own")]
 pub(crate) const SHAPE: [usize; 2] = [8192, 1024];
 
 /// Bytes of a thread's piece of the copy; small enough for plain stores, which the CPU backend uses too.
@@ -63,19 +64,19 @@ fn copy(from: &DeviceTensor, to: &mut DeviceTensor) {
     }
 }
 
-/// A group for one pass, with the copy of the bytes that it must move: `transfers` tensors of `SHAPE`.
+/// A group for one pass, with the copy of the bytes that it must move: `transfers` tensors of `elements`.
 fn group<'c>(
     criterion: &'c mut Criterion,
     name: &str,
     device: &Device,
     dtype: DType,
+    elements: usize,
     transfers: usize,
 ) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(format!("{name}/{}/{dtype}", device.backend()));
     group.sample_size(20);
-    let [rows, cols] = SHAPE;
-    group.throughput(Throughput::Bytes((rows * cols * dtype.size() * transfers) as u64));
-    let shape = [(rows * transfers).div_ceil(2), cols];
+    group.throughput(Throughput::Bytes((elements * dtype.size() * transfers) as u64));
+    let shape = [(elements * transfers).div_ceil(2 * 1024), 1024];
     let (from, mut to) = (noise(device, &shape, dtype), noise(device, &shape, dtype));
     group.bench_function("copy", |bencher| {
         bencher.iter(|| {
@@ -86,20 +87,22 @@ fn group<'c>(
     group
 }
 
-/// Benches the forward and backward passes of `methods`, each beside the copy of its bytes.
+/// Benches the forward and backward passes of `methods` on inputs of `shape`, each beside the copy of its bytes.
 pub(crate) fn passes(
     criterion: &mut Criterion,
     device: &Device,
     dtype: DType,
     schedule: &str,
+    shape: &[usize],
     methods: &[&dyn Method],
 ) {
-    let input = noise(device, &SHAPE, dtype);
-    let grad_output = noise(device, &SHAPE, dtype);
-    let mut output = device.zeros(&SHAPE, dtype).expect("memory");
+    let input = noise(device, shape, dtype);
+    let grad_output = noise(device, shape, dtype);
+    let mut output = device.zeros(shape, dtype).expect("memory");
     let stream = device.stream();
+    let elements = shape.iter().product();
 
-    let mut forward = group(criterion, &format!("{schedule}/forward"), device, dtype, 2);
+    let mut forward = group(criterion, &format!("{schedule}/forward"), device, dtype, elements, 2);
     for method in methods {
         forward.bench_function(method.name(), |bencher| {
             bencher.iter(|| {
@@ -111,9 +114,9 @@ pub(crate) fn passes(
     }
     forward.finish();
 
-    let mut backward = group(criterion, &format!("{schedule}/backward"), device, dtype, 3);
+    let mut backward = group(criterion, &format!("{schedule}/backward"), device, dtype, elements, 3);
     for method in methods {
-        let statistics = method.statistics_shape(&SHAPE, dtype).expect("a shape");
+        let statistics = method.statistics_shape(shape, dtype).expect("a shape");
         let mut statistics = statistics.map(|shape| device.zeros(&shape, dtype.compute()).expect("memory"));
         {
             let (input, mut output) = (input.view().expect("a view"), output.view_mut().expect("a view"));
@@ -126,7 +129,7 @@ pub(crate) fn passes(
         let mut weight = parameters.weight.as_ref().map(like);
         let mut bias = parameters.bias.as_ref().map(like);
         let mut alpha = parameters.alpha.as_ref().map(like);
-        let bytes = method.workspace_size(&SHAPE, dtype).expect("a size");
+        let bytes = method.workspace_size(shape, dtype).expect("a size");
         let mut workspace = Workspace::with_capacity(device, bytes).expect("memory");
         backward.bench_function(method.name(), |bencher| {
             bencher.iter(|| {

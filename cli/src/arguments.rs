@@ -73,15 +73,22 @@ pub(crate) struct RunArguments {
     /// The input: FILE.npy or FILE.safetensors:TENSOR
     #[arg(long, value_name = "FILE")]
     pub(crate) input: String,
-    /// The weight, with the shape of the normalized axes
+    /// The weight: of the normalized axes, the channels, or the lengths g of weight_norm
     #[arg(long, value_name = "FILE")]
     pub(crate) weight: Option<String>,
-    /// The bias, with the shape of the normalized axes
+    /// The bias, of the weight's shape
     #[arg(long, value_name = "FILE")]
     pub(crate) bias: Option<String>,
+    /// Running means of the channels, for inference (batch_norm) [default: the input's own]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) running_mean: Option<String>,
+    /// Running variances of the channels, for inference (batch_norm) [default: the input's own]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) running_var: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// How many trailing axes to normalize over [default: those of the weight or bias, else one]
+    /// How many trailing axes to normalize over (layer_norm, rms_norm, dyt, eln) [default: those of the weight or bias,
+    /// else one]
     #[arg(long, value_name = "N")]
     pub(crate) axes: Option<usize>,
     /// Where to write the result: FILE.npy or FILE.safetensors
@@ -108,12 +115,14 @@ pub(crate) struct BenchArguments {
     /// Measure this dtype only [default: f32, bf16 and f16]
     #[arg(long)]
     pub(crate) dtype: Option<DType>,
-    /// Rows [default: as many as make 64 MiB]
-    #[arg(long)]
-    pub(crate) rows: Option<usize>,
-    /// Columns
-    #[arg(long, default_value_t = 1024)]
-    pub(crate) cols: usize,
+    /// The input's shape, as in 64,256,14,14 [default: typical shapes of each method]
+    #[arg(long, value_name = "N,M,...", value_delimiter = ',', requires = "method")]
+    pub(crate) shape: Option<Vec<usize>>,
+    /// Make the input about this many elements, along its first axis [default: 64 MiB where no shape is given]
+    #[arg(long, value_name = "N", conflicts_with = "shape")]
+    pub(crate) elements: Option<usize>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
     /// Rounds to take the median of
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub(crate) rounds: usize,

@@ -14,6 +14,7 @@ mod method;
 mod plot;
 mod report;
 mod speed;
+mod tasks;
 mod timing;
 mod verbose;
 mod workload;

@@ -9,8 +9,8 @@ pub(crate) struct Bar {
 }
 
 const COLOURS: [&str; 2] = ["#3b6ea8", "#d08a3c"];
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 190.0;
+const WIDTH: f64 = 1040.0;
+const LEFT: f64 = 370.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 84.0;
 const BAR: f64 = 18.0;

@@ -70,7 +70,7 @@ impl Speed {
     }
 }
 
-/// Measures one pass of `workload`, whose input is `rows` x `cols`.
+/// Measures one pass of `workload`, whose input has as many elements as `rows` x `cols`, the shape of the copy beside it.
 pub(crate) fn measure(
     place: &Place,
     workload: &mut Workload,

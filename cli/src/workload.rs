@@ -3,14 +3,14 @@
 use crate::device::Place;
 use crate::failure::Result;
 use crate::method::{self, MethodName, Settings, Tensors};
-use normkit::tensor::{HostTensor, Tensor};
+use normkit::tensor::{HostTensor, Layout, Tensor, View, ViewMut};
 use normkit::{DeviceTensor, Gradients, Method, Stream, Workspace};
 
 /// What a workload computes with, in host memory.
 pub(crate) struct Operands {
     pub(crate) input: HostTensor,
     pub(crate) grad_output: HostTensor,
-    pub(crate) weight: HostTensor,
+    pub(crate) weight: Option<HostTensor>,
     pub(crate) bias: Option<HostTensor>,
     pub(crate) alpha: Option<HostTensor>,
 }
@@ -19,6 +19,8 @@ pub(crate) struct Operands {
 pub(crate) struct Workload {
     method: MethodName,
     settings: Settings,
+    /// How input, output and their gradients lie in memory.
+    layout: Layout,
     input: DeviceTensor,
     grad_output: DeviceTensor,
     parameters: Parameters,
@@ -32,53 +34,66 @@ pub(crate) struct Workload {
 
 /// The learned tensors, or their gradients.
 struct Parameters {
-    weight: DeviceTensor,
+    weight: Option<DeviceTensor>,
     bias: Option<DeviceTensor>,
     alpha: Option<DeviceTensor>,
 }
 
+fn viewed(tensor: &Option<DeviceTensor>) -> Result<Option<View<'_>>> {
+    Ok(tensor.as_ref().map(Tensor::view).transpose()?)
+}
+
+fn viewed_mut(tensor: &mut Option<DeviceTensor>) -> Result<Option<ViewMut<'_>>> {
+    Ok(tensor.as_mut().map(Tensor::view_mut).transpose()?)
+}
+
 impl Parameters {
-    /// The method with these parameters.
-    fn method<'a>(&'a self, name: MethodName, settings: &Settings) -> Result<Box<dyn Method + 'a>> {
-        let tensors = Tensors {
-            weight: Some(self.weight.view()?),
-            bias: self.bias.as_ref().map(Tensor::view).transpose()?,
-            alpha: self.alpha.as_ref().map(Tensor::view).transpose()?,
+    /// The method with these parameters, for inputs of `shape`.
+    fn method<'a>(
+        &'a self,
+        name: MethodName,
+        shape: &[usize],
+        settings: &Settings,
+    ) -> Result<Box<dyn Method + 'a>> {
+        let (weight, bias, alpha) = (viewed(&self.weight)?, viewed(&self.bias)?, viewed(&self.alpha)?);
+        let normalized = match weight.as_ref().or(bias.as_ref()) {
+            Some(parameter) => parameter.shape().to_vec(),
+            None => shape[shape.len().saturating_sub(1)..].to_vec(),
         };
-        let normalized_shape = tensors.weight.as_ref().map_or(Vec::new(), |w| w.shape().to_vec());
-        Ok(method::build(name, &normalized_shape, settings, tensors))
+        method::build(name, shape, &normalized, settings, Tensors { weight, bias, alpha, running: None })
     }
 
     fn zeros_like(&self) -> Result<Self> {
-        let like = |tensor: &DeviceTensor| {
+        let like = |tensor: &Option<DeviceTensor>| -> Result<Option<DeviceTensor>> {
+            let Some(tensor) = tensor else { return Ok(None) };
             let view = tensor.view()?;
-            tensor.empty(view.shape(), view.dtype())
+            Ok(Some(tensor.empty(view.shape(), view.dtype())?))
         };
-        Ok(Parameters {
-            weight: like(&self.weight)?,
-            bias: self.bias.as_ref().map(like).transpose()?,
-            alpha: self.alpha.as_ref().map(like).transpose()?,
-        })
+        Ok(Parameters { weight: like(&self.weight)?, bias: like(&self.bias)?, alpha: like(&self.alpha)? })
     }
 }
 
 impl Workload {
-    /// Moves `operands` to `place` and allocates the results.
+    /// Moves `operands` to `place` and allocates the results. `layout` says how tensors of the input's shape lie in
+    /// memory, without gaps.
     pub(crate) fn new(
         place: &Place,
         method: MethodName,
         settings: Settings,
+        layout: Layout,
         operands: Operands,
     ) -> Result<Self> {
-        let (shape, dtype) = (operands.input.shape().to_vec(), operands.input.dtype());
+        let dtype = operands.input.dtype();
+        let shape = layout.shape();
+        let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| place.upload(tensor)).transpose();
         let parameters = Parameters {
-            weight: place.upload(operands.weight)?,
-            bias: operands.bias.map(|bias| place.upload(bias)).transpose()?,
-            alpha: operands.alpha.map(|alpha| place.upload(alpha)).transpose()?,
+            weight: upload(operands.weight)?,
+            bias: upload(operands.bias)?,
+            alpha: upload(operands.alpha)?,
         };
-        let applied = parameters.method(method, &settings)?;
-        let statistics = applied.statistics_shape(&shape, dtype)?;
-        let workspace = applied.workspace_size(&shape, dtype)?;
+        let applied = parameters.method(method, shape, &settings)?;
+        let statistics = applied.statistics_shape(shape, dtype)?;
+        let workspace = applied.workspace_size(shape, dtype)?;
         drop(applied);
         let device = place.device();
         Ok(Workload {
@@ -86,47 +101,48 @@ impl Workload {
             settings,
             input: place.upload(operands.input)?,
             grad_output: place.upload(operands.grad_output)?,
-            output: device.zeros(&shape, dtype)?,
+            output: device.zeros(shape, dtype)?,
             statistics: statistics.map(|shape| device.zeros(&shape, dtype.compute())).transpose()?,
-            grad_input: device.zeros(&shape, dtype)?,
+            grad_input: device.zeros(shape, dtype)?,
             grad_parameters: parameters.zeros_like()?,
             parameters,
             workspace: Workspace::with_capacity(device, workspace)?,
             stream: place.stream()?,
+            layout,
         })
     }
 
     /// Launches the forward pass as inference runs it: without keeping statistics.
     pub(crate) fn forward(&mut self) -> Result<()> {
-        let method = self.parameters.method(self.method, &self.settings)?;
-        method.forward_into(&self.input.view()?, &mut self.output.view_mut()?, None, &self.stream)?;
+        let method = self.parameters.method(self.method, self.layout.shape(), &self.settings)?;
+        let input = self.input.view()?.with_layout(self.layout.clone())?;
+        let mut output = self.output.view_mut()?.with_layout(self.layout.clone())?;
+        method.forward_into(&input, &mut output, None, &self.stream)?;
         Ok(())
     }
 
     /// Launches the forward pass as training runs it: with the statistics that [`backward`](Self::backward) needs.
     pub(crate) fn forward_train(&mut self) -> Result<()> {
-        let method = self.parameters.method(self.method, &self.settings)?;
-        let mut statistics = self.statistics.as_mut().map(Tensor::view_mut).transpose()?;
-        method.forward_into(
-            &self.input.view()?,
-            &mut self.output.view_mut()?,
-            statistics.as_mut(),
-            &self.stream,
-        )?;
+        let method = self.parameters.method(self.method, self.layout.shape(), &self.settings)?;
+        let mut statistics = viewed_mut(&mut self.statistics)?;
+        let input = self.input.view()?.with_layout(self.layout.clone())?;
+        let mut output = self.output.view_mut()?.with_layout(self.layout.clone())?;
+        method.forward_into(&input, &mut output, statistics.as_mut(), &self.stream)?;
         Ok(())
     }
 
     /// Launches the backward pass, with the gradients of the input and of every parameter.
     pub(crate) fn backward(&mut self) -> Result<()> {
-        let method = self.parameters.method(self.method, &self.settings)?;
+        let method = self.parameters.method(self.method, self.layout.shape(), &self.settings)?;
         let gradients = Gradients {
-            input: Some(self.grad_input.view_mut()?),
-            weight: Some(self.grad_parameters.weight.view_mut()?),
-            bias: self.grad_parameters.bias.as_mut().map(Tensor::view_mut).transpose()?,
-            alpha: self.grad_parameters.alpha.as_mut().map(Tensor::view_mut).transpose()?,
+            input: Some(self.grad_input.view_mut()?.with_layout(self.layout.clone())?),
+            weight: viewed_mut(&mut self.grad_parameters.weight)?,
+            bias: viewed_mut(&mut self.grad_parameters.bias)?,
+            alpha: viewed_mut(&mut self.grad_parameters.alpha)?,
         };
-        let statistics = self.statistics.as_ref().map(Tensor::view).transpose()?;
-        let (grad_output, input) = (self.grad_output.view()?, self.input.view()?);
+        let statistics = viewed(&self.statistics)?;
+        let grad_output = self.grad_output.view()?.with_layout(self.layout.clone())?;
+        let input = self.input.view()?.with_layout(self.layout.clone())?;
         let workspace = &mut self.workspace;
         method.backward_into(
             &grad_output,

@@ -80,6 +80,24 @@ fn run_normalizes_a_file() {
 }
 
 #[test]
+fn run_knows_the_norms_of_channels() {
+    let bench = Bench::new();
+    write_npy(&bench.path("x.npy"), "1, 4, 1", &[1.0, 3.0, 5.0, 9.0]);
+    write_npy(&bench.path("mean.npy"), "4,", &[1.0, 1.0, 1.0, 1.0]);
+    write_npy(&bench.path("var.npy"), "4,", &[4.0, 4.0, 4.0, 16.0]);
+    let run = |arguments: &[&str]| {
+        bench.json(&[&["run"], arguments, &["--input", "x.npy", "--output", "y.npy"]].concat());
+        read_npy(&bench.path("y.npy"))
+    };
+    assert_eq!(run(&["group_norm", "--groups", "2", "--eps", "0"]), [-1.0, 1.0, -1.0, 1.0]);
+    let running = ["--running-mean", "mean.npy", "--running-var", "var.npy"];
+    assert_eq!(run(&[&["batch_norm", "--eps", "0"], &running[..]].concat()), [0.0, 1.0, 2.0, 2.0]);
+    assert_eq!(run(&["normalize", "--p", "inf"]), [1.0 / 9.0, 3.0 / 9.0, 5.0 / 9.0, 1.0]);
+    assert_eq!(run(&["weight_norm", "--dim", "1"]), [1.0; 4]);
+    assert_eq!(run(&["qk_norm", "--kind", "l2"]), [1.0; 4]);
+}
+
+#[test]
 fn run_takes_what_it_wrote() {
     let bench = Bench::new();
     write_npy(&bench.path("x.npy"), "1, 4", &[3.0, -3.0, 3.0, 3.0]);
@@ -104,7 +122,12 @@ fn wrong_arguments_are_refused_in_words() {
     write_npy(&bench.path("x.npy"), "4,", &[0.0; 4]);
     write_npy(&bench.path("w.npy"), "3,", &[0.0; 3]);
     for (arguments, expected) in [
-        (&["run", "batch_norm", "--input", "x.npy"][..], "layer_norm"),
+        (&["run", "switch_norm", "--input", "x.npy"][..], "layer_norm"),
+        (&["run", "batch_norm", "--input", "x.npy"], "[N, C, ...]"),
+        (&["run", "normalize", "--input", "x.npy", "--p", "0.5"], "p: expected"),
+        (&["run", "normalize", "--input", "x.npy"], "dim"),
+        (&["run", "weight_norm", "--input", "x.npy", "--dim", "two"], "an axis or none"),
+        (&["run", "dyt", "--input", "x.npy", "--running-mean", "w.npy"], "batch_norm"),
         (&["run", "dyt"], "--input"),
         (&["run", "dyt", "--input", "nothing.npy"], "nothing.npy"),
         (&["run", "dyt", "--input", "x.txt"], "FILE.npy"),
@@ -118,7 +141,8 @@ fn wrong_arguments_are_refused_in_words() {
         (&["run", "layer_norm", "--input", "x.npy", "--weight", "w.npy"], "[3]"),
         (&["run", "layer_norm", "--input", "x.npy", "--eps", "-1"], "eps"),
         (&["run", "rms_norm", "--input", "x.npy", "--partial", "1.5"], "partial"),
-        (&["bench", "--cols", "0"], "--cols"),
+        (&["bench", "--elements", "0"], "--elements"),
+        (&["bench", "--shape", "3,4"], "--method"),
         (&["demo", "--data", "x.npy"], "x.npy"),
         (&["fly"], "fly"),
     ] {
@@ -206,14 +230,15 @@ fn devices_always_have_the_cpu() {
 #[test]
 fn bench_measures_and_draws() {
     let bench = Bench::new();
-    let small = ["--backend", "cpu", "--rows", "64", "--cols", "64", "--rounds", "3"];
+    let small = ["--backend", "cpu", "--elements", "4096", "--rounds", "3"];
     let report = bench.json(&[&["bench", "--plot", "b.svg"][..], &small].concat());
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 3 * 3 * 2);
+    // Fifteen inputs, three dtypes, both passes.
+    assert_eq!(results.len(), 15 * 3 * 2);
     assert!(results.iter().all(|row| row["seconds"].as_f64().unwrap() > 0.0));
     assert!(std::fs::read_to_string(bench.path("b.svg")).unwrap().ends_with("</svg>\n"));
     let table = bench.run(&[&["bench", "--table", "--method", "dyt"][..], &small].concat());
-    assert!(String::from_utf8(table.stdout).unwrap().contains("| cpu | dyt | f32 | 64 x 64 |"));
+    assert!(String::from_utf8(table.stdout).unwrap().contains("| cpu | dyt | f32 | 4 x 1024 |"));
 }
 
 #[test]
@@ -222,7 +247,7 @@ fn demo_gives_the_models_own_outputs() {
     let report = Bench::new().json(&["demo", "--data", data]);
     let errors = report["errors"].as_array().unwrap();
     let on = |backend| errors.iter().filter(move |row| row["backend"] == backend);
-    assert_eq!(on("cpu").count(), 4 * 3);
+    assert_eq!(on("cpu").count(), 4 * 8);
     for row in errors {
         // In units of the results. In a backward pass these may be far smaller than the terms that they are the sum
         // of, whose units the promise is made in.
@@ -230,7 +255,7 @@ fn demo_gives_the_models_own_outputs() {
             assert!(row[key].as_f64().is_none_or(|ulp| ulp <= most), "{row}");
         }
     }
-    assert_eq!(errors.iter().filter(|row| row["model_ulp"].is_f64()).count(), errors.len() / 3);
+    assert_eq!(errors.iter().filter(|row| row["model_ulp"].is_f64()).count(), errors.len() / 8);
 }
 
 #[test]

@@ -110,9 +110,19 @@ pub(crate) fn params_per_column(spec: &Spec) -> usize {
     }
 }
 
-/// Bytes of scratch that a backward pass keeps.
+/// Bytes of scratch that a backward pass keeps at most: of the sums over rows, one lot for each chunk of rows.
 pub(crate) fn workspace_size(spec: &Spec, dtype: DType) -> usize {
-    let (rows, cols) = (spec.rows(), spec.cols());
+    let (shape, axes) = (spec.shape(), &spec.affine().axes[..]);
+    let parameters: usize = axes.iter().map(|&axis| shape[axis]).product();
+    // Rows of these sums: the indices of the axes that no parameter varies along, less those within a row of the norm.
+    let within: &[usize] = match spec {
+        Spec::Norm(norm) => &norm.reduced,
+        Spec::Pointwise(_) => &[],
+    };
+    let rows: usize = (0..shape.len())
+        .filter(|axis| !axes.contains(axis) && !within.contains(axis))
+        .map(|axis| shape[axis])
+        .product();
     let (params, size) = (params_per_column(spec), dtype.compute().size());
-    rows.div_ceil(tree::chunk_rows(rows, cols, params, size)) * cols * params * size
+    rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size
 }

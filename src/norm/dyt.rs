@@ -1,5 +1,6 @@
 //! Dynamic tanh (Zhu, Chen, He, LeCun, Liu 2025, arXiv 2503.10622).
 
+use super::channels::{check_channels, itself};
 use super::{Method, Parameters, affine_along, bind_weight_and_bias, trailing_axes};
 use crate::spec::{Function, Pointwise, Spec};
 use crate::tensor::{DType, Dims, Tensor, View};
@@ -33,14 +34,28 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct DyT<'a> {
-    normalized_shape: Vec<usize>,
+    along: Along,
     parameters: Parameters<'a>,
+}
+
+/// Where weight and bias vary.
+#[derive(Clone)]
+enum Along {
+    /// Along the last axes, of these sizes.
+    Trailing(Vec<usize>),
+    /// Along axis 1, of this size.
+    Channels(usize),
 }
 
 impl<'a> DyT<'a> {
     /// `normalized_shape` is the shape of weight and bias: the last axes of the input.
     pub fn new(normalized_shape: impl Into<Vec<usize>>) -> Self {
-        DyT { normalized_shape: normalized_shape.into(), parameters: Parameters::default() }
+        DyT { along: Along::Trailing(normalized_shape.into()), parameters: Parameters::default() }
+    }
+
+    /// For images `[N, num_channels, ...]`: weight and bias, `[num_channels]`, vary along axis 1.
+    pub fn channels_first(num_channels: usize) -> Self {
+        DyT { along: Along::Channels(num_channels), parameters: Parameters::default() }
     }
 
     /// The learned scale inside tanh: one element.
@@ -67,7 +82,13 @@ impl Method for DyT<'_> {
         if self.parameters.alpha.is_none() && self.parameters.error.is_none() {
             return Err(Error::argument("alpha", "a tensor of one element", "none"));
         }
-        let axes = trailing_axes(shape, &self.normalized_shape)?;
+        let axes = match &self.along {
+            Along::Trailing(normalized_shape) => trailing_axes(shape, normalized_shape)?,
+            Along::Channels(channels) => {
+                check_channels(shape, *channels, 2)?;
+                itself(1)
+            }
+        };
         Ok(Spec::Pointwise(Pointwise {
             shape: Dims::from_slice(shape),
             affine: affine_along(shape, &axes),

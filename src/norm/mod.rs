@@ -6,14 +6,33 @@
 //! [`Tensor`] and make their results.
 
 mod arguments;
+mod batch_norm;
+mod channels;
 mod dyt;
+mod eln;
+mod group_norm;
+mod head_norm;
 mod layer_norm;
+mod layer_norm_2d;
+mod normalize;
+mod packed;
+mod qk_norm;
 mod rms_norm;
 pub mod steps;
+mod weight_norm;
 
+pub use batch_norm::{BatchNorm, FrozenBatchNorm, Momentum, RunningStatistics, RunningViews};
 pub use dyt::DyT;
+pub use eln::Eln;
+pub use group_norm::{GroupNorm, InstanceNorm};
+pub use head_norm::HeadNorm;
 pub use layer_norm::LayerNorm;
+pub use layer_norm_2d::LayerNorm2d;
+pub use normalize::Normalize;
+pub use packed::split_packed;
+pub use qk_norm::{Pair, QkNorm, QkSaved};
 pub use rms_norm::{Cast, RmsNorm};
+pub use weight_norm::WeightNorm;
 
 use crate::backend;
 use crate::spec::{Affine, STATISTICS, Spec};
@@ -114,6 +133,10 @@ pub struct Saved {
 }
 
 impl Saved {
+    fn new(statistics: DeviceTensor) -> Self {
+        Saved { statistics: Some(statistics) }
+    }
+
     /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
     pub fn statistics(&self) -> Option<&DeviceTensor> {
         self.statistics.as_ref()
@@ -144,11 +167,17 @@ pub trait Method {
     /// The bound parameters.
     fn parameters(&self) -> &Parameters<'_>;
 
+    /// Statistics that take the place of the input's own, `[rows, STATISTICS]`: those of a frozen norm.
+    fn given(&self) -> Option<&DeviceTensor> {
+        None
+    }
+
     /// Shape of the statistics of an input of `shape`: `[rows, 4]`. Their dtype is the input dtype's
-    /// [`compute`](DType::compute). `None` if the method saves none.
+    /// [`compute`](DType::compute). `None` if the method saves none or its statistics are given.
     fn statistics_shape(&self, shape: &[usize], dtype: DType) -> Result<Option<[usize; 2]>> {
         let spec = self.lower(shape, dtype)?;
-        Ok(spec.has_statistics().then_some([spec.rows(), STATISTICS]))
+        let saves = spec.has_statistics() && self.given().is_none();
+        Ok(saves.then_some([spec.rows(), STATISTICS]))
     }
 
     /// Bytes of scratch that a backward pass over an input of `shape` needs at most, on any device. Forward passes
@@ -169,9 +198,10 @@ pub trait Method {
         statistics: Option<&mut ViewMut<'_>>,
         stream: &Stream<'_>,
     ) -> Result<()> {
+        let given = self.given().map(Tensor::view).transpose()?;
         let arguments = ForwardArguments {
             input,
-            given: None,
+            given: given.as_ref(),
             output: Some(output.reborrow()),
             statistics: statistics.map(|view| view.reborrow()),
             moments: None,

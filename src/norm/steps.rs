@@ -28,9 +28,8 @@ pub(super) fn run_forward<M: Method + ?Sized>(
     arguments: ForwardArguments<'_>,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
-    let parameters = checked(method.parameters())?;
-    backend::forward(&spec, arguments::forward(&spec, parameters, arguments, stream)?, stream)
+    let (spec, operands) = prepare_forward(method, arguments, stream)?;
+    backend::forward(&spec, operands, stream)
 }
 
 pub(super) fn run_backward<M: Method + ?Sized>(
@@ -39,10 +38,85 @@ pub(super) fn run_backward<M: Method + ?Sized>(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
-    let parameters = checked(method.parameters())?;
-    let operands = arguments::backward(&spec, parameters, arguments, stream)?;
+    let (spec, operands) = prepare_backward(method, arguments, stream)?;
     backend::backward(&spec, operands, workspace, stream)
+}
+
+/// What the backend is to do, or what is wrong with the arguments.
+fn prepare_forward<'a, M: Method + ?Sized>(
+    method: &'a M,
+    arguments: ForwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<(Spec, backend::Forward<'a>)> {
+    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
+    let operands = arguments::forward(&spec, checked(method.parameters())?, arguments, stream)?;
+    Ok((without_empty_rows(spec), operands))
+}
+
+/// Rows without elements, which only an empty batch on its way through a frozen norm has, have nothing to compute and
+/// no part in the parameters' gradients: the same as no rows.
+fn without_empty_rows(mut spec: Spec) -> Spec {
+    if spec.cols() == 0
+        && let Spec::Norm(norm) = &mut spec
+    {
+        norm.reduced.clear();
+    }
+    spec
+}
+
+/// As [`prepare_forward`].
+fn prepare_backward<'a, M: Method + ?Sized>(
+    method: &'a M,
+    arguments: BackwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<(Spec, backend::Backward<'a>)> {
+    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
+    let operands = arguments::backward(&spec, checked(method.parameters())?, arguments, stream)?;
+    Ok((without_empty_rows(spec), operands))
+}
+
+/// Two forward passes, both checked before either is enqueued.
+pub(super) fn forward_both(
+    first: (&dyn Method, &View<'_>, &mut ViewMut<'_>, Option<&mut ViewMut<'_>>),
+    second: (&dyn Method, &View<'_>, &mut ViewMut<'_>, Option<&mut ViewMut<'_>>),
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let (method_1, input_1, output_1, statistics_1) = first;
+    let (method_2, input_2, output_2, statistics_2) = second;
+    let arguments = |input, output, statistics| ForwardArguments {
+        input,
+        given: None,
+        output: Some(output),
+        statistics,
+        moments: None,
+    };
+    let statistics_1 = statistics_1.map(|view| view.reborrow());
+    let statistics_2 = statistics_2.map(|view| view.reborrow());
+    let (spec_1, operands_1) =
+        prepare_forward(method_1, arguments(input_1, output_1.reborrow(), statistics_1), stream)?;
+    let (spec_2, operands_2) =
+        prepare_forward(method_2, arguments(input_2, output_2.reborrow(), statistics_2), stream)?;
+    backend::forward(&spec_1, operands_1, stream)?;
+    backend::forward(&spec_2, operands_2, stream)
+}
+
+/// Two backward passes, both checked before either is enqueued.
+pub(super) fn backward_both(
+    first: (&dyn Method, &View<'_>, &View<'_>, &View<'_>, Gradients<'_>),
+    second: (&dyn Method, &View<'_>, &View<'_>, &View<'_>, Gradients<'_>),
+    workspace: &mut Workspace,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let (method_1, grad_output, input, statistics, grads) = first;
+    let statistics = Some(statistics);
+    let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+    let (spec_1, operands_1) = prepare_backward(method_1, arguments, stream)?;
+    let (method_2, grad_output, input, statistics, grads) = second;
+    let statistics = Some(statistics);
+    let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+    let (spec_2, operands_2) = prepare_backward(method_2, arguments, stream)?;
+    backend::backward(&spec_1, operands_1, workspace, stream)?;
+    backend::backward(&spec_2, operands_2, workspace, stream)
 }
 
 /// The spec of a norm; an error for methods without statistics.
@@ -234,6 +308,41 @@ pub(super) fn from_running_into(
     backend::between(dtype, Between::FromRunning { norm, mean, var, output: statistics.reborrow() }, stream)
 }
 
+/// A forward pass that writes everything.
+pub(super) fn train_into<M: Method + ?Sized>(
+    method: &M,
+    input: &View<'_>,
+    output: &mut ViewMut<'_>,
+    statistics: &mut ViewMut<'_>,
+    moments: &mut ViewMut<'_>,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let arguments = ForwardArguments {
+        input,
+        given: None,
+        output: Some(output.reborrow()),
+        statistics: Some(statistics.reborrow()),
+        moments: Some(moments.reborrow()),
+    };
+    run_forward(method, arguments, stream)
+}
+
+/// What is wrong with running statistics that `moments` are to update.
+pub(super) fn check_update(
+    moments: &View<'_>,
+    mean: &View<'_>,
+    var: &View<'_>,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let dtype = moments.dtype();
+    let rows = moments.shape().first().copied().unwrap_or(0);
+    check_per_row("moments", moments, [rows, MOMENTS], dtype, stream)?;
+    check_running("running_mean", mean, rows, dtype, stream)?;
+    check_running("running_var", var, rows, dtype, stream)?;
+    check_output("running_mean", mean, None, &[("moments", Some(moments))])?;
+    check_output("running_var", var, None, &[("moments", Some(moments)), ("running_mean", Some(mean))])
+}
+
 /// `running = (1 - factor) * running + factor * batch`, with the unbiased variance of the batch.
 pub(super) fn update_running_into(
     moments: &View<'_>,
@@ -242,17 +351,20 @@ pub(super) fn update_running_into(
     factor: f64,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let dtype = moments.dtype();
-    let rows = moments.shape().first().copied().unwrap_or(0);
-    check_per_row("moments", moments, [rows, MOMENTS], dtype, stream)?;
-    let views = (mean.as_view(), var.as_view());
-    check_running("running_mean", &views.0, rows, dtype, stream)?;
-    check_running("running_var", &views.1, rows, dtype, stream)?;
-    check_output("running_mean", &views.0, None, &[("moments", Some(moments))])?;
-    let others = [("moments", Some(moments)), ("running_mean", Some(&views.0))];
-    check_output("running_var", &views.1, None, &others)?;
+    check_update(moments, &mean.as_view(), &var.as_view(), stream)?;
     let (mean, var) = (mean.reborrow(), var.reborrow());
-    backend::between(dtype, Between::UpdateRunning { moments: moments.clone(), mean, var, factor }, stream)
+    let launch = Between::UpdateRunning { moments: moments.clone(), mean, var, factor };
+    backend::between(moments.dtype(), launch, stream)
+}
+
+/// Refuses an output that shares memory with an operand of another launch of the same call.
+pub(super) fn check_apart<'v>(
+    name: &'static str,
+    output: &View<'_>,
+    others: impl IntoIterator<Item = (&'static str, &'v View<'v>)>,
+) -> Result<()> {
+    let others: Vec<_> = others.into_iter().map(|(name, view)| (name, Some(view))).collect();
+    check_output(name, output, None, &others)
 }
 
 /// One number per row, of a dtype that the arithmetic holds.

@@ -77,33 +77,47 @@ impl<T: Copy> Pairwise<T> {
     }
 }
 
-impl<T: Copy + Default + std::ops::Add<Output = T>> Pairwise<T> {
-    /// Appends a value.
+impl<T: Copy> Pairwise<T> {
+    /// Appends a value, `merge` being the sum of an earlier run and a later one.
     #[inline(always)]
-    pub fn push(&mut self, mut value: T) {
+    pub fn push_by(&mut self, mut value: T, merge: impl Fn(T, T) -> T) {
         let mut level = 0;
         while self.count >> level & 1 == 1 {
-            value = self.sums[level] + value;
+            value = merge(self.sums[level], value);
             level += 1;
         }
         self.sums[level] = value;
         self.count += 1;
     }
 
-    /// The sum so far; zero if there was no value.
+    /// The sum so far; `None` if there was no value.
     #[inline(always)]
-    pub fn total(&self) -> T {
+    pub fn total_by(&self, merge: impl Fn(T, T) -> T) -> Option<T> {
         if self.count == 0 {
-            return T::default();
+            return None;
         }
         let first = self.count.trailing_zeros() as usize;
         let mut total = self.sums[first];
         let mut rest = self.count & (self.count - 1);
         while rest != 0 {
-            total = self.sums[rest.trailing_zeros() as usize] + total;
+            total = merge(self.sums[rest.trailing_zeros() as usize], total);
             rest &= rest - 1;
         }
-        total
+        Some(total)
+    }
+}
+
+impl<T: Copy + Default + std::ops::Add<Output = T>> Pairwise<T> {
+    /// Appends a value.
+    #[inline(always)]
+    pub fn push(&mut self, value: T) {
+        self.push_by(value, |earlier, later| earlier + later);
+    }
+
+    /// The sum so far; zero if there was no value.
+    #[inline(always)]
+    pub fn total(&self) -> T {
+        self.total_by(|earlier, later| earlier + later).unwrap_or_default()
     }
 }
 

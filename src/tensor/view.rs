@@ -210,9 +210,8 @@ impl<'a> ViewMut<'a> {
         )
     }
 
-    /// The same memory under another layout, which must stay within the old one's reach. Inside the crate: the layout
-    /// may name an element twice, as a parameter's gradient seen in the input's shape does.
-    pub(crate) fn with_layout(mut self, layout: Layout) -> Result<Self> {
+    /// The same memory under another layout, which must stay within the old one's reach.
+    pub fn with_layout(mut self, layout: Layout) -> Result<Self> {
         check_bounds(&layout, self.layout.span().map_or(0, |(_, last)| last + 1))?;
         self.layout = layout;
         Ok(self)

@@ -6,16 +6,28 @@ use crate::device::{Overrides, Place};
 use crate::errors::compare;
 use crate::failure::{Failure, Result};
 use crate::files::Safetensors;
-use crate::method::{MethodName, Settings};
+use crate::method::{Dim, MethodName, Settings};
 use crate::report::{Report, table};
 use crate::speed::{Direction, measure};
 use crate::workload::{Operands, Workload};
-use normkit::tensor::{DType, HostTensor};
+use normkit::tensor::{DType, HostTensor, Layout};
 use serde_json::{Value, json};
 
 /// Bytes that the activations are repeated to for the speeds.
 const SPEED_BYTES: usize = 16 << 20;
 const ROUNDS: usize = 9;
+
+/// The methods that make sense of a token's features: rows are tokens, channels are features.
+const METHODS: [MethodName; 8] = [
+    MethodName::LayerNorm,
+    MethodName::RmsNorm,
+    MethodName::Dyt,
+    MethodName::Eln,
+    MethodName::BatchNorm,
+    MethodName::GroupNorm,
+    MethodName::Normalize,
+    MethodName::WeightNorm,
+];
 
 /// What a LayerNorm of the model got, has learned, and gave.
 struct Recorded {
@@ -42,12 +54,11 @@ impl Recorded {
         Ok(Operands {
             input: cast(&self.input)?,
             grad_output: cast(&others)?,
-            weight: cast(&self.weight)?,
-            bias: if method == MethodName::RmsNorm { None } else { Some(cast(&self.bias)?) },
-            alpha: match method {
-                MethodName::Dyt => Some(HostTensor::from_f64(&[0.5], &[1], dtype)?),
-                _ => None,
-            },
+            weight: if method == MethodName::Normalize { None } else { Some(cast(&self.weight)?) },
+            bias: if method.has_bias() { Some(cast(&self.bias)?) } else { None },
+            alpha: (method.first_alpha())
+                .map(|alpha| HostTensor::from_f64(&[alpha], &[1], dtype))
+                .transpose()?,
         })
     }
 }
@@ -62,18 +73,18 @@ pub(super) fn demo(arguments: &DemoArguments) -> Result<Report> {
     let model = file.note("model").unwrap_or("an unnamed model");
     let (places, missing) = Place::find(None, &Overrides::default())?;
     let exact = Place::open(Backend::Cpu, &Overrides::default())?;
-    let bar = progress(places.len() * (recorded.len() + MethodName::ALL.len()));
+    let bar = progress(places.len() * (recorded.len() + METHODS.len()));
 
     let (mut errors, mut speeds) = (Vec::new(), Vec::new());
     for place in &places {
         for layer in &recorded {
             bar.set_message(format!("{} {}", place.backend(), layer.name));
-            for method in MethodName::ALL {
+            for method in METHODS {
                 errors.push(error(place, &exact, method, layer, eps)?);
             }
             bar.inc(1);
         }
-        for method in MethodName::ALL {
+        for method in METHODS {
             bar.set_message(format!("{} {}: speed", place.backend(), method.name()));
             speeds.push(speed(place, method, &recorded[0], eps)?);
             bar.inc(1);
@@ -114,15 +125,19 @@ fn read(file: &mut Safetensors) -> Result<Vec<Recorded>> {
 }
 
 fn settings(method: MethodName, eps: f64) -> Settings {
-    let eps = (method != MethodName::Dyt).then_some(eps);
-    Settings { eps, ..Settings::default() }
+    let without = [MethodName::Dyt, MethodName::Eln, MethodName::WeightNorm];
+    let eps = (!without.contains(&method)).then_some(eps);
+    // A length for each feature, since the model has a weight for each.
+    let dim = (method == MethodName::WeightNorm).then_some(Dim::Axis(1));
+    Settings { eps, dim, ..Settings::default() }
 }
 
 /// Runs a layer both ways and compares with the model's own output and with float64.
 fn error(place: &Place, exact: &Place, method: MethodName, layer: &Recorded, eps: f64) -> Result<Value> {
     let both = |place: &Place, dtype| -> Result<[Vec<f64>; 2]> {
-        let mut workload =
-            Workload::new(place, method, settings(method, eps), layer.operands(method, dtype)?)?;
+        let operands = layer.operands(method, dtype)?;
+        let layout = Layout::contiguous(operands.input.shape());
+        let mut workload = Workload::new(place, method, settings(method, eps), layout, operands)?;
         workload.forward_train()?;
         workload.backward()?;
         Ok([place.download(workload.output())?.to_f64(), place.download(workload.grad_input())?.to_f64()])
@@ -150,7 +165,8 @@ fn speed(place: &Place, method: MethodName, layer: &Recorded, eps: f64) -> Resul
     operands.grad_output = repeated(&operands.grad_output, copies)?;
     let cols = layer.cols();
     let shape = [operands.input.bytes().len() / DType::F32.size() / cols, cols];
-    let mut workload = Workload::new(place, method, settings(method, eps), operands)?;
+    let layout = Layout::contiguous(operands.input.shape());
+    let mut workload = Workload::new(place, method, settings(method, eps), layout, operands)?;
     let mut row = json!({ "backend": place.backend(), "method": method.name() });
     for direction in Direction::BOTH {
         row[direction.name()] =

@@ -21,24 +21,28 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
     }
     let weight = arguments.weight.as_deref().map(files::read).transpose()?;
     let bias = arguments.bias.as_deref().map(files::read).transpose()?;
-    let alpha = match method {
-        MethodName::Dyt => {
-            Some(HostTensor::from_f64(&[settings.alpha.unwrap_or(0.5)], &[1], parameter_dtype(&input))?)
-        }
-        _ => None,
+    let alpha = settings.alpha.or(method.first_alpha());
+    let alpha =
+        alpha.map(|alpha| HostTensor::from_f64(&[alpha], &[1], parameter_dtype(&input))).transpose()?;
+    let running = running(arguments)?;
+    let normalized = match method.is_trailing() {
+        true => normalized_shape(arguments, input.shape(), weight.as_ref().or(bias.as_ref()))?,
+        false => Vec::new(),
     };
-    let normalized_shape = normalized_shape(arguments, input.shape(), weight.as_ref().or(bias.as_ref()))?;
 
     let place = Place::open(arguments.backend, &arguments.overrides)?;
     let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| place.upload(tensor)).transpose();
     let (weight, bias, alpha) = (upload(weight)?, upload(bias)?, upload(alpha)?);
+    let running =
+        running.map(|[mean, var]| Ok::<_, Failure>((place.upload(mean)?, place.upload(var)?))).transpose()?;
     let tensors = Tensors {
         weight: weight.as_ref().map(Tensor::view).transpose()?,
         bias: bias.as_ref().map(Tensor::view).transpose()?,
         alpha: alpha.as_ref().map(Tensor::view).transpose()?,
+        running: running.as_ref().map(|(mean, var)| (mean, var)),
     };
-    let applied = build(*method, &normalized_shape, settings, tensors);
     let (shape, dtype) = (input.shape().to_vec(), input.dtype());
+    let applied = build(*method, &shape, &normalized, settings, tensors)?;
     let input = place.upload(input)?;
     let mut output = place.device().zeros(&shape, dtype)?;
     applied.forward_into(&input.view()?, &mut output.view_mut()?, None, &place.stream()?)?;
@@ -53,6 +57,19 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
 /// The dtype for a parameter that is given as a number: wide enough for any digits that the arithmetic can use.
 fn parameter_dtype(input: &HostTensor) -> DType {
     input.dtype().compute()
+}
+
+/// Running mean and variance, for a method that has them.
+fn running(arguments: &RunArguments) -> Result<Option<[HostTensor; 2]>> {
+    match (&arguments.running_mean, &arguments.running_var) {
+        (None, None) => Ok(None),
+        _ if arguments.method != MethodName::BatchNorm => {
+            let message = "--running-mean and --running-var are options of batch_norm, not of ";
+            Err(Failure::new(format!("{message}{}", arguments.method.name())))
+        }
+        (Some(mean), Some(var)) => Ok(Some([files::read(mean)?, files::read(var)?])),
+        _ => Err(Failure::new("--running-mean and --running-var: expected both or neither, found one")),
+    }
 }
 
 /// The trailing axes to normalize over.

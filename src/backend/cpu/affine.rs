@@ -4,11 +4,12 @@
 //! chunk's partial sums. When all chunks are done, their partials are added pairwise, column by column.
 
 use super::elementwise::AddTerms;
-use super::lanes::Term;
+use super::lanes::Over;
 use super::operand::Sink;
 use super::real::Real;
 use super::{Cpu, Isa};
 use crate::plan::tree::{LEAF, ROW_LEAF};
+use std::ops::Range;
 
 /// Sums over rows, one per column: of the row leaf at hand, and of the chunk.
 pub(super) struct ColumnSums<'a, F> {
@@ -24,23 +25,28 @@ impl<'a, F: Real> ColumnSums<'a, F> {
         ColumnSums { leaf, chunk, isa }
     }
 
-    /// Before columns `col..col + len` of the row that is `index` rows into its chunk: where a row leaf begins, its
-    /// sums start from zero and those of the row leaf before go to the chunk.
-    pub(super) fn begin_leaf(&mut self, index: usize, col: usize, len: usize) {
+    /// Before the row that is `index` rows into its chunk adds to these columns: where a row leaf begins, its sums
+    /// start from zero and those of the row leaf before go to the chunk.
+    pub(super) fn begin_row(&mut self, index: usize, cols: Range<usize>) {
         if !index.is_multiple_of(ROW_LEAF) {
             return;
         }
-        let (leaf, chunk) = (&mut self.leaf[col..col + len], &mut self.chunk[col..col + len]);
+        let (leaf, chunk) = (&mut self.leaf[cols.clone()], &mut self.chunk[cols]);
         if index > 0 {
             add_all(leaf, chunk);
         }
         leaf.fill(F::ZERO);
     }
 
-    /// Adds the terms of columns from `col` on of the row at hand.
-    pub(super) fn add<const K: usize>(&mut self, col: usize, inputs: [&[F]; K], term: impl Term<F, K, 1>) {
-        let sums = &mut self.leaf[col..col + inputs[0].len()];
-        self.isa.run(AddTerms { sums, inputs, term });
+    /// Adds the terms `a`, or `a * b`, of columns from `col` on of the row at hand.
+    #[inline(always)]
+    pub(super) fn add(&mut self, col: usize, a: &[F], b: Option<&[F]>) {
+        let sums = &mut self.leaf[col..col + a.len()];
+        if let ([sum], [a], None) = (&mut *sums, a, b) {
+            *sum += *a;
+            return;
+        }
+        self.isa.run(Over(AddTerms { sums, a, b }));
     }
 
     /// After the chunk's last row, of which there is at least one.
@@ -70,7 +76,7 @@ pub(super) fn finish<F: Real>(
     cpu.for_each(cols.div_ceil(LEAF), 1, |piece| {
         let first = piece * LEAF;
         let len = LEAF.min(cols - first);
-        super::with_tiles::<F, _>(|[tile, ..], _| {
+        super::launch::with_scratch::<F, _>(0, |[tile, ..], _| {
             let out = sink.begin(0, first, tile, len);
             sum_chunks(partials, stride, offset + first, out);
             sink.commit(0, first, out);

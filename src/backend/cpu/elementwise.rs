@@ -1,200 +1,229 @@
 //! Single passes over slices, each an operation for [`Isa::run`](super::Isa): small bodies that compile to SIMD loops
 //! once per instruction set, so that the schedules that call them are compiled once.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::Term;
+use super::lanes::{BLOCK, Block, Pass, read, write};
+use super::operand::Stored;
 use super::real::Real;
-use pulp::NullaryFnOnce;
+use super::statistics::Statistics;
 
-/// What a row's normalization needs: `[mean, correction, rstd, exponent]` of `spec::STATISTICS`.
+/// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]
-pub(super) struct Statistics<F> {
-    pub(super) mean: F,
-    pub(super) correction: F,
-    pub(super) rstd: F,
-    pub(super) exponent: i32,
+pub(super) enum Factor<'a, F> {
+    Absent,
+    One(F),
+    Each(&'a [F], F),
 }
 
-impl<F: Real> Statistics<F> {
-    /// The centred element.
+impl<'a, F: Real> Factor<'a, F> {
+    /// A slice, if there is one.
+    pub(super) fn each(slice: Option<&'a [F]>, offset: F) -> Self {
+        slice.map_or(Factor::Absent, |slice| Factor::Each(slice, offset))
+    }
+
+    /// The elements `from..to`.
+    pub(super) fn part(self, from: usize, to: usize) -> Self {
+        match self {
+            Factor::Each(slice, offset) => Factor::Each(&slice[from..to], offset),
+            other => other,
+        }
+    }
+
+    /// The number for element `i`.
     #[inline(always)]
-    pub(super) fn centred<const MOMENTS: bool>(&self, x: F) -> F {
-        if MOMENTS { (x - self.mean) - self.correction } else { x }
+    pub(super) fn at(self, i: usize) -> Option<F> {
+        match self {
+            Factor::Absent => None,
+            Factor::One(w) => Some(w),
+            Factor::Each(slice, offset) => Some(Self::offset(slice[i], offset)),
+        }
+    }
+
+    /// `w + offset`; no addition where there is nothing to add.
+    #[inline(always)]
+    pub(super) fn offset(w: F, offset: F) -> F {
+        if offset == F::ZERO { w } else { w + offset }
+    }
+
+    /// The numbers for a block.
+    #[inline(always)]
+    fn block<const WHOLE: bool>(self, at: usize, len: usize) -> Option<Block<F>> {
+        match self {
+            Factor::Absent => None,
+            Factor::One(w) => Some([w; BLOCK]),
+            Factor::Each(slice, offset) => {
+                let mut block = read::<WHOLE, F, F>(slice, at, len);
+                if offset != F::ZERO {
+                    for i in 0..BLOCK {
+                        block[i] = block[i] + offset;
+                    }
+                }
+                Some(block)
+            }
+        }
+    }
+
+    /// `y = y * w`.
+    #[inline(always)]
+    pub(super) fn times<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
+        if let Some(w) = self.block::<WHOLE>(at, len) {
+            for i in 0..BLOCK {
+                y[i] = y[i] * w[i];
+            }
+        }
+    }
+
+    /// `y = y + b`.
+    #[inline(always)]
+    pub(super) fn plus<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
+        if let Some(b) = self.block::<WHOLE>(at, len) {
+            for i in 0..BLOCK {
+                y[i] = y[i] + b[i];
+            }
+        }
     }
 }
 
-/// `out = x_hat`, unrounded.
-pub(super) struct Normalize<'a, F, const MOMENTS: bool> {
-    pub(super) x: &'a [F],
+/// `out = x_hat * w + b`, with what is absent left out.
+pub(super) struct Apply<'a, T, F, const CENTRED: bool> {
+    pub(super) x: &'a [T],
+    pub(super) w: Factor<'a, F>,
+    pub(super) b: Factor<'a, F>,
     pub(super) s: Statistics<F>,
-    pub(super) out: &'a mut [F],
+    pub(super) out: &'a mut [T],
 }
 
-impl<F: Real, const MOMENTS: bool> NullaryFnOnce for Normalize<'_, F, MOMENTS> {
-    type Output = ();
+impl<T: Stored, F: Real, const CENTRED: bool> Pass for Apply<'_, T, F, CENTRED> {
     #[inline(always)]
-    fn call(self) {
-        let Normalize { x, s, out } = self;
-        for (out, &x) in out.iter_mut().zip(x) {
-            *out = s.centred::<MOMENTS>(x) * s.rstd;
-        }
+    fn len(&self) -> usize {
+        self.out.len()
     }
-}
-
-/// `out = x_hat * (w + offset) + b`, with what is absent left out.
-pub(super) struct Apply<'a, F, const MOMENTS: bool> {
-    pub(super) x: &'a [F],
-    pub(super) w: Option<&'a [F]>,
-    pub(super) b: Option<&'a [F]>,
-    pub(super) s: Statistics<F>,
-    pub(super) offset: F,
-    pub(super) out: &'a mut [F],
-}
-
-impl<F: Real, const MOMENTS: bool> NullaryFnOnce for Apply<'_, F, MOMENTS> {
-    type Output = ();
     #[inline(always)]
-    fn call(self) {
-        let Apply { x, w, b, s, offset, out } = self;
-        match (w, b) {
-            (Some(w), Some(b)) if offset == F::ZERO => {
-                for (((y, &x), &w), &b) in out.iter_mut().zip(x).zip(w).zip(b) {
-                    *y = s.centred::<MOMENTS>(x) * s.rstd * w + b;
-                }
-            }
-            (Some(w), None) if offset == F::ZERO => {
-                for ((y, &x), &w) in out.iter_mut().zip(x).zip(w) {
-                    *y = s.centred::<MOMENTS>(x) * s.rstd * w;
-                }
-            }
-            (Some(w), None) => {
-                for ((y, &x), &w) in out.iter_mut().zip(x).zip(w) {
-                    *y = s.centred::<MOMENTS>(x) * s.rstd * (w + offset);
-                }
-            }
-            _ => {
-                for (y, &x) in out.iter_mut().zip(x) {
-                    *y = s.centred::<MOMENTS>(x) * s.rstd;
-                }
-                affine(w, b, offset, out);
-            }
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let mut y = read::<WHOLE, T, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            y[i] = self.s.centred::<CENTRED>(y[i]) * self.s.rstd;
         }
+        self.w.times::<WHOLE>(at, len, &mut y);
+        self.b.plus::<WHOLE>(at, len, &mut y);
+        write::<WHOLE, T, F>(&y, self.out, at, len);
     }
 }
 
-/// `out = out * (w + offset) + b`, with what is absent left out.
-#[inline(always)]
-pub(super) fn affine<F: Real>(w: Option<&[F]>, b: Option<&[F]>, offset: F, out: &mut [F]) {
-    if let Some(w) = w {
-        for (y, &w) in out.iter_mut().zip(w) {
-            *y = *y * if offset == F::ZERO { w } else { w + offset };
-        }
-    }
-    if let Some(b) = b {
-        for (y, &b) in out.iter_mut().zip(b) {
-            *y += b;
-        }
-    }
-}
-
-/// As [`Apply`]'s last step, for values that are normalized already.
+/// `out = out * w + b`, with what is absent left out.
 pub(super) struct Affine<'a, F> {
-    pub(super) w: Option<&'a [F]>,
-    pub(super) b: Option<&'a [F]>,
-    pub(super) offset: F,
+    pub(super) w: Factor<'a, F>,
+    pub(super) b: Factor<'a, F>,
     pub(super) out: &'a mut [F],
 }
 
-impl<F: Real> NullaryFnOnce for Affine<'_, F> {
-    type Output = ();
+impl<F: Real> Pass for Affine<'_, F> {
     #[inline(always)]
-    fn call(self) {
-        affine(self.w, self.b, self.offset, self.out);
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let mut y = read::<WHOLE, F, F>(self.out, at, len);
+        self.w.times::<WHOLE>(at, len, &mut y);
+        self.b.plus::<WHOLE>(at, len, &mut y);
+        write::<WHOLE, F, F>(&y, self.out, at, len);
     }
 }
 
-/// `out = g * (w + offset)`, or `g` without a weight; returns the OR of the magnitude bits.
-pub(super) struct Ghat<'a, F> {
-    pub(super) g: &'a [F],
-    pub(super) w: Option<&'a [F]>,
-    pub(super) offset: F,
-    pub(super) out: &'a mut [F],
-}
-
-impl<F: Real> NullaryFnOnce for Ghat<'_, F> {
-    type Output = F::Bits;
-    #[inline(always)]
-    fn call(self) -> F::Bits {
-        let Ghat { g, w, offset, out } = self;
-        let mut bits = F::Bits::default();
-        match w {
-            None => {
-                for (out, &g) in out.iter_mut().zip(g) {
-                    *out = g;
-                    bits = F::or(bits, g.magnitude());
-                }
-            }
-            Some(w) => {
-                for ((out, &g), &w) in out.iter_mut().zip(g).zip(w) {
-                    let ghat = g * if offset == F::ZERO { w } else { w + offset };
-                    *out = ghat;
-                    bits = F::or(bits, ghat.magnitude());
-                }
-            }
-        }
-        bits
-    }
-}
-
-/// `out = rstd * ((ghat - c1) - x_hat * c2)`.
-pub(super) struct GradInput<'a, F> {
-    pub(super) ghat: &'a [F],
-    pub(super) hat: &'a [F],
-    pub(super) rstd: F,
-    /// Absent for statistics without a mean.
-    pub(super) c1: Option<F>,
+/// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; with what is absent left out.
+pub(super) struct GradInput<'a, T, F, const CENTRED: bool> {
+    pub(super) g: &'a [T],
+    pub(super) x: &'a [T],
+    pub(super) w: Factor<'a, F>,
+    pub(super) u: Option<&'a [F]>,
+    pub(super) s: Statistics<F>,
+    pub(super) c1: F,
     pub(super) c2: F,
-    pub(super) out: &'a mut [F],
+    pub(super) outer: Option<F>,
+    pub(super) dx: &'a mut [T],
 }
 
-impl<F: Real> NullaryFnOnce for GradInput<'_, F> {
-    type Output = ();
+impl<T: Stored, F: Real, const CENTRED: bool> Pass for GradInput<'_, T, F, CENTRED> {
     #[inline(always)]
-    fn call(self) {
-        let GradInput { ghat, hat, rstd, c1, c2, out } = self;
-        match c1 {
-            Some(c1) => {
-                for ((dx, &ghat), &hat) in out.iter_mut().zip(ghat).zip(hat) {
-                    *dx = rstd * ((ghat - c1) - hat * c2);
-                }
-            }
+    fn len(&self) -> usize {
+        self.dx.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let (rstd, c1, c2) = (self.s.rstd, self.c1, self.c2);
+        let mut d = read::<WHOLE, T, F>(self.g, at, len);
+        self.w.times::<WHOLE>(at, len, &mut d);
+        let mut u = match self.u {
+            Some(u) => read::<WHOLE, F, F>(u, at, len),
             None => {
-                for ((dx, &ghat), &hat) in out.iter_mut().zip(ghat).zip(hat) {
-                    *dx = rstd * (ghat - hat * c2);
+                let mut hat = read::<WHOLE, T, F>(self.x, at, len);
+                for i in 0..BLOCK {
+                    hat[i] = self.s.centred::<CENTRED>(hat[i]) * rstd;
                 }
+                hat
+            }
+        };
+        for i in 0..BLOCK {
+            u[i] = u[i] * c2;
+            d[i] = rstd * ((d[i] - c1) - u[i]);
+        }
+        if let Some(outer) = self.outer {
+            for i in 0..BLOCK {
+                d[i] = d[i] * outer;
             }
         }
+        write::<WHOLE, T, F>(&d, self.dx, at, len);
     }
 }
 
-/// `sums = sums + term(inputs)`, column by column.
-pub(super) struct AddTerms<'a, F, T, const K: usize> {
-    pub(super) sums: &'a mut [F],
-    pub(super) inputs: [&'a [F]; K],
-    pub(super) term: T,
+/// `hat = x_hat`.
+pub(super) struct Normalize<'a, T, F, const CENTRED: bool> {
+    pub(super) x: &'a [T],
+    pub(super) s: Statistics<F>,
+    pub(super) hat: &'a mut [F],
 }
 
-impl<F: Real, T: Term<F, K, 1>, const K: usize> NullaryFnOnce for AddTerms<'_, F, T, K> {
-    type Output = ();
+impl<T: Stored, F: Real, const CENTRED: bool> Pass for Normalize<'_, T, F, CENTRED> {
     #[inline(always)]
-    fn call(self) {
-        let AddTerms { sums, inputs, term } = self;
-        let inputs = inputs.map(|input| &input[..sums.len()]);
-        for i in 0..sums.len() {
-            let mut elements = [F::ZERO; K];
-            for k in 0..K {
-                elements[k] = inputs[k][i];
-            }
-            sums[i] += term.of(elements)[0];
+    fn len(&self) -> usize {
+        self.hat.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let mut hat = read::<WHOLE, T, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            hat[i] = self.s.centred::<CENTRED>(hat[i]) * self.s.rstd;
         }
+        write::<WHOLE, F, F>(&hat, self.hat, at, len);
+    }
+}
+
+/// `sums = sums + a`, or `sums + a * b`, column by column.
+pub(super) struct AddTerms<'a, F> {
+    pub(super) sums: &'a mut [F],
+    pub(super) a: &'a [F],
+    pub(super) b: Option<&'a [F]>,
+}
+
+impl<F: Real> Pass for AddTerms<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.sums.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let mut sums = read::<WHOLE, F, F>(self.sums, at, len);
+        let mut a = read::<WHOLE, F, F>(self.a, at, len);
+        if let Some(b) = self.b {
+            let b = read::<WHOLE, F, F>(b, at, len);
+            for i in 0..BLOCK {
+                a[i] = a[i] * b[i];
+            }
+        }
+        for i in 0..BLOCK {
+            sums[i] = sums[i] + a[i];
+        }
+        write::<WHOLE, F, F>(&sums, self.sums, at, len);
     }
 }

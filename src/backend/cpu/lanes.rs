@@ -1,143 +1,188 @@
-//! The row sum of [`plan::tree`](crate::plan::tree), over fixed-size blocks that compile to SIMD.
+//! Slices walked in fixed-size blocks that compile to SIMD, and the sum of [`plan::tree`](crate::plan::tree) over a
+//! leaf.
+//!
+//! An operation names what it does to one block; the last, shorter one is the same code on elements that are padded
+//! with zeros. Operations are traits and not closures: only `#[inline(always)]` carries the caller's instruction set
+//! into the callee, and a closure cannot have it.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
+use super::operand::Stored;
 use super::real::Real;
-use crate::plan::tree::Pairwise;
+use pulp::NullaryFnOnce;
 
-/// Lanes handled together: two to eight registers, on any instruction set.
-const BLOCK: usize = 32;
+/// Elements handled together: two to eight registers, on any instruction set.
+pub(super) const BLOCK: usize = 32;
 /// The most lanes that a row has.
 const MOST_LANES: usize = 256;
 
-/// `M` numbers computed from the `K` inputs' elements of one column.
-///
-/// A trait and not a closure: only `#[inline(always)]` carries the caller's instruction set into the callee, and a
-/// closure cannot have it.
-pub(super) trait Term<F, const K: usize, const M: usize> {
-    fn of(&self, inputs: [F; K]) -> [F; M];
+/// Numbers of a block.
+pub(super) type Block<F> = [F; BLOCK];
+
+/// The elements from `at` on, widened: a whole block, or `len` of them and zeros.
+#[inline(always)]
+pub(super) fn read<const WHOLE: bool, T: Stored, F: Real>(from: &[T], at: usize, len: usize) -> Block<F> {
+    let mut block = [F::ZERO; BLOCK];
+    if WHOLE {
+        let from: &[T; BLOCK] = from[at..at + BLOCK].try_into().expect("a block");
+        for i in 0..BLOCK {
+            block[i] = from[i].widen();
+        }
+    } else {
+        for (to, from) in block.iter_mut().zip(&from[at..at + len]) {
+            *to = from.widen();
+        }
+    }
+    block
 }
 
-/// Sums of `M` terms over one leaf, each in the order of the tree: an operation for [`Isa::run`](super::Isa).
-/// The inputs are of one length, at most a leaf long.
-pub(super) struct LeafSums<'a, F, T, const K: usize, const M: usize> {
-    pub(super) inputs: [&'a [F]; K],
-    pub(super) lanes: usize,
-    pub(super) term: T,
+/// Stores a whole block, or its first `len` elements, each rounded once.
+#[inline(always)]
+pub(super) fn write<const WHOLE: bool, T: Stored, F: Real>(
+    block: &Block<F>,
+    to: &mut [T],
+    at: usize,
+    len: usize,
+) {
+    if WHOLE {
+        let to: &mut [T; BLOCK] = (&mut to[at..at + BLOCK]).try_into().expect("a block");
+        for i in 0..BLOCK {
+            to[i] = T::narrow(block[i]);
+        }
+    } else {
+        for (to, from) in to[at..at + len].iter_mut().zip(block) {
+            *to = T::narrow(*from);
+        }
+    }
 }
 
-impl<F: Real, T: Term<F, K, M>, const K: usize, const M: usize> pulp::NullaryFnOnce
-    for LeafSums<'_, F, T, K, M>
-{
-    type Output = [F; M];
+/// What is done to a slice, block by block.
+pub(super) trait Pass {
+    /// Elements in all.
+    fn len(&self) -> usize;
+    /// The elements from `at` on: a block if `WHOLE`, else `len`.
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize);
+}
 
+/// Runs a pass: an operation for [`Isa::run`](super::Isa).
+pub(super) struct Over<P>(pub(super) P);
+
+impl<P: Pass> NullaryFnOnce for Over<P> {
+    type Output = P;
     #[inline(always)]
-    fn call(self) -> [F; M] {
-        let LeafSums { inputs, lanes, term } = self;
-        let len = inputs[0].len();
-        let inputs = inputs.map(|input| &input[..len]);
-        let mut totals = [F::ZERO; M];
-        if lanes == BLOCK {
-            let sums = block_sums(&inputs, 0, lanes, &term);
+    fn call(mut self) -> P {
+        let len = self.0.len();
+        let whole = len - len % BLOCK;
+        for at in (0..whole).step_by(BLOCK) {
+            self.0.step::<true>(at, BLOCK);
+        }
+        if whole < len {
+            self.0.step::<false>(whole, len - whole);
+        }
+        self.0
+    }
+}
+
+/// `M` numbers computed from each element of a leaf.
+pub(super) trait Terms<F, const M: usize> {
+    /// Elements of the leaf.
+    fn len(&self) -> usize;
+    /// The terms of the elements from `at` on: a block if `WHOLE`, else `len`, and anything beyond.
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; M];
+}
+
+/// Sums of `M` terms over one leaf, each in the order of the tree: an operation for [`Isa::run`](super::Isa). Gives back
+/// the terms, for what they have noted on the way.
+pub(super) struct TreeSums<T, F, const M: usize> {
+    pub(super) lanes: usize,
+    pub(super) terms: T,
+    pub(super) of: std::marker::PhantomData<F>,
+}
+
+impl<T, F, const M: usize> TreeSums<T, F, M> {
+    pub(super) fn new(lanes: usize, terms: T) -> Self {
+        TreeSums { lanes, terms, of: std::marker::PhantomData }
+    }
+}
+
+impl<F: Real, T: Terms<F, M>, const M: usize> NullaryFnOnce for TreeSums<T, F, M> {
+    type Output = ([F; M], T);
+    #[inline(always)]
+    fn call(mut self) -> ([F; M], T) {
+        (tree_sums(self.lanes, &mut self.terms), self.terms)
+    }
+}
+
+/// The sums of [`TreeSums`].
+#[inline(always)]
+pub(super) fn tree_sums<F: Real, const M: usize>(lanes: usize, terms: &mut impl Terms<F, M>) -> [F; M] {
+    let mut totals = [F::ZERO; M];
+    if lanes == BLOCK {
+        let sums = block_sums(0, lanes, terms);
+        for m in 0..M {
+            totals[m] = halve(sums[m]);
+        }
+        return totals;
+    }
+    // Blocks of lanes one after the other, so that each keeps its sums in registers. The upper half
+    // of the lanes meets the lower one, so the upper half of the blocks does, and so on down.
+    let mut sums = [[[F::ZERO; BLOCK]; M]; MOST_LANES / BLOCK];
+    let blocks = (lanes / BLOCK).min(sums.len());
+    for (block, sums) in sums[..blocks].iter_mut().enumerate() {
+        *sums = block_sums(block * BLOCK, lanes, terms);
+    }
+    let mut half = blocks / 2;
+    while half > 0 {
+        let (low, high) = sums.split_at_mut(half);
+        for (low, high) in low.iter_mut().zip(&*high) {
             for m in 0..M {
-                totals[m] = halve(sums[m]);
-            }
-            return totals;
-        }
-        // Blocks of lanes one after the other, so that each keeps its sums in registers. The upper half
-        // of the lanes meets the lower one, so the upper half of the blocks does, and so on down.
-        let mut sums = [[[F::ZERO; BLOCK]; M]; MOST_LANES / BLOCK];
-        let blocks = (lanes / BLOCK).min(sums.len());
-        for (block, sums) in sums[..blocks].iter_mut().enumerate() {
-            *sums = block_sums(&inputs, block * BLOCK, lanes, &term);
-        }
-        let mut half = blocks / 2;
-        while half > 0 {
-            let (low, high) = sums.split_at_mut(half);
-            for (low, high) in low.iter_mut().zip(&*high) {
-                for m in 0..M {
-                    add(&mut low[m], &high[m]);
+                for lane in 0..BLOCK {
+                    low[m][lane] += high[m][lane];
                 }
             }
-            half /= 2;
         }
-        for m in 0..M {
-            totals[m] = halve(sums[0][m]);
-        }
-        totals
+        half /= 2;
     }
+    for m in 0..M {
+        totals[m] = halve(sums[0][m]);
+    }
+    totals
 }
 
-/// `to = to + from`.
+/// The `BLOCK` lanes from `first` on: each adds every `lanes`-th element. Lanes past the end add nothing.
 #[inline(always)]
-fn add<F: Real>(to: &mut [F; BLOCK], from: &[F; BLOCK]) {
-    for lane in 0..BLOCK {
-        to[lane] += from[lane];
-    }
-}
-
-/// The `BLOCK` lanes from `first` on: each adds every `lanes`-th element.
-#[inline(always)]
-fn block_sums<F: Real, const K: usize, const M: usize>(
-    inputs: &[&[F]; K],
+fn block_sums<F: Real, const M: usize>(
     first: usize,
     lanes: usize,
-    term: &impl Term<F, K, M>,
-) -> [[F; BLOCK]; M] {
-    let len = inputs[0].len();
+    terms: &mut impl Terms<F, M>,
+) -> [Block<F>; M] {
+    let len = terms.len();
     let mut sums = [[F::ZERO; BLOCK]; M];
     let mut at = first;
     while at + BLOCK <= len {
-        let mut blocks = [[F::ZERO; BLOCK]; K];
-        for k in 0..K {
-            blocks[k].copy_from_slice(&inputs[k][at..at + BLOCK]);
-        }
-        for lane in 0..BLOCK {
-            let mut elements = [F::ZERO; K];
-            for k in 0..K {
-                elements[k] = blocks[k][lane];
-            }
-            let terms = term.of(elements);
-            for m in 0..M {
-                sums[m][lane] += terms[m];
+        let terms = terms.terms::<true>(at, BLOCK);
+        for m in 0..M {
+            for lane in 0..BLOCK {
+                sums[m][lane] += terms[m][lane];
             }
         }
         at += lanes;
     }
     if at < len {
-        add_tail(inputs, at, term, &mut sums);
+        let rest = len - at;
+        let terms = terms.terms::<false>(at, rest);
+        for m in 0..M {
+            for lane in 0..BLOCK {
+                let sum = sums[m][lane] + terms[m][lane];
+                sums[m][lane] = if lane < rest { sum } else { sums[m][lane] };
+            }
+        }
     }
     sums
 }
 
-/// The elements from `at` on, fewer than a block; lanes past the end add nothing.
-#[inline(always)]
-fn add_tail<F: Real, const K: usize, const M: usize>(
-    inputs: &[&[F]; K],
-    at: usize,
-    term: &impl Term<F, K, M>,
-    sums: &mut [[F; BLOCK]; M],
-) {
-    let rest = inputs[0].len() - at;
-    let mut blocks = [[F::ZERO; BLOCK]; K];
-    for k in 0..K {
-        blocks[k][..rest].copy_from_slice(&inputs[k][at..]);
-    }
-    for lane in 0..BLOCK {
-        let mut elements = [F::ZERO; K];
-        for k in 0..K {
-            elements[k] = blocks[k][lane];
-        }
-        let terms = term.of(elements);
-        for m in 0..M {
-            let sum = sums[m][lane] + terms[m];
-            sums[m][lane] = if lane < rest { sum } else { sums[m][lane] };
-        }
-    }
-}
-
 /// Halves the lanes down to one.
 #[inline(always)]
-fn halve<F: Real>(mut lanes: [F; BLOCK]) -> F {
+pub(super) fn halve<F: Real>(mut lanes: Block<F>) -> F {
     let mut half = BLOCK / 2;
     while half > 0 {
         for lane in 0..half {
@@ -148,49 +193,35 @@ fn halve<F: Real>(mut lanes: [F; BLOCK]) -> F {
     lanes[0]
 }
 
-/// Adds a row's leaf sums.
-pub(super) struct RowSums<F, const M: usize>([Pairwise<F>; M]);
+/// The elements themselves.
+pub(super) struct Plain<'a, F>(pub(super) &'a [F]);
 
-impl<F: Real, const M: usize> RowSums<F, M> {
+impl<F: Real> Terms<F, 1> for Plain<'_, F> {
     #[inline(always)]
-    pub(super) fn new() -> Self {
-        RowSums([const { Pairwise::new(F::ZERO) }; M])
+    fn len(&self) -> usize {
+        self.0.len()
     }
-
     #[inline(always)]
-    pub(super) fn push(&mut self, leaf: [F; M]) {
-        for m in 0..M {
-            self.0[m].push(leaf[m]);
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn total(&self) -> [F; M] {
-        let mut totals = [F::ZERO; M];
-        for m in 0..M {
-            totals[m] = self.0[m].total();
-        }
-        totals
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
+        [read::<WHOLE, F, F>(self.0, at, len)]
     }
 }
 
-/// The element itself.
-pub(super) struct Plain;
+/// The products of two slices' elements.
+pub(super) struct Products<'a, F>(pub(super) &'a [F], pub(super) &'a [F]);
 
-impl<F: Real> Term<F, 1, 1> for Plain {
+impl<F: Real> Terms<F, 1> for Products<'_, F> {
     #[inline(always)]
-    fn of(&self, [x]: [F; 1]) -> [F; 1] {
-        [x]
+    fn len(&self) -> usize {
+        self.0.len()
     }
-}
-
-/// The product of both inputs.
-pub(super) struct Product;
-
-impl<F: Real> Term<F, 2, 1> for Product {
     #[inline(always)]
-    fn of(&self, [a, b]: [F; 2]) -> [F; 1] {
-        [a * b]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
+        let (mut a, b) = (read::<WHOLE, F, F>(self.0, at, len), read::<WHOLE, F, F>(self.1, at, len));
+        for i in 0..BLOCK {
+            a[i] = a[i] * b[i];
+        }
+        [a]
     }
 }
 
@@ -198,7 +229,7 @@ impl<F: Real> Term<F, 2, 1> for Product {
 mod tests {
     use super::*;
     use crate::backend::cpu::Isa;
-    use crate::plan::tree::{self, LEAF};
+    use crate::plan::tree::{self, LEAF, Pairwise};
 
     #[test]
     fn every_instruction_set_computes_the_stated_tree() {
@@ -206,11 +237,12 @@ mod tests {
             let row: Vec<f32> = (0..cols).map(|i| ((i * 7919 % 1009) as f32 - 400.0) * 1.37e-3).collect();
             let expected = tree::row_sum(&row);
             for isa in Isa::available() {
-                let mut sums = RowSums::new();
+                let mut sum = Pairwise::default();
                 for leaf in row.chunks(LEAF) {
-                    sums.push(isa.run(LeafSums { inputs: [leaf], lanes: tree::lanes(cols), term: Plain }));
+                    let ([leaf], _) = isa.run(TreeSums::new(tree::lanes(cols), Plain(leaf)));
+                    sum.push(leaf);
                 }
-                assert_eq!(sums.total()[0].to_bits(), expected.to_bits(), "{cols} columns on {isa}");
+                assert_eq!(sum.total().to_bits(), expected.to_bits(), "{cols} columns on {isa}");
             }
         }
     }

@@ -50,7 +50,7 @@ fn reduce<F: Real>(z: F, zl: F) -> Reduced<F> {
 
 /// `exp(r + rl) - 1` as `p + pl`.
 #[inline(always)]
-fn expm1<F: Real>(r: F, rl: F) -> (F, F) {
+pub(super) fn expm1<F: Real>(r: F, rl: F) -> (F, F) {
     let w = (r * r) * taylor(r);
     let p = r + w;
     (p, ((r - p) + w) + rl * (F::ONE + p))
@@ -92,13 +92,18 @@ fn taylor<F: Real>(r: F) -> F {
 /// `1 / d` for d in [1, 2], to about an ulp.
 #[inline(always)]
 fn reciprocal<F: Real>(d: F) -> F {
-    // The quadratic with the least relative error on [1, 2], which is 1 %.
-    let (c0, c1, c2) = (F::of(SEED[0]), F::of(SEED[1]), F::of(SEED[2]));
-    let mut r = c0 + d * (c1 + d * c2);
+    let mut r = seed(d);
     for _ in 0..F::NEWTON_STEPS {
         r = r + r * (F::ONE - d * r);
     }
     r
+}
+
+/// `1 / d` for d in [1, 2] to 1 %: no quadratic has a smaller relative error.
+#[inline(always)]
+pub(super) fn seed<F: Real>(d: F) -> F {
+    let (c0, c1, c2) = (F::of(SEED[0]), F::of(SEED[1]), F::of(SEED[2]));
+    c0 + d * (c1 + d * c2)
 }
 
 /// Coefficients of the seed, exact in float32 so that they are the same number in both types and in WGSL:

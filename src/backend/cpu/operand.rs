@@ -1,11 +1,11 @@
 //! Operands in host memory: loads that widen any dtype and stride to the compute type, stores that round once.
 //!
-//! A row is read in pieces of at most [`LEAF`] columns. Where the memory already holds the compute type side by side
+//! A row is read in pieces of at most one leaf of columns. Where the memory already holds the compute type side by side
 //! the piece is lent as it is; otherwise it is converted into a tile that stays in the first-level cache.
 
 use super::Isa;
+use super::elementwise::Factor;
 use super::real::Real;
-use crate::plan::tree::LEAF;
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, Memory, MemoryMut, View, ViewMut};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
@@ -60,33 +60,62 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Columns `col..col + len` of `row`, widened.
+    /// Columns `col..col + len` of `row`, widened: lent where the memory holds them so, else put into `tile`.
     pub(super) fn load<'t, F: Real>(&self, row: usize, col: usize, tile: &'t mut [F], len: usize) -> &'t [F]
     where
         'a: 't,
     {
-        let at = self.grid.row_offset(self.walk, row);
-        if !self.walk.contiguous {
-            self.gather_any(at, col, &mut tile[..len]);
-            return &tile[..len];
+        if let Some(lent) = self.lend(row, col, len) {
+            return lent;
         }
-        let at = at + col as isize;
         let tile = &mut tile[..len];
-        match self.dtype {
-            dtype if dtype == F::DTYPE => {
-                let memory = self.slice::<F>(at, len);
-                if !self.copied {
-                    return memory;
-                }
-                tile.copy_from_slice(memory);
-            }
-            DType::F16 => widen_f16(self.slice(at, len), tile),
-            DType::BF16 => self.isa.run(Widen { from: self.slice::<bf16>(at, len), to: &mut *tile }),
-            DType::F32 => widen(self.slice::<f32>(at, len), tile),
-            // A wider operand than the compute type is refused with the arguments.
-            DType::F64 => widen(self.slice::<f64>(at, len), tile),
-        }
+        self.fill(row, col, tile);
         tile
+    }
+
+    /// The memory itself where it holds these columns in the compute type, side by side, and nobody writes it.
+    pub(super) fn lend<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<&'a [F]> {
+        let direct = self.walk.contiguous && self.dtype == F::DTYPE && !self.copied;
+        direct.then(|| self.slice(self.grid.row_offset(self.walk, row) + col as isize, len))
+    }
+
+    /// Columns from `col` on of `row`, widened.
+    pub(super) fn fill<F: Real>(&self, row: usize, col: usize, tile: &mut [F]) {
+        let at = self.grid.row_offset(self.walk, row);
+        if self.walk.contiguous {
+            return self.copy(at + col as isize, tile);
+        }
+        let fastest = self.grid.inner.len() - 1;
+        let stride = self.walk.inner[fastest];
+        let mut done = 0;
+        while done < tile.len() {
+            let run = run_length(self.grid, col + done).min(tile.len() - done);
+            let at = at + self.grid.col_offset(self.walk, col + done);
+            let to = &mut tile[done..done + run];
+            match stride {
+                1 => self.copy(at, to),
+                0 => {
+                    let mut one = [F::ZERO];
+                    self.copy(at, &mut one);
+                    to.fill(one[0]);
+                }
+                _ => self.gather_any(at, stride, to),
+            }
+            done += run;
+        }
+    }
+
+    /// Elements side by side, from element `at` of the memory, widened.
+    pub(super) fn copy<F: Real>(&self, at: isize, to: &mut [F]) {
+        let len = to.len();
+        match self.dtype {
+            dtype if dtype == F::DTYPE => to.copy_from_slice(self.slice::<F>(at, len)),
+            DType::F16 => widen_f16(self.slice(at, len), to),
+            DType::BF16 => self.isa.run(Widen { from: self.slice::<bf16>(at, len), to }),
+            DType::F32 => widen(self.slice::<f32>(at, len), to),
+            // A wider operand than the compute type is refused with the arguments.
+            DType::F64 => widen(self.slice::<f64>(at, len), to),
+        }
     }
 
     /// `len` elements side by side, from element `at` of the memory.
@@ -96,35 +125,27 @@ impl<'a> Source<'a> {
         unsafe { std::slice::from_raw_parts(self.base.cast::<T>().offset(at), len) }
     }
 
-    fn gather_any<F: Real>(&self, at: isize, col: usize, tile: &mut [F]) {
+    fn gather_any<F: Real>(&self, at: isize, stride: isize, to: &mut [F]) {
         match self.dtype {
-            DType::F16 => self.gather::<F, f16>(at, col, tile),
-            DType::BF16 => self.gather::<F, bf16>(at, col, tile),
-            DType::F32 => self.gather::<F, f32>(at, col, tile),
-            DType::F64 => self.gather::<F, f64>(at, col, tile),
+            DType::F16 => self.gather::<F, f16>(at, stride, to),
+            DType::BF16 => self.gather::<F, bf16>(at, stride, to),
+            DType::F32 => self.gather::<F, f32>(at, stride, to),
+            DType::F64 => self.gather::<F, f64>(at, stride, to),
         }
     }
 
-    /// Columns from `col` on at any strides.
-    fn gather<F: Real, T: Stored>(&self, row_at: isize, col: usize, tile: &mut [F]) {
-        let mut done = 0;
-        while done < tile.len() {
-            let run = run_length(self.grid, col + done).min(tile.len() - done);
-            let stride = self.walk.inner[self.walk.inner.len() - 1];
-            let mut at = row_at + self.grid.col_offset(self.walk, col + done);
-            for to in &mut tile[done..done + run] {
-                // SAFETY: as in `slice`, for one element.
-                *to = unsafe { self.base.cast::<T>().offset(at).read() }.widen();
-                at += stride;
-            }
-            done += run;
+    /// Elements `stride` apart, from element `at` of the memory.
+    fn gather<F: Real, T: Stored>(&self, mut at: isize, stride: isize, to: &mut [F]) {
+        for to in to {
+            // SAFETY: as in `slice`, for one element.
+            *to = unsafe { self.base.cast::<T>().offset(at).read() }.widen();
+            at += stride;
         }
     }
 
-    /// The one element of a scalar operand.
-    pub(super) fn scalar<F: Real>(&self) -> F {
-        let mut tile = [F::ZERO];
-        self.load(0, 0, &mut tile, 1)[0]
+    /// The numbers of a row, of which it has as many as there are side by side in the compute dtype.
+    pub(super) fn numbers<F: Real>(&self, row: usize, len: usize) -> &'a [F] {
+        self.slice(self.grid.row_offset(self.walk, row), len)
     }
 
     /// The dtype in memory.
@@ -135,9 +156,9 @@ impl<'a> Source<'a> {
 
 impl<'a> Sink<'a> {
     /// `view` walked over `grid`; `None` if it is not in host memory.
-    pub(super) fn new(view: &'a mut ViewMut<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Option<Self> {
+    pub(super) fn new(view: &'a ViewMut<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Option<Self> {
         let dtype = view.dtype();
-        match &mut view.memory {
+        match &view.memory {
             MemoryMut::Host(base, _) => Some(Sink { base: *base, dtype, grid, walk, isa }),
             #[cfg(feature = "wgpu")]
             _ => None,
@@ -163,37 +184,73 @@ impl<'a> Sink<'a> {
     }
 
     /// Writes what was computed, with one rounding, unless it is in its place already.
-    pub(super) fn commit<F: Real>(&self, row: usize, col: usize, values: &mut [F]) {
+    pub(super) fn commit<F: Real>(&self, row: usize, col: usize, values: &[F]) {
         if self.is_direct::<F>() {
             return;
         }
         let at = self.grid.row_offset(self.walk, row);
-        if !self.walk.contiguous {
-            return self.scatter_any(at, col, values);
+        if self.walk.contiguous {
+            return self.copy(values, at + col as isize);
         }
-        let at = at + col as isize;
-        match self.dtype {
-            DType::F16 => narrow_f16(values, self.slice(at, values.len())),
-            DType::BF16 => {
-                let to = self.slice::<bf16>(at, values.len());
-                self.isa.run(Narrow { from: values, to });
+        let fastest = self.grid.inner.len() - 1;
+        let stride = self.walk.inner[fastest];
+        let mut done = 0;
+        while done < values.len() {
+            let run = run_length(self.grid, col + done).min(values.len() - done);
+            let at = at + self.grid.col_offset(self.walk, col + done);
+            let from = &values[done..done + run];
+            match stride {
+                1 => self.copy(from, at),
+                _ => self.scatter_any(from, at, stride),
             }
-            DType::F32 => narrow(values, self.slice::<f32>(at, values.len())),
-            // A wider output than the compute type is refused with the arguments.
-            DType::F64 => narrow(values, self.slice::<f64>(at, values.len())),
+            done += run;
         }
+    }
+
+    /// Writes elements side by side, from element `at` of the memory, each rounded once.
+    pub(super) fn copy<F: Real>(&self, from: &[F], at: isize) {
+        let len = from.len();
+        match self.dtype {
+            dtype if dtype == F::DTYPE => self.slice::<F>(at, len).copy_from_slice(from),
+            DType::F16 => narrow_f16(from, self.slice(at, len)),
+            DType::BF16 => self.isa.run(Narrow { from, to: self.slice::<bf16>(at, len) }),
+            DType::F32 => narrow(from, self.slice::<f32>(at, len)),
+            // A wider output than the compute type is refused with the arguments.
+            DType::F64 => narrow(from, self.slice::<f64>(at, len)),
+        }
+    }
+
+    /// Writes the numbers of a row, which lie side by side in the compute dtype.
+    pub(super) fn put<F: Real>(&self, row: usize, numbers: &[F]) {
+        self.slice(self.grid.row_offset(self.walk, row), numbers.len()).copy_from_slice(numbers);
+    }
+
+    /// The numbers of a row that [`put`](Sink::put) has written.
+    pub(super) fn numbers<F: Real, const N: usize>(&self, row: usize) -> [F; N] {
+        let mut numbers = [F::ZERO; N];
+        numbers.copy_from_slice(self.slice(self.grid.row_offset(self.walk, row), N));
+        numbers
     }
 
     fn is_direct<F: Real>(&self) -> bool {
         self.dtype == F::DTYPE && self.walk.contiguous
     }
 
-    fn scatter_any<F: Real>(&self, at: isize, col: usize, values: &[F]) {
+    fn scatter_any<F: Real>(&self, from: &[F], at: isize, stride: isize) {
         match self.dtype {
-            DType::F16 => self.scatter::<F, f16>(at, col, values),
-            DType::BF16 => self.scatter::<F, bf16>(at, col, values),
-            DType::F32 => self.scatter::<F, f32>(at, col, values),
-            DType::F64 => self.scatter::<F, f64>(at, col, values),
+            DType::F16 => self.scatter::<F, f16>(from, at, stride),
+            DType::BF16 => self.scatter::<F, bf16>(from, at, stride),
+            DType::F32 => self.scatter::<F, f32>(from, at, stride),
+            DType::F64 => self.scatter::<F, f64>(from, at, stride),
+        }
+    }
+
+    /// Writes elements `stride` apart, from element `at` of the memory.
+    fn scatter<F: Real, T: Stored>(&self, from: &[F], mut at: isize, stride: isize) {
+        for from in from {
+            // SAFETY: as in `slice`, for one element.
+            unsafe { self.base.cast::<T>().offset(at).write(T::narrow(*from)) };
+            at += stride;
         }
     }
 
@@ -205,22 +262,6 @@ impl<'a> Sink<'a> {
         // thread at a time and sources over the same memory copy before they lend.
         unsafe { std::slice::from_raw_parts_mut(self.base.cast::<T>().offset(at), len) }
     }
-
-    /// Columns from `col` on at any strides.
-    fn scatter<F: Real, T: Stored>(&self, row_at: isize, col: usize, tile: &[F]) {
-        let mut done = 0;
-        while done < tile.len() {
-            let run = run_length(self.grid, col + done).min(tile.len() - done);
-            let stride = self.walk.inner[self.walk.inner.len() - 1];
-            let mut at = row_at + self.grid.col_offset(self.walk, col + done);
-            for from in &tile[done..done + run] {
-                // SAFETY: as in `slice`, for one element.
-                unsafe { self.base.cast::<T>().offset(at).write(T::narrow(*from)) };
-                at += stride;
-            }
-            done += run;
-        }
-    }
 }
 
 /// Columns from `col` on that lie along the fastest axis.
@@ -230,70 +271,77 @@ fn run_length(grid: &Grid, col: usize) -> usize {
     fastest - col % fastest
 }
 
-/// The leaves of one row of a source: lent at once where the row is a single leaf, else loaded one by one.
-pub(super) enum Leaves<'t, F> {
-    /// The whole row.
-    Resident(&'t [F]),
-    /// A row of several leaves, and the tile that holds the one at hand.
-    Streamed(Stream<'t, F>),
-}
-
-/// A row that is loaded leaf by leaf.
-pub(super) struct Stream<'t, F> {
+/// A source and the tile for what it cannot lend; a piece that is asked for again is not loaded again.
+pub(super) struct Reader<'t, F> {
     source: Source<'t>,
-    row: usize,
-    cols: usize,
-    /// Elements are read as `x * 2^-exponent`.
-    exponent: i32,
     tile: &'t mut [F],
+    /// Row, first column and length of what the tile holds.
+    held: Option<(usize, usize, usize)>,
+    shared_by_rows: bool,
 }
 
-impl<'t, F: Real> Leaves<'t, F> {
-    pub(super) fn new(source: &Source<'t>, row: usize, cols: usize, tile: &'t mut [F]) -> Self {
-        if cols <= LEAF {
-            Leaves::Resident(source.load(row, 0, tile, cols))
-        } else {
-            Leaves::Streamed(Stream { source: *source, row, cols, exponent: 0, tile })
-        }
+impl<'t, F: Real> Reader<'t, F> {
+    pub(super) fn new(source: Source<'t>, tile: &'t mut [F]) -> Self {
+        Reader { shared_by_rows: source.walk.is_shared_by_rows(), source, tile, held: None }
     }
 
-    /// The leaf's elements.
-    pub(super) fn leaf(&mut self, leaf: usize) -> &[F] {
-        match self {
-            Leaves::Resident(row) => row,
-            Leaves::Streamed(stream) => stream.leaf(leaf),
+    /// Columns `col..col + len` of `row`.
+    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> &[F] {
+        if let Some(lent) = self.source.lend(row, col, len) {
+            return lent;
         }
-    }
-
-    /// From now on, elements as `x * 2^-exponent`. `tile` holds them where the row is resident.
-    pub(super) fn scaled(self, exponent: i32, tile: &'t mut [F]) -> Self {
-        match self {
-            Leaves::Resident(row) => {
-                let tile = &mut tile[..row.len()];
-                tile.iter_mut().zip(row).for_each(|(to, x)| *to = x.scale(-exponent));
-                Leaves::Resident(tile)
-            }
-            Leaves::Streamed(stream) => Leaves::Streamed(Stream { exponent, ..stream }),
+        let wanted = Some((if self.shared_by_rows { 0 } else { row }, col, len));
+        if self.held != wanted {
+            self.source.fill(row, col, &mut self.tile[..len]);
+            self.held = wanted;
         }
+        &self.tile[..len]
     }
 }
 
-impl<F: Real> Stream<'_, F> {
-    fn leaf(&mut self, leaf: usize) -> &[F] {
-        let len = LEAF.min(self.cols - leaf * LEAF);
-        if self.exponent == 0 {
-            return self.source.load(self.row, leaf * LEAF, self.tile, len);
+/// A weight or bias, as a row needs it.
+pub(super) struct Parameter<'t, F> {
+    reader: Option<Reader<'t, F>>,
+    offset: F,
+    /// Whether a row has one number for all its elements.
+    constant: bool,
+    /// Elements in a run that share a number; 1 where they are too few to be worth a run.
+    run: usize,
+}
+
+/// From this many elements on that share a parameter they are handled as a run, with the parameter in a register.
+const LEAST_RUN: usize = 64;
+
+impl<'t, F: Real> Parameter<'t, F> {
+    pub(super) fn new(source: Option<Source<'t>>, offset: F, tile: &'t mut [F]) -> Self {
+        let constant = source.is_some_and(|source| source.walk.is_constant_in_row());
+        let run = source.map_or(1, |source| {
+            let last = source.grid.inner.len() - 1;
+            if source.walk.inner[last] == 0 { source.grid.inner[last] } else { 1 }
+        });
+        let run = if run < LEAST_RUN { 1 } else { run };
+        Parameter { reader: source.map(|source| Reader::new(source, tile)), offset, constant, run }
+    }
+
+    /// Where the run ends that column `col` is in, if parameters come in runs.
+    pub(super) fn run_end(&self, col: usize) -> Option<usize> {
+        (self.run > 1 && !self.constant).then(|| (col / self.run + 1) * self.run)
+    }
+
+    /// The numbers for columns `col..col + len` of `row`.
+    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> Factor<'_, F> {
+        let one = self.constant || self.run_end(col).is_some_and(|end| col + len <= end);
+        let Some(reader) = &mut self.reader else { return Factor::Absent };
+        if one {
+            let col = if self.constant { 0 } else { col };
+            return Factor::One(Factor::offset(reader.get(row, col, 1)[0], self.offset));
         }
-        let source = Source { copied: true, ..self.source };
-        source.load(self.row, leaf * LEAF, self.tile, len);
-        let tile = &mut self.tile[..len];
-        tile.iter_mut().for_each(|x| *x = x.scale(-self.exponent));
-        tile
+        Factor::Each(reader.get(row, col, len), self.offset)
     }
 }
 
 /// An element type, converted from and to any compute type at least as wide.
-trait Stored: Element {
+pub(super) trait Stored: Element {
     /// Exact.
     fn widen<F: Real>(self) -> F;
     /// To nearest even.
@@ -367,16 +415,16 @@ impl<F: Real, T: Stored> pulp::NullaryFnOnce for Narrow<'_, F, T> {
 
 /// A slice of f16, through float32 by the CPU's own instruction where it has one.
 fn widen_f16<F: Real>(from: &[f16], to: &mut [F]) {
-    if let Some(to) = F::as_f32s(to) {
-        return from.convert_to_f32_slice(to);
+    if F::DTYPE == DType::F32 {
+        return from.convert_to_f32_slice(bytemuck::cast_slice_mut(to));
     }
     widen(from, to);
 }
 
 /// A slice to f16, from float32 by the CPU's own instruction where it has one.
-fn narrow_f16<F: Real>(from: &mut [F], to: &mut [f16]) {
-    if let Some(from) = F::as_f32s(from) {
-        return to.convert_from_f32_slice(from);
+fn narrow_f16<F: Real>(from: &[F], to: &mut [f16]) {
+    if F::DTYPE == DType::F32 {
+        return to.convert_from_f32_slice(bytemuck::cast_slice(from));
     }
     narrow(from, to);
 }

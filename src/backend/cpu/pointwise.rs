@@ -1,56 +1,103 @@
 //! The `pointwise` schedule: a function of each element, then scale and shift. Backward sums over rows as it goes.
 
 use super::affine::{self, ColumnSums};
-use super::elementwise::affine as affine_of;
-use super::lanes::{LeafSums, Plain, Product, RowSums};
+use super::elementwise::{Affine, Factor};
+use super::lanes::{Over, Pass, Plain, TreeSums};
+use super::launch::{Folded, Order, Shared, Tiles, alone, with_scratch};
 use super::math::{self, BATCH, two_prod};
 use super::operand::{Sink, Source};
 use super::real::Real;
 use super::{Cpu, Isa};
-use crate::plan::tree::{LEAF, lanes};
+use crate::backend;
+use crate::plan::tree::{LEAF, Pairwise, chunk_rows, lanes};
+use crate::spec::{Function, Pointwise, Spec};
+use crate::tensor::{Overlap, View, ViewMut, overlap};
+use crate::{Error, Result, Workspace};
 use pulp::NullaryFnOnce;
+use std::ops::Range;
 
-/// What one task of a forward pass works on.
+/// Elements of a forward task, about.
+const TASK: usize = 1 << 15;
+
+/// What the tasks of a forward pass work on.
 #[derive(Clone, Copy)]
-pub(super) struct Forward<'a, F> {
-    pub(super) cols: usize,
-    pub(super) alpha: F,
-    pub(super) input: Source<'a>,
-    pub(super) weight: Option<Source<'a>>,
-    pub(super) bias: Option<Source<'a>>,
-    pub(super) output: Sink<'a>,
+struct Forward<'a, F> {
+    isa: Isa,
+    function: Function,
+    cols: usize,
+    alpha: F,
+    input: Source<'a>,
+    weight: Option<Source<'a>>,
+    bias: Option<Source<'a>>,
+    output: Sink<'a>,
 }
 
-/// What one task of a backward pass works on.
+/// What the tasks of a backward pass work on.
 #[derive(Clone, Copy)]
-pub(super) struct Backward<'a, F> {
-    pub(super) cols: usize,
-    pub(super) alpha: F,
-    pub(super) grad_output: Source<'a>,
-    pub(super) input: Source<'a>,
-    pub(super) weight: Option<Source<'a>>,
-    pub(super) grad_input: Option<Sink<'a>>,
-    pub(super) wants_weight: bool,
-    pub(super) wants_bias: bool,
-    pub(super) wants_alpha: bool,
+struct Backward<'a, F> {
+    isa: Isa,
+    function: Function,
+    cols: usize,
+    alpha: F,
+    grad_output: Source<'a>,
+    input: Source<'a>,
+    weight: Option<Source<'a>>,
+    grad_input: Option<Sink<'a>>,
+    /// Which sums over rows are asked for: the weight's, the bias's, alpha's.
+    wanted: [bool; 3],
 }
 
-impl<F> Backward<'_, F> {
-    /// How many sums over rows each column has.
-    pub(super) fn params(&self) -> usize {
-        usize::from(self.wants_weight) + usize::from(self.wants_bias) + usize::from(self.wants_alpha)
+/// Runs the function on a slice.
+fn run_forward<F: Real>(job: &Forward<'_, F>, x: &[F], out: &mut [F]) {
+    let (alpha, short) = (job.alpha, job.input.dtype().size() == 2);
+    match job.function {
+        Function::Tanh => job.isa.run(Tanh { alpha, short, x, out }),
+        Function::InverseSquareRoot => {
+            job.isa.run(Over(InverseRoot { alpha, x, out }));
+        }
     }
 }
 
+/// The value of the scalar parameter.
+fn alpha_of<F: Real>(alpha: Option<&View<'_>>) -> Result<F> {
+    let Some(view) = alpha else { return Err(Error::argument("alpha", "a tensor of one element", "none")) };
+    let mut one = [F::ZERO];
+    alone(Isa::Portable, view.layout(), 0).source("alpha", view, 0, true)?.fill(0, 0, &mut one);
+    Ok(one[0])
+}
+
+pub(super) fn forward<F: Real>(spec: &Pointwise, operands: &backend::Forward<'_>, cpu: &Cpu) -> Result<()> {
+    let backend::Forward { input, weight, bias, alpha, output, .. } = operands;
+    let Some(output) = output else { return Ok(()) };
+    let in_place = overlap(input, &output.as_view()) == Overlap::Same;
+    let tensors = [
+        Some(input.layout()),
+        Some(output.layout()),
+        weight.as_ref().map(View::layout),
+        bias.as_ref().map(View::layout),
+    ];
+    let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.affine.axes), &tensors);
+    let (rows, cols) = (folded.grid.rows, folded.grid.cols);
+    let job = Forward {
+        isa: cpu.isa,
+        function: spec.function,
+        cols,
+        alpha: alpha_of::<F>(alpha.as_ref())?,
+        input: folded.source("input", input, 0, in_place)?,
+        output: folded.sink("output", output, 1)?,
+        weight: folded.optional("weight", weight.as_ref(), 2)?,
+        bias: folded.optional("bias", bias.as_ref(), 3)?,
+    };
+    let step = TASK.div_ceil(cols.max(1));
+    cpu.for_each(rows.div_ceil(step), step * cols, |task| {
+        with_scratch(0, |tiles, _| forward_rows(&job, task * step..rows.min((task + 1) * step), tiles));
+    });
+    Ok(())
+}
+
 /// `y = tanh(alpha * x) * w + b` for rows `rows`.
-pub(super) fn forward<F: Real>(
-    job: &Forward<'_, F>,
-    isa: Isa,
-    rows: std::ops::Range<usize>,
-    tiles: super::Tiles<'_, F>,
-) {
+fn forward_rows<F: Real>(job: &Forward<'_, F>, rows: Range<usize>, tiles: Tiles<'_, F>) {
     let [x_tile, w_tile, b_tile, out_tile, ..] = tiles;
-    let short = job.input.dtype().size() == 2;
     for first in (0..job.cols).step_by(LEAF) {
         let len = LEAF.min(job.cols - first);
         let w = job.weight.map(|w| w.load(0, first, w_tile, len));
@@ -58,45 +105,87 @@ pub(super) fn forward<F: Real>(
         for row in rows.clone() {
             let x = job.input.load(row, first, x_tile, len);
             let out = job.output.begin(row, first, out_tile, len);
-            isa.run(Tanh { alpha: job.alpha, short, x, w, b, out: &mut *out });
+            run_forward(job, x, out);
+            let (w, b) = (Factor::each(w, F::ZERO), Factor::each(b, F::ZERO));
+            job.isa.run(Over(Affine { w, b, out: &mut *out }));
             job.output.commit(row, first, out);
         }
     }
 }
 
-/// Gradients of the rows of one chunk. `partials` receives the chunk's sums: weight's, bias's, alpha's, of those asked.
 pub(super) fn backward<F: Real>(
+    spec: &Pointwise,
+    operands: &backend::Backward<'_>,
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    let backend::Backward { grad_output, input, weight, alpha, grad_input, .. } = operands;
+    let in_place =
+        (grad_input.as_ref()).is_some_and(|to| overlap(grad_output, &to.as_view()) == Overlap::Same);
+    let tensors = [
+        Some(grad_output.layout()),
+        Some(input.layout()),
+        grad_input.as_ref().map(ViewMut::layout),
+        weight.as_ref().map(View::layout),
+    ];
+    let order = Order::new(spec.shape.len(), &spec.affine.axes);
+    let folded = Folded::new(cpu.isa, &order, &tensors);
+    let (rows, cols) = (folded.grid.rows, folded.grid.cols);
+    let targets = [&operands.grad_weight, &operands.grad_bias, &operands.grad_alpha];
+    let job = Backward {
+        isa: cpu.isa,
+        function: spec.function,
+        cols,
+        alpha: alpha_of::<F>(alpha.as_ref())?,
+        grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
+        input: folded.source("input", input, 1, false)?,
+        grad_input: folded.optional_sink("grad_input", grad_input.as_ref(), 2)?,
+        weight: folded.optional("weight", weight.as_ref(), 3)?,
+        wanted: targets.map(|target| target.is_some()),
+    };
+    let stride = cols * job.wanted.into_iter().filter(|&wanted| wanted).count();
+    let params = backend::params_per_column(&Spec::Pointwise(spec.clone()));
+    let chunk = chunk_rows(rows, cols, params, size_of::<F>());
+    let partials = workspace.host::<F>(rows.div_ceil(chunk) * stride)?;
+    let shared = Shared::new(&mut *partials);
+    cpu.for_each(rows.div_ceil(chunk), chunk * cols, |index| {
+        let range = index * chunk..rows.min((index + 1) * chunk);
+        // SAFETY: this task alone has this chunk.
+        let sums = unsafe { shared.part(index * stride..(index + 1) * stride) };
+        with_scratch(stride, |tiles, leaves| backward_rows(&job, range, sums, leaves, tiles));
+    });
+    let mut offset = 0;
+    for (name, target) in ["grad_weight", "grad_bias"].into_iter().zip(targets) {
+        let Some(target) = target else { continue };
+        let alone = alone(cpu.isa, &order.parameter(&spec.affine.axes, target.layout()), 0);
+        affine::finish(&alone.sink(name, target, 0)?, partials, stride, offset, cols, cpu);
+        offset += cols;
+    }
+    let Some(target) = &operands.grad_alpha else { return Ok(()) };
+    let alone = alone(cpu.isa, target.layout(), 0);
+    finish_alpha(&alone.sink("grad_alpha", target, 0)?, partials, stride, offset, cols, cpu);
+    Ok(())
+}
+
+/// Gradients of the rows of one chunk. `partials` receives the chunk's sums: weight's, bias's, alpha's, of those asked.
+fn backward_rows<F: Real>(
     job: &Backward<'_, F>,
-    isa: Isa,
-    rows: std::ops::Range<usize>,
-    partials: &mut [F],
-    leaves: &mut [F],
-    tiles: super::Tiles<'_, F>,
+    rows: Range<usize>,
+    mut partials: &mut [F],
+    mut leaves: &mut [F],
+    tiles: Tiles<'_, F>,
 ) {
-    let cols = job.cols;
-    let [x_tile, g_tile, w_tile, out_tile, b_tile, bl_tile, t_tile, s_tile] = tiles;
+    let (isa, cols) = (job.isa, job.cols);
+    let [x_tile, g_tile, w_tile, out_tile, b_tile, bl_tile, t_tile, s_tile, ..] = tiles;
+    let mut sums: [Option<ColumnSums<'_, F>>; 3] = job.wanted.map(|wanted| {
+        let len = if wanted { cols } else { 0 };
+        let (chunk, leaf);
+        (chunk, partials) = std::mem::take(&mut partials).split_at_mut(len);
+        (leaf, leaves) = std::mem::take(&mut leaves).split_at_mut(len);
+        wanted.then(|| ColumnSums::new(isa, leaf, chunk))
+    });
     for first in (0..cols).step_by(LEAF) {
         let len = LEAF.min(cols - first);
-        let piece = first..first + len;
-        let (weight_part, rest) = partials.split_at_mut(if job.wants_weight { cols } else { 0 });
-        let (bias_part, alpha_part) = rest.split_at_mut(if job.wants_bias { cols } else { 0 });
-        let (weight_leaf, rest) = leaves.split_at_mut(weight_part.len());
-        let (bias_leaf, alpha_leaf) = rest.split_at_mut(bias_part.len());
-        let mut weight_sums = None;
-        if job.wants_weight {
-            weight_sums =
-                Some(ColumnSums::new(isa, &mut weight_leaf[piece.clone()], &mut weight_part[piece.clone()]));
-        }
-        let mut bias_sums = None;
-        if job.wants_bias {
-            bias_sums =
-                Some(ColumnSums::new(isa, &mut bias_leaf[piece.clone()], &mut bias_part[piece.clone()]));
-        }
-        let mut alpha_sums = None;
-        if job.wants_alpha {
-            alpha_sums =
-                Some(ColumnSums::new(isa, &mut alpha_leaf[piece.clone()], &mut alpha_part[piece.clone()]));
-        }
         // Without a weight, one of ones: multiplying by it changes nothing.
         let w = match &job.weight {
             Some(w) => w.load(0, first, w_tile, len),
@@ -113,54 +202,42 @@ pub(super) fn backward<F: Real>(
             let x = job.input.load(row, first, x_tile, len);
             let g = job.grad_output.load(row, first, g_tile, len);
             let (t, s) = (&mut t_tile[..len], &mut s_tile[..len]);
-            match &job.grad_input {
-                Some(sink) => {
-                    let out = sink.begin(row, first, out_tile, len);
-                    isa.run(Slopes {
-                        alpha: job.alpha,
-                        x,
-                        g,
-                        w,
-                        b,
-                        bl,
-                        t: &mut *t,
-                        s: &mut *s,
-                        dx: &mut *out,
-                    });
-                    sink.commit(row, first, out);
+            let dx = match &job.grad_input {
+                Some(sink) => sink.begin(row, first, out_tile, len),
+                None => &mut out_tile[..len],
+            };
+            let alpha = job.alpha;
+            match job.function {
+                Function::Tanh => {
+                    isa.run(Slopes { alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *dx });
                 }
-                None => {
-                    let dx = &mut out_tile[..len];
-                    isa.run(Slopes { alpha: job.alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx });
+                Function::InverseSquareRoot => {
+                    isa.run(Over(InverseRootSlopes { alpha, x, g, w, t: &mut *t, s: &mut *s, dx: &mut *dx }));
                 }
             }
-            if let Some(sums) = &mut bias_sums {
-                sums.begin_leaf(index, 0, len);
-                sums.add(0, [g], Plain);
+            if let Some(sink) = &job.grad_input {
+                // In place, `g` has been copied to its tile before this replaces it.
+                sink.commit(row, first, dx);
             }
-            if let Some(sums) = &mut weight_sums {
-                sums.begin_leaf(index, 0, len);
-                sums.add(0, [g, t], Product);
-            }
-            if let Some(sums) = &mut alpha_sums {
-                sums.begin_leaf(index, 0, len);
-                sums.add(0, [s], Plain);
+            let terms: [(&[F], Option<&[F]>); 3] = [(g, Some(t)), (g, None), (s, None)];
+            for (sums, (a, b)) in sums.iter_mut().zip(terms) {
+                let Some(sums) = sums else { continue };
+                sums.begin_row(index, first..first + len);
+                sums.add(first, a, b);
             }
         }
-        for sums in [weight_sums, bias_sums, alpha_sums].into_iter().flatten() {
-            sums.finish();
-        }
+    }
+    for sums in sums.into_iter().flatten() {
+        sums.finish();
     }
 }
 
-/// `out = tanh(alpha x) * w + b`, with what is absent left out.
+/// `out = tanh(alpha x)`.
 struct Tanh<'a, F> {
     alpha: F,
     /// Whether the result is rounded to 16 bits.
     short: bool,
     x: &'a [F],
-    w: Option<&'a [F]>,
-    b: Option<&'a [F]>,
     out: &'a mut [F],
 }
 
@@ -168,7 +245,7 @@ impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let Tanh { alpha, short, x, w, b, out } = self;
+        let Tanh { alpha, short, x, out } = self;
         if short {
             for (y, &x) in out.iter_mut().zip(x) {
                 *y = math::tanh_product_short(alpha, x);
@@ -181,7 +258,6 @@ impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
                 out.copy_from_slice(&t[..x.len()]);
             }
         }
-        affine_of(w, b, F::ZERO, out);
     }
 }
 
@@ -227,30 +303,85 @@ impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
     }
 }
 
-/// Writes the parameter gradients from the chunks' partials.
-pub(super) fn finish<F: Real>(
-    [weight, bias, alpha]: [Option<&Sink<'_>>; 3],
+/// `x` and alpha without the exponent that keeps their squares out of range, and that exponent.
+#[inline(always)]
+fn squarable<F: Real>(alpha: F, x: F) -> (F, F, i32) {
+    let exponent = |x: F| if x == F::ZERO { F::NONE } else { F::exponent(x.magnitude()) };
+    let e = exponent(x).max(exponent(alpha).div_euclid(2));
+    let e = if F::SQUARABLE.0 <= e && e <= F::SQUARABLE.1 { 0 } else { e };
+    if e == 0 { (alpha, x, 0) } else { (alpha.scale(-2 * e), x.scale(-e), e) }
+}
+
+/// `out = x / sqrt(alpha + x²)`.
+struct InverseRoot<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    out: &'a mut [F],
+}
+
+impl<F: Real> Pass for InverseRoot<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        for (y, &x) in self.out[at..at + len].iter_mut().zip(&self.x[at..at + len]) {
+            let (alpha, x, _) = squarable(self.alpha, x);
+            let [r, ..] = F::inverse_square_roots(alpha, x);
+            *y = x * r;
+        }
+    }
+}
+
+/// `t = x / sqrt(d)`, `s = -g w x / (2 d^(3/2))`, and `dx = g w alpha / d^(3/2)`, with `d = alpha + x²`.
+struct InverseRootSlopes<'a, F> {
+    alpha: F,
+    x: &'a [F],
+    g: &'a [F],
+    w: &'a [F],
+    t: &'a mut [F],
+    s: &'a mut [F],
+    dx: &'a mut [F],
+}
+
+impl<F: Real> Pass for InverseRootSlopes<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.dx.len()
+    }
+    #[inline(always)]
+    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        for i in at..at + len {
+            let (alpha, x, e) = squarable(self.alpha, self.x[i]);
+            let [r, h, k] = F::inverse_square_roots(alpha, x);
+            let gw = self.g[i] * self.w[i];
+            self.t[i] = x * r;
+            let (s, dx) = (F::of(-0.5) * (gw * k), gw * h);
+            (self.s[i], self.dx[i]) = if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
+        }
+    }
+}
+
+/// Writes the scalar parameter's gradient: its sums over rows, added column by column like a row.
+fn finish_alpha<F: Real>(
+    sink: &Sink<'_>,
     partials: &[F],
+    stride: usize,
+    offset: usize,
     cols: usize,
     cpu: &Cpu,
 ) {
-    let wanted = [weight, bias, alpha];
-    let stride = cols * wanted.iter().flatten().count();
-    let mut offset = 0;
-    for sink in [weight, bias].into_iter().flatten() {
-        affine::finish(sink, partials, stride, offset, cols, cpu);
-        offset += cols;
-    }
-    let Some(sink) = alpha else { return };
-    super::with_tiles::<F, _>(|[columns, tile, ..], _| {
-        let mut sums = RowSums::new();
+    with_scratch::<F, _>(0, |[columns, ..], _| {
+        let mut sums = Pairwise::default();
         for first in (0..cols).step_by(LEAF) {
             let columns = &mut columns[..LEAF.min(cols - first)];
             affine::sum_chunks(partials, stride, offset + first, columns);
-            sums.push(cpu.isa().run(LeafSums { inputs: [&*columns], lanes: lanes(cols), term: Plain }));
+            sums.push(cpu.isa.run(TreeSums::new(lanes(cols), Plain(&*columns))).0[0]);
         }
-        let out = sink.begin(0, 0, tile, 1);
-        out.copy_from_slice(&sums.total());
+        let mut one = [F::ZERO];
+        let out = sink.begin(0, 0, &mut one, 1);
+        out[0] = sums.total();
         sink.commit(0, 0, out);
     });
 }

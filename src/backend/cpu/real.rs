@@ -1,13 +1,14 @@
 //! The two compute types, and what the kernels need to know of each.
 
 use super::math::two_prod;
+use super::operand::Stored;
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 /// float32 or float64: arithmetic, bits, and the constants of `docs/numerics.md`.
 pub(crate) trait Real:
-    Element
+    Stored
     + Default
     + PartialOrd
     + std::fmt::Debug
@@ -27,10 +28,14 @@ pub(crate) trait Real:
     const FOUR: Self;
     const MAX: Self;
 
-    /// A row is regular while its divisor's square is within this range: (inside, outside) the root.
+    /// A leaf is regular while its mean term is within this range: for sums of squares, and for sums of magnitudes.
     const REGULAR: [(Self, Self); 2];
-    /// A gradient row is regular while its sums are below this.
+    /// A leaf of gradients is regular while its sums are below this.
     const SUM_LIMIT: Self;
+    /// Weights of at least this magnitude, or below its reciprocal, pass their exponent to the result.
+    const WEIGHT_LIMIT: Self;
+    /// The exponent of a row of zeros: below that of any number.
+    const NONE: i32;
     /// Newton steps from the quadratic seed to full precision.
     const NEWTON_STEPS: usize;
     /// Below this the exponential's argument is held.
@@ -52,11 +57,11 @@ pub(crate) trait Real:
     fn to_f16(self) -> f16;
     fn to_bf16(self) -> bf16;
     fn to_f32(self) -> f32;
-    /// The slice itself where this is float32.
-    fn as_f32s(slice: &mut [Self]) -> Option<&mut [f32]>;
     fn abs(self) -> Self;
     /// Magnitude bits: the bits without the sign. NaN > infinity > finite.
     fn magnitude(self) -> Self::Bits;
+    /// The number with these bits.
+    fn from_bits(bits: Self::Bits) -> Self;
     /// `a | b`.
     fn or(a: Self::Bits, b: Self::Bits) -> Self::Bits;
     /// Whether the ORed magnitude bits contain one of at least 2^-63 (float64: 2^-511).
@@ -72,11 +77,19 @@ pub(crate) trait Real:
     /// `2^k` for k within the normal range.
     fn exp2(k: i32) -> Self;
     /// The nearest number to 1 / sqrt(self).
-    fn rsqrt(self) -> Self;
+    fn rsqrt(self) -> Self {
+        Self::rsqrt_inside(self, Self::ONE, Self::ZERO)
+    }
     /// The nearest number to sqrt(self).
     fn sqrt(self) -> Self;
-    /// The nearest number to 1 / (sqrt(self) + eps).
-    fn rsqrt_outside(self, eps: Self) -> Self;
+    /// The nearest number to 1 / sqrt(sum / count + eps).
+    fn rsqrt_inside(sum: Self, count: Self, eps: Self) -> Self;
+    /// The nearest numbers to 1 / (q + eps) and to q = sqrt(sum / count).
+    fn rsqrt_outside(sum: Self, count: Self, eps: Self) -> (Self, Self);
+    /// With `d = alpha + x²`, not rounded: the nearest numbers to 1 / sqrt(d), alpha d^(-3/2) and x d^(-3/2).
+    fn inverse_square_roots(alpha: Self, x: Self) -> [Self; 3];
+    /// Exponents for which the squares in these are in range.
+    const SQUARABLE: (i32, i32);
     /// The nearest number to 1 / self.
     fn recip(self) -> Self;
     /// The integer that adding MAGIC left in the low bits of `u`, held within the exponents of normal numbers from
@@ -85,10 +98,11 @@ pub(crate) trait Real:
     /// Rounded to `dtype` and widened again.
     fn rounded_to(self, dtype: DType) -> Self;
 
-    /// `self * 2^p` in up to three steps.
+    /// `self * 2^p` in up to three steps, which reach from any number to any other.
     #[inline(always)]
     fn scale(self, p: i32) -> Self {
         let limit = Self::SCALE_STEP;
+        let p = p.clamp(-3 * limit, 3 * limit);
         let p1 = p.clamp(-limit, limit);
         let p2 = (p - p1).clamp(-limit, limit);
         self * Self::exp2(p1) * Self::exp2(p2) * Self::exp2(p - p1 - p2)
@@ -111,6 +125,21 @@ const fn double(k: i32) -> f64 {
 fn corrected(r: f64, e: f64) -> f64 {
     let better = r + r * e;
     if better.is_finite() { better } else { r }
+}
+
+/// `a / b` as a number and its error.
+fn quotient(a: f64, b: f64) -> (f64, f64) {
+    let q = a / b;
+    let (p, pe) = two_prod(q, b);
+    let low = ((a - p) - pe) / b;
+    (q, if low.is_finite() { low } else { 0.0 })
+}
+
+/// A sum as a number and its error, whichever of both is larger.
+pub(super) fn two_sum<F: Real>(x: F, y: F) -> (F, F) {
+    let s = x + y;
+    let z = s - x;
+    (s, (x - (s - z)) + (y - z))
 }
 
 macro_rules! real {
@@ -138,6 +167,10 @@ macro_rules! real {
             #[inline(always)]
             fn magnitude(self) -> $bits {
                 self.to_bits() & ($bits::MAX >> 1)
+            }
+            #[inline(always)]
+            fn from_bits(bits: $bits) -> $t {
+                $t::from_bits(bits)
             }
             #[inline(always)]
             fn or(a: $bits, b: $bits) -> $bits {
@@ -192,6 +225,8 @@ macro_rules! real {
 real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
     const REGULAR: [(f32, f32); 2] = [(single(-80), single(100)), (single(-40), single(50))];
     const SUM_LIMIT: f32 = single(100);
+    const WEIGHT_LIMIT: f32 = single(63);
+    const NONE: i32 = -1000;
     const NEWTON_STEPS: usize = 2;
     const EXP_LIMIT: f32 = -174.0;
     const PRODUCT_LIMIT: f32 = 1_048_576.0;
@@ -230,17 +265,22 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
         self
     }
     #[inline(always)]
-    fn as_f32s(slice: &mut [f32]) -> Option<&mut [f32]> {
-        Some(slice)
+    fn rsqrt_inside(sum: f32, count: f32, eps: f32) -> f32 {
+        (1.0 / (f64::from(sum) / f64::from(count) + f64::from(eps)).sqrt()) as f32
     }
     #[inline(always)]
-    fn rsqrt(self) -> f32 {
-        (1.0 / f64::from(self).sqrt()) as f32
+    fn rsqrt_outside(sum: f32, count: f32, eps: f32) -> (f32, f32) {
+        let q = (f64::from(sum) / f64::from(count)).sqrt();
+        ((1.0 / (q + f64::from(eps))) as f32, q as f32)
     }
     #[inline(always)]
-    fn rsqrt_outside(self, eps: f32) -> f32 {
-        (1.0 / (f64::from(self).sqrt() + f64::from(eps))) as f32
+    fn inverse_square_roots(alpha: f32, x: f32) -> [f32; 3] {
+        let (alpha, x) = (f64::from(alpha), f64::from(x));
+        let r = 1.0 / (alpha + x * x).sqrt();
+        let cube = (r * r) * r;
+        [r as f32, (alpha * cube) as f32, (x * cube) as f32]
     }
+    const SQUARABLE: (i32, i32) = (-40, 60);
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f32 {
         match dtype {
@@ -254,6 +294,8 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
 real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
     const REGULAR: [(f64, f64); 2] = [(double(-800), double(900)), (double(-400), double(450))];
     const SUM_LIMIT: f64 = double(900);
+    const WEIGHT_LIMIT: f64 = double(511);
+    const NONE: i32 = -10000;
     const NEWTON_STEPS: usize = 3;
     const EXP_LIMIT: f64 = -1416.0;
     const PRODUCT_LIMIT: f64 = 1_048_576.0;
@@ -290,29 +332,47 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
         self as f32
     }
     #[inline(always)]
-    fn as_f32s(_: &mut [f64]) -> Option<&mut [f32]> {
-        None
-    }
-    #[inline(always)]
-    fn rsqrt(self) -> f64 {
-        let r = 1.0 / f64::sqrt(self);
+    fn rsqrt_inside(sum: f64, count: f64, eps: f64) -> f64 {
+        let (v, vl) = quotient(sum, count);
+        let (d, dl) = two_sum(v, eps);
+        let dl = dl + vl;
+        let r = 1.0 / d.sqrt();
         let (p, pe) = two_prod(r, r);
-        let (q, qe) = two_prod(self, p);
-        corrected(r, 0.5 * (((1.0 - q) - qe) - self * pe))
+        let (q, qe) = two_prod(d, p);
+        corrected(r, 0.5 * (((1.0 - q) - qe) - (d * pe + dl * p)))
     }
     #[inline(always)]
-    fn rsqrt_outside(self, eps: f64) -> f64 {
-        let q = f64::sqrt(self);
+    fn rsqrt_outside(sum: f64, count: f64, eps: f64) -> (f64, f64) {
+        let (v, vl) = quotient(sum, count);
+        let q = f64::sqrt(v);
         let (p, pe) = two_prod(q, q);
-        let ql = if q > 0.0 { ((self - p) - pe) / (2.0 * q) } else { 0.0 };
-        // The sum of both and what it rounds away, whichever is larger.
-        let s = q + eps;
-        let from_q = s - eps;
-        let sl = ((q - from_q) + (eps - (s - from_q))) + ql;
+        let ql = if q > 0.0 && q.is_finite() { (((v - p) - pe) + vl) / (2.0 * q) } else { 0.0 };
+        let (s, sl) = two_sum(q, eps);
+        let sl = sl + ql;
         let r = 1.0 / s;
         let (t, te) = two_prod(r, s);
-        corrected(r, ((1.0 - t) - te) - r * sl)
+        (corrected(r, ((1.0 - t) - te) - r * sl), q + ql)
     }
+    #[inline(always)]
+    fn inverse_square_roots(alpha: f64, x: f64) -> [f64; 3] {
+        let (square, low) = two_prod(x, x);
+        let (d, dl) = two_sum(alpha, square);
+        let dl = dl + low;
+        let r = 1.0 / d.sqrt();
+        let (p, pe) = two_prod(r, r);
+        let (q, qe) = two_prod(d, p);
+        let e = 0.5 * (((1.0 - q) - qe) - (d * pe + dl * p));
+        // r (1 + e), and its cube as p r (1 + pe / p + 3 e).
+        let (cube, cube_low) = two_prod(p, r);
+        let cube_low = cube_low + (pe * r + 3.0 * e * cube);
+        let times = |a: f64| {
+            let (t, te) = two_prod(a, cube);
+            let better = t + (te + a * cube_low);
+            if better.is_finite() { better } else { t }
+        };
+        [corrected(r, e), times(alpha), times(x)]
+    }
+    const SQUARABLE: (i32, i32) = (-400, 480);
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f64 {
         match dtype {

@@ -1,251 +1,396 @@
-//! The `row` schedule's backward pass: two means of each row, the gradient of the input, and the row's terms of the
-//! parameter gradients, from one read of the row.
+//! The `row` schedule's backward pass: the sums of each row, then the gradient of the input and the row's terms of the
+//! parameter gradients.
+//!
+//! A parameter that varies in the row cuts it into *sub-rows*, the elements that share one value of it. Axes are
+//! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
-use super::affine::{self, ColumnSums};
-use super::elementwise::{Ghat, GradInput, Statistics};
-use super::lanes::{LeafSums, Plain, Product, RowSums, Term};
-use super::operand::{Leaves, Sink, Source};
+use super::affine::ColumnSums;
+use super::elementwise::{Factor, GradInput};
+use super::lanes::{Over, Plain, Products, TreeSums};
+use super::launch::Tiles;
+use super::leaf::{self, Gradients};
+use super::operand::{Parameter, Reader, Sink, Source};
+use super::power::Exponent;
 use super::real::Real;
-use super::row::{Constants, Parameter, round_all};
-use super::{Cpu, Isa};
-use crate::plan::tree::LEAF;
-use crate::spec::{Norm, STATISTICS};
+use super::row::{clear_masked, normalize, round_all};
+use super::statistics::{Constants, Measure, Statistics, Sums};
+use crate::plan::tree::{LEAF, Pairwise, lanes};
+use crate::spec::{STATISTICS, SUMS};
+use std::ops::Range;
 
-/// What one task of a backward pass works on.
+/// What the tasks of a backward pass work on.
 #[derive(Clone, Copy)]
-pub(super) struct Backward<'a> {
-    pub(super) spec: &'a Norm,
-    pub(super) cols: usize,
+pub(super) struct Backward<'a, F> {
+    pub(super) constants: Constants<F>,
     pub(super) grad_output: Source<'a>,
     pub(super) input: Source<'a>,
     pub(super) statistics: Source<'a>,
     pub(super) weight: Option<Source<'a>>,
+    pub(super) mask: Option<Source<'a>>,
+    pub(super) given: Option<Source<'a>>,
     pub(super) grad_input: Option<Sink<'a>>,
+    pub(super) sums: Option<Sink<'a>>,
+    /// The weight does not vary in the row.
+    pub(super) is_outer: bool,
+    /// Where a parameter's sum within the row comes from.
+    pub(super) terms: RowTerms,
     pub(super) wants_weight: bool,
     pub(super) wants_bias: bool,
 }
 
-/// A row's two means, and the exponents taken out of `g` and of the weight where the row is irregular.
-#[derive(Clone, Copy, Default)]
-struct Means<F> {
-    c1: F,
-    c2: F,
-    scaled: bool,
-    g_exponent: i32,
-    w_exponent: i32,
+/// A row's share in the parameter gradients.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum RowTerms {
+    /// None is asked for.
+    None,
+    /// The row's two sums.
+    Sums,
+    /// The sums of so many sub-rows.
+    SubRows(usize),
 }
 
-/// `ghat` and `ghat * x_hat`.
-struct Both;
+impl<F: Real> Backward<'_, F> {
+    /// Parameters that vary within a row.
+    pub(super) fn params_per_row(&self) -> usize {
+        match self.terms {
+            RowTerms::None | RowTerms::Sums => 1,
+            RowTerms::SubRows(count) => count,
+        }
+    }
 
-impl<F: Real> Term<F, 2, 2> for Both {
-    #[inline(always)]
-    fn of(&self, [ghat, hat]: [F; 2]) -> [F; 2] {
-        [ghat, ghat * hat]
+    /// Whether a row's sums are needed.
+    pub(super) fn needs_sums(&self) -> bool {
+        self.grad_input.is_some() && self.given.is_none()
+            || self.sums.is_some()
+            || self.terms == RowTerms::Sums
+    }
+
+    /// A row's saved statistics.
+    pub(super) fn saved(&self, row: usize) -> Statistics<F> {
+        Statistics::from_numbers(self.statistics.numbers(row, STATISTICS))
+    }
+
+    /// The sums to use for the gradient of the input: those given before those taken, which are written where they are
+    /// asked for.
+    pub(super) fn settle(&self, row: usize, taken: Option<Sums<F>>) -> Sums<F> {
+        if let (Some(sink), Some(taken)) = (&self.sums, taken) {
+            sink.put(row, &taken.to_numbers());
+        }
+        let given = self.given.map(|given| Sums::from_numbers(given.numbers(row, SUMS)));
+        given.or(taken).unwrap_or(Sums::none())
     }
 }
 
-/// Gradients of the rows of one chunk; `partials` receives the chunk's sums, weight's first, then bias's.
-pub(super) fn backward<F: Real>(
-    job: &Backward<'_>,
-    isa: Isa,
-    rows: std::ops::Range<usize>,
-    partials: &mut [F],
-    leaves: &mut [F],
-    tiles: super::Tiles<'_, F>,
-) {
-    let cols = job.cols;
-    let constants = Constants::<F>::new(isa, job.spec, cols, job.input.dtype());
-    let [x_tile, g_tile, w_tile, hat_tile, ghat_tile, out_tile, scaled_tile, ..] = tiles;
-    let (weight_chunk, bias_chunk) = partials.split_at_mut(if job.wants_weight { cols } else { 0 });
-    let (weight_leaf, bias_leaf) = leaves.split_at_mut(weight_chunk.len());
-    let mut weight_sums = job.wants_weight.then(|| ColumnSums::new(isa, weight_leaf, weight_chunk));
-    let mut bias_sums = job.wants_bias.then(|| ColumnSums::new(isa, bias_leaf, bias_chunk));
-    let mut weight = Parameter::new(job.weight.as_ref(), cols, w_tile);
-    for (index, row) in rows.enumerate() {
-        let saved = job.statistics.load(row, 0, out_tile, STATISTICS);
-        let exponent = saved[3].to_f32() as i32;
-        let s = Statistics { mean: saved[0], correction: saved[1], rstd: saved[2], exponent };
-        let mut x = Leaves::new(&job.input, row, cols, x_tile);
-        if exponent != 0 {
-            x = x.scaled(exponent, scaled_tile);
+/// The parameter gradients' sums over the rows of a chunk, as far as a task adds to them.
+pub(super) struct Accumulators<'p, F> {
+    pub(super) weight: Option<ColumnSums<'p, F>>,
+    pub(super) bias: Option<ColumnSums<'p, F>>,
+}
+
+impl<F: Real> Accumulators<'_, F> {
+    /// Before the row that is `index` rows into its chunk adds to these parameters.
+    pub(super) fn begin_row(&mut self, index: usize, params: Range<usize>) {
+        for sums in [&mut self.weight, &mut self.bias].into_iter().flatten() {
+            sums.begin_row(index, params.clone());
         }
-        let mut g = Leaves::new(&job.grad_output, row, cols, g_tile);
-        let mut operands = Operands { x: &mut x, g: &mut g, weight: &mut weight, s, constants: &constants };
-        let mut means = Means::default();
-        if job.grad_input.is_some() {
-            means = operands.means(cols, hat_tile, ghat_tile);
+    }
+
+    /// Adds what a row's sums say.
+    pub(super) fn add_sums(&mut self, param: usize, sums: &Sums<F>) {
+        let (g, w) = sums.exponents();
+        for (to, sum) in [(&mut self.weight, sums.s2), (&mut self.bias, sums.s1)] {
+            if let Some(to) = to {
+                to.add(param, &[sum.scale(g + w)], None);
+            }
         }
-        // A row of one leaf still has x_hat and ghat in their tiles from taking the means.
-        let filled = cols <= LEAF && job.grad_input.is_some();
+    }
+
+    /// After the chunk's last row.
+    pub(super) fn finish(self) {
+        for sums in [self.weight, self.bias].into_iter().flatten() {
+            sums.finish();
+        }
+    }
+}
+
+/// A backward pass's operands beside one thread's tiles.
+pub(super) struct Rows<'j, 't, F> {
+    job: &'j Backward<'t, F>,
+    x: Reader<'t, F>,
+    g: Reader<'t, F>,
+    weight: Parameter<'t, F>,
+    mask: Option<Reader<'t, F>>,
+    scaled: &'t mut [F],
+    hat: &'t mut [F],
+    ghat: &'t mut [F],
+    u: &'t mut [F],
+    out: &'t mut [F],
+}
+
+impl<'j, 't, F: Real> Rows<'j, 't, F> {
+    pub(super) fn new(job: &'j Backward<'t, F>, tiles: Tiles<'t, F>) -> Self {
+        let [x, g, weight, mask, scaled, hat, ghat, u, out] = tiles;
+        Rows {
+            job,
+            x: Reader::new(job.input, x),
+            g: Reader::new(job.grad_output, g),
+            weight: Parameter::new(job.weight, job.constants.weight_offset, weight),
+            mask: job.mask.map(|source| Reader::new(source, mask)),
+            scaled,
+            hat,
+            ghat,
+            u,
+            out,
+        }
+    }
+
+    /// The sums of a row.
+    pub(super) fn sums(&mut self, row: usize, s: Statistics<F>) -> Sums<F> {
+        let cols = self.job.constants.cols;
+        if cols <= LEAF {
+            return self.leaf_sums(row, s, 0);
+        }
+        let mut runs = Pairwise::new(Sums::none());
         for leaf in 0..cols.div_ceil(LEAF) {
-            let at = leaf * LEAF;
-            let len = LEAF.min(cols - at);
-            let (hat, ghat) = (&mut hat_tile[..len], &mut ghat_tile[..len]);
-            if !filled {
-                operands.fill(leaf, &means, hat, ghat);
+            runs.push_by(self.leaf_sums(row, s, leaf), Sums::merged);
+        }
+        runs.total_by(Sums::merged).unwrap_or(Sums::none())
+    }
+
+    /// The sums of one leaf of a row.
+    pub(super) fn leaf_sums(&mut self, row: usize, s: Statistics<F>, leaf: usize) -> Sums<F> {
+        let c = &self.job.constants;
+        let at = leaf * LEAF;
+        let len = LEAF.min(c.cols - at);
+        let mut x = self.x.get(row, at, len);
+        if s.exponent != 0 {
+            leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
+            x = &self.scaled[..len];
+        }
+        let w = if self.job.is_outer { Factor::Absent } else { self.weight.get(row, at, len) };
+        let mask = self.mask.as_mut().map(|mask| mask.get(row, at, len));
+        let seen = len.min(c.prefix.saturating_sub(at));
+        let operands = Gradients { g: self.g.get(row, at, len), x, w, mask, seen };
+        leaf::sums(c, operands, s, self.ghat)
+    }
+
+    /// The gradient of the input, and the terms of the parameters' gradients, for the sub-rows `subs` of a row; its
+    /// first parameter is `param` in the accumulators.
+    pub(super) fn gradients(
+        &mut self,
+        row: usize,
+        s: Statistics<F>,
+        sums: &Sums<F>,
+        subs: Range<usize>,
+        param: usize,
+        accumulators: &mut Accumulators<'_, F>,
+    ) {
+        let cols = self.job.constants.cols;
+        let RowTerms::SubRows(count) = self.job.terms else {
+            if self.job.terms == RowTerms::Sums {
+                accumulators.add_sums(param, sums);
             }
-            if let Some(sink) = &job.grad_input {
-                let out = sink.begin(row, at, out_tile, len);
-                grad_input(ghat, hat, at, &s, &means, &constants, out);
-                sink.commit(row, at, out);
+            for at in (0..cols).step_by(LEAF) {
+                self.piece(row, s, sums, at, LEAF.min(cols - at));
             }
-            let g = operands.g.leaf(leaf);
-            if let Some(sums) = &mut bias_sums {
-                sums.begin_leaf(index, at, len);
-                sums.add(at, [g], Plain);
-            }
-            if let Some(sums) = &mut weight_sums {
-                if let Some(dtype) = constants.rounded {
-                    round_all(hat, dtype);
-                }
-                sums.begin_leaf(index, at, len);
-                sums.add(at, [g, hat], Product);
-            }
-        }
-    }
-    for sums in [weight_sums, bias_sums].into_iter().flatten() {
-        sums.finish();
-    }
-}
-
-/// One row's operands.
-struct Operands<'r, 't, 'w, F> {
-    x: &'r mut Leaves<'t, F>,
-    g: &'r mut Leaves<'t, F>,
-    weight: &'r mut Parameter<'w, F>,
-    s: Statistics<F>,
-    constants: &'r Constants<F>,
-}
-
-impl<F: Real> Operands<'_, '_, '_, F> {
-    /// The two means, scaled where the row's gradients call for it.
-    fn means(&mut self, cols: usize, hat: &mut [F], ghat: &mut [F]) -> Means<F> {
-        let mut means = Means::default();
-        let (mut s1, mut s2, any_large) = self.sums(cols, &means, hat, ghat);
-        let regular = s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large;
-        if !regular && let Some((g, w)) = self.irregular_exponents(cols) {
-            means = Means { g_exponent: g, w_exponent: w, scaled: true, ..means };
-            (s1, s2, _) = self.sums(cols, &means, hat, ghat);
-        }
-        let constants = self.constants;
-        if constants.moments {
-            means.c1 = s1 * constants.inv_prefix;
-        }
-        means.c2 = s2 * constants.inv_prefix;
-        if constants.outside {
-            let q = self.s.mean;
-            means.c2 = if q == F::ZERO { F::ZERO } else { means.c2 * (self.s.rstd * q).recip() };
-        }
-        means
-    }
-
-    /// `Σ ghat`, `Σ ghat * x_hat`, and whether some `ghat` is large enough. Leaves the last leaf in the tiles.
-    fn sums(&mut self, cols: usize, means: &Means<F>, hat: &mut [F], ghat: &mut [F]) -> (F, F, bool) {
-        let mut bits = F::Bits::default();
-        let mut sums = RowSums::new();
-        let Constants { isa, lanes, moments, .. } = *self.constants;
-        for leaf in 0..cols.div_ceil(LEAF) {
-            let len = LEAF.min(cols - leaf * LEAF);
-            let (hat, ghat) = (&mut hat[..len], &mut ghat[..len]);
-            bits = F::or(bits, self.fill(leaf, means, hat, ghat));
-            let inputs = [&*ghat, &*hat];
-            sums.push(if moments {
-                isa.run(LeafSums { inputs, lanes, term: Both })
-            } else {
-                let [s2] = isa.run(LeafSums { inputs, lanes, term: Product });
-                [F::ZERO, s2]
-            });
-        }
-        let [s1, s2] = sums.total();
-        (s1, s2, F::any_large(bits))
-    }
-
-    /// `hat = x_hat`, unrounded, and `ghat = g * w'`, scaled if the row is; `g` where there is no weight. Returns the
-    /// OR of `ghat`'s magnitude bits.
-    fn fill(&mut self, leaf: usize, means: &Means<F>, hat: &mut [F], ghat: &mut [F]) -> F::Bits {
-        self.constants.normalize(self.x.leaf(leaf), self.s, hat);
-        let (g, w) = (self.g.leaf(leaf), self.weight.leaf(leaf));
-        if means.scaled {
-            return fill_scaled(g, w, means, self.constants, ghat);
-        }
-        self.constants.isa.run(Ghat { g, w, offset: self.constants.weight_offset, out: ghat })
-    }
-
-    /// Exponents of the largest `g` and `w'`; `None` where scaling by them cannot help.
-    fn irregular_exponents(&mut self, cols: usize) -> Option<(i32, i32)> {
-        let (mut g, mut w) = (F::Bits::default(), F::Bits::default());
-        for leaf in 0..cols.div_ceil(LEAF) {
-            g = self.g.leaf(leaf).iter().fold(g, |most, g| most.max(g.magnitude()));
-            match self.weight.leaf(leaf) {
-                None => w = F::ONE.magnitude(),
-                Some(part) => {
-                    w = part.iter().fold(w, |most, &w| most.max(self.constants.offset(w).magnitude()));
-                }
-            }
-        }
-        (!F::is_special(g) && !F::is_special(w)).then(|| (F::exponent(g), F::exponent(w)))
-    }
-}
-
-/// `ghat` of an irregular row.
-fn fill_scaled<F: Real>(
-    g: &[F],
-    w: Option<&[F]>,
-    means: &Means<F>,
-    constants: &Constants<F>,
-    ghat: &mut [F],
-) -> F::Bits {
-    for (i, (ghat, &g)) in ghat.iter_mut().zip(g).enumerate() {
-        let g = g.scale(-means.g_exponent);
-        *ghat = match w {
-            None => g,
-            Some(w) => g * constants.offset(w[i]).scale(-means.w_exponent),
+            return;
         };
-    }
-    F::Bits::default()
-}
-
-/// `out = scale(rstd * ((ghat - c1) - x_hat * c2), P - E)`, with what the statistic lacks left out.
-fn grad_input<F: Real>(
-    ghat: &[F],
-    hat: &[F],
-    at: usize,
-    s: &Statistics<F>,
-    means: &Means<F>,
-    constants: &Constants<F>,
-    out: &mut [F],
-) {
-    let (isa, rstd, c2) = (constants.isa, s.rstd, means.c2);
-    if constants.moments {
-        isa.run(GradInput { ghat, hat, rstd, c1: Some(means.c1), c2, out: &mut *out });
-    } else {
-        let (seen, unseen) = out.split_at_mut(constants.prefix.saturating_sub(at).min(ghat.len()));
-        let (ghat, ghat_unseen) = ghat.split_at(seen.len());
-        for (dx, &ghat) in unseen.iter_mut().zip(ghat_unseen) {
-            *dx = rstd * ghat;
+        let length = cols / count.max(1);
+        if length == 0 {
+            return;
         }
-        isa.run(GradInput { ghat, hat, rstd, c1: None, c2, out: seen });
+        if length > LEAF {
+            for sub in subs {
+                self.long_sub_row(row, s, sums, sub, length, param + sub, accumulators);
+            }
+            return;
+        }
+        let at_once = LEAF / length;
+        for first in subs.clone().step_by(at_once) {
+            let subs = first..subs.end.min(first + at_once);
+            self.piece(row, s, sums, first * length, subs.len() * length);
+            let (at, len) = (first * length, subs.len() * length);
+            let isa = self.job.constants.isa;
+            let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
+            let hat = &self.hat[..len];
+            if length == 1 {
+                if let Some(to) = &mut accumulators.bias {
+                    to.add(param + first, g, None);
+                }
+                if let Some(to) = &mut accumulators.weight {
+                    to.add(param + first, g, Some(hat));
+                }
+                continue;
+            }
+            let lanes = lanes(length);
+            for (index, sub) in subs.enumerate() {
+                let part = index * length..(index + 1) * length;
+                if let Some(to) = &mut accumulators.bias {
+                    let (sum, _) = isa.run(TreeSums::new(lanes, Plain(&g[part.clone()])));
+                    to.add(param + sub, &sum, None);
+                }
+                if let Some(to) = &mut accumulators.weight {
+                    let (sum, _) = isa.run(TreeSums::new(lanes, Products(&g[part.clone()], &hat[part])));
+                    to.add(param + sub, &sum, None);
+                }
+            }
+        }
     }
-    let power = means.g_exponent + means.w_exponent - s.exponent;
-    if power != 0 {
-        out.iter_mut().for_each(|dx| *dx = dx.scale(power));
+
+    /// A sub-row of several leaves.
+    fn long_sub_row(
+        &mut self,
+        row: usize,
+        s: Statistics<F>,
+        sums: &Sums<F>,
+        sub: usize,
+        length: usize,
+        param: usize,
+        accumulators: &mut Accumulators<'_, F>,
+    ) {
+        let (isa, lanes) = (self.job.constants.isa, lanes(length));
+        let (mut weight, mut bias) = (Pairwise::default(), Pairwise::default());
+        for leaf in (0..length).step_by(LEAF) {
+            let (at, len) = (sub * length + leaf, LEAF.min(length - leaf));
+            self.piece(row, s, sums, at, len);
+            let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
+            if accumulators.bias.is_some() {
+                bias.push(isa.run(TreeSums::new(lanes, Plain(g))).0[0]);
+            }
+            if accumulators.weight.is_some() {
+                weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len]))).0[0]);
+            }
+        }
+        for (to, sum) in [(&mut accumulators.weight, weight.total()), (&mut accumulators.bias, bias.total())]
+        {
+            if let Some(to) = to {
+                to.add(param, &[sum], None);
+            }
+        }
+    }
+
+    /// The gradient of the input in columns `at..at + len` of a row, and `x_hat` in its tile if the weight's gradient
+    /// needs it.
+    fn piece(&mut self, row: usize, s: Statistics<F>, sums: &Sums<F>, at: usize, len: usize) {
+        let c = &self.job.constants;
+        let wants_hat = self.job.wants_weight && matches!(self.job.terms, RowTerms::SubRows(_));
+        let mut x = self.x.get(row, at, len);
+        if s.exponent != 0 {
+            leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
+            x = &self.scaled[..len];
+        }
+        if let Some(sink) = &self.job.grad_input {
+            let mut outer = None;
+            let (g_exponent, w_exponent) = sums.exponents();
+            let mut power = g_exponent + w_exponent - s.exponent;
+            let mut w = Factor::Absent;
+            if self.job.is_outer {
+                if let Some(w) = self.weight.get(row, at, len).at(0) {
+                    let exponent = outer_exponent(w);
+                    outer = Some(w.scale(-exponent));
+                    power += exponent;
+                }
+            } else {
+                w = self.weight.get(row, at, len);
+            }
+            let mut g = self.g.get(row, at, len);
+            if (g_exponent, w_exponent) != (0, 0) {
+                leaf::scaled_ghat(g, w, g_exponent, w_exponent, &mut self.ghat[..len]);
+                (g, w) = (&self.ghat[..len], Factor::Absent);
+            }
+            let (c1, c2) = sums.means(c, &s);
+            let u = direction(c, x, &s, &mut self.u[..len]);
+            let out = sink.begin(row, at, self.out, len);
+            // Columns that the statistic does not see come last, and have no second term.
+            let seen = len.min(c.prefix.saturating_sub(at));
+            let (seen_dx, unseen_dx) = out.split_at_mut(seen);
+            grad_input(c, &g[..seen], &x[..seen], w.part(0, seen), u, s, (c1, c2), outer, seen_dx);
+            for (i, dx) in unseen_dx.iter_mut().enumerate() {
+                let ghat = w.at(seen + i).map_or(g[seen + i], |w| g[seen + i] * w);
+                *dx = outer.map_or(s.rstd * ghat, |outer| (s.rstd * ghat) * outer);
+            }
+            if power != 0 {
+                out.iter_mut().for_each(|dx| *dx = dx.scale(power));
+            }
+            if let Some(mask) = &mut self.mask {
+                clear_masked(mask.get(row, at, len), out);
+            }
+            sink.commit(row, at, out);
+        }
+        if wants_hat {
+            let hat = &mut self.hat[..len];
+            normalize(c, x, s, hat);
+            if let Some(dtype) = c.rounded {
+                round_all(hat, dtype);
+            }
+            if let Some(mask) = &mut self.mask {
+                clear_masked(mask.get(row, at, len), hat);
+            }
+        }
     }
 }
 
-/// Writes the parameter gradients from the chunks' partials: the weight's columns first, then the bias's.
-pub(super) fn finish<F: Real>(
-    weight: Option<&Sink<'_>>,
-    bias: Option<&Sink<'_>>,
-    partials: &[F],
-    cols: usize,
-    cpu: &Cpu,
-) {
-    let stride = cols * (usize::from(weight.is_some()) + usize::from(bias.is_some()));
-    if let Some(sink) = weight {
-        affine::finish(sink, partials, stride, 0, cols, cpu);
+/// `g`, with zeros where the mask is.
+fn masked_copy<'s, F: Real>(
+    g: &'s [F],
+    mask: Option<&mut Reader<'_, F>>,
+    row: usize,
+    at: usize,
+    tile: &'s mut [F],
+) -> &'s [F] {
+    let Some(mask) = mask else { return g };
+    let tile = &mut tile[..g.len()];
+    tile.copy_from_slice(g);
+    clear_masked(mask.get(row, at, g.len()), tile);
+    tile
+}
+
+/// The exponent that an outer weight passes to the result.
+fn outer_exponent<F: Real>(w: F) -> i32 {
+    let bits = w.magnitude();
+    let is_usual = bits >= F::WEIGHT_LIMIT.recip().magnitude() && bits < F::WEIGHT_LIMIT.magnitude();
+    if is_usual || F::is_special(bits) { 0 } else { F::exponent(bits) }
+}
+
+/// `u` where it is not `x_hat`: along what the gradient's second term points.
+fn direction<'t, F: Real>(c: &Constants<F>, x: &[F], s: &Statistics<F>, u: &'t mut [F]) -> Option<&'t [F]> {
+    let sign = |x: F| {
+        if x > F::ZERO {
+            F::ONE
+        } else if x < F::ZERO {
+            -F::ONE
+        } else {
+            F::ZERO
+        }
+    };
+    let each = u.iter_mut().zip(x);
+    match c.measure {
+        Measure::Moments | Measure::Squares => return None,
+        Measure::Magnitudes => each.for_each(|(u, &x)| *u = sign(x)),
+        Measure::Largest => each.for_each(|(u, &x)| *u = if x.abs() == s.mean { sign(x) } else { F::ZERO }),
+        Measure::Powers(p) => {
+            let power = Exponent::new(p - 1.0);
+            each.for_each(|(u, &x)| *u = sign(x) * power.of((x * s.rstd).abs()));
+        }
     }
-    if let Some(sink) = bias {
-        affine::finish(sink, partials, stride, stride - cols, cols, cpu);
+    Some(u)
+}
+
+fn grad_input<F: Real>(
+    c: &Constants<F>,
+    g: &[F],
+    x: &[F],
+    w: Factor<'_, F>,
+    u: Option<&[F]>,
+    s: Statistics<F>,
+    (c1, c2): (F, F),
+    outer: Option<F>,
+    dx: &mut [F],
+) {
+    let u = u.map(|u| &u[..dx.len()]);
+    if c.is_centred() {
+        c.isa.run(Over(GradInput::<F, F, true> { g, x, w, u, s, c1, c2, outer, dx }));
+    } else {
+        c.isa.run(Over(GradInput::<F, F, false> { g, x, w, u, s, c1, c2, outer, dx }));
     }
 }

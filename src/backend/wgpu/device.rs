@@ -219,6 +219,15 @@ impl WgpuDevice {
         WgpuStream::on_encoder(self, encoder)
     }
 
+    /// Records what `body` launches and submits it at once; nothing if it fails.
+    pub(crate) fn submit(&self, body: impl FnOnce(WgpuStream<'_>) -> Result<()>) -> Result<()> {
+        let mut encoder = self.raw().create_command_encoder(&Default::default());
+        body(self.encode_into(&mut encoder))?;
+        scoped(self, "a submission", || {
+            self.queue().submit([encoder.finish()]);
+        })
+    }
+
     /// A new row-major tensor filled with zeros.
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<WgpuTensor> {
         WgpuTensor::zeros(self, shape, dtype)

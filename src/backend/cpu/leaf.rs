@@ -1,0 +1,364 @@
+//! Moments and gradient sums of one leaf, as `docs/numerics.md` defines them.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
+
+use super::elementwise::Factor;
+use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
+use super::operand::Stored;
+use super::power::Exponent;
+use super::real::Real;
+use super::statistics::{Constants, Measure, Moments, Statistics, Sums};
+
+/// Terms that the mask leaves out become zero.
+#[inline(always)]
+fn masked<const WHOLE: bool, F: Real>(
+    mask: Option<&[F]>,
+    at: usize,
+    len: usize,
+    terms: &mut [&mut Block<F>],
+) {
+    if let Some(mask) = mask {
+        let mask = read::<WHOLE, F, F>(mask, at, len);
+        for terms in terms {
+            for i in 0..BLOCK {
+                terms[i] = if mask[i] == F::ZERO { F::ZERO } else { terms[i] };
+            }
+        }
+    }
+}
+
+/// `x - shift` and its square.
+pub(super) struct Shifted<'a, T, F> {
+    pub(super) x: &'a [T],
+    pub(super) mask: Option<&'a [F]>,
+    pub(super) shift: F,
+}
+
+impl<T: Stored, F: Real> Terms<F, 2> for Shifted<'_, T, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.x.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
+        let mut d = read::<WHOLE, T, F>(self.x, at, len);
+        let mut square = d;
+        for i in 0..BLOCK {
+            d[i] = d[i] - self.shift;
+            square[i] = d[i] * d[i];
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut d, &mut square]);
+        [d, square]
+    }
+}
+
+/// `((x - mean) - correction)²`.
+struct Centred<'a, F> {
+    x: &'a [F],
+    mask: Option<&'a [F]>,
+    mean: F,
+    correction: F,
+}
+
+impl<F: Real> Terms<F, 1> for Centred<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.x.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
+        let mut e = read::<WHOLE, F, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            e[i] = (e[i] - self.mean) - self.correction;
+            e[i] = e[i] * e[i];
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut e]);
+        [e]
+    }
+}
+
+/// `x²`, or `|x|`.
+pub(super) struct Sizes<'a, T, F, const SQUARES: bool> {
+    pub(super) x: &'a [T],
+    pub(super) mask: Option<&'a [F]>,
+}
+
+impl<T: Stored, F: Real, const SQUARES: bool> Terms<F, 1> for Sizes<'_, T, F, SQUARES> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.x.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
+        let mut x = read::<WHOLE, T, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            x[i] = if SQUARES { x[i] * x[i] } else { x[i].abs() };
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut x]);
+        [x]
+    }
+}
+
+/// `|x|^p`.
+struct Powers<'a, F> {
+    x: &'a [F],
+    mask: Option<&'a [F]>,
+    p: Exponent<F>,
+}
+
+impl<F: Real> Terms<F, 1> for Powers<'_, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.x.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
+        let mut x = read::<WHOLE, F, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            x[i] = self.p.of(x[i].abs());
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut x]);
+        [x]
+    }
+}
+
+/// Whether element `i` takes part.
+#[inline(always)]
+fn takes_part<F: Real>(mask: Option<&[F]>, i: usize) -> bool {
+    mask.is_none_or(|mask| mask[i] != F::ZERO)
+}
+
+/// The largest magnitude bits of the elements that take part.
+pub(super) fn largest<F: Real>(x: &[F], mask: Option<&[F]>) -> F::Bits {
+    match mask {
+        None => x.iter().fold(F::Bits::default(), |most, x| most.max(x.magnitude())),
+        Some(mask) => (x.iter().zip(mask).filter(|(_, m)| **m != F::ZERO))
+            .fold(F::Bits::default(), |most, (x, _)| most.max(x.magnitude())),
+    }
+}
+
+/// The first guess of a leaf's mean.
+pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
+    if mask.is_some() {
+        return (0..x.len()).find(|&i| takes_part(mask, i)).map_or(F::ZERO, |i| x[i]);
+    }
+    let q = guess_len(x.len());
+    let mut lanes = [F::ZERO; BLOCK];
+    lanes[..q].copy_from_slice(&x[..q]);
+    let mut half = q / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0] * F::of(1.0 / q as f64)
+}
+
+/// How many elements the first guess of the mean is made of.
+pub(super) fn guess_len(len: usize) -> usize {
+    if len >= BLOCK { BLOCK } else { 1 << len.max(1).ilog2() }
+}
+
+/// What a leaf's moments are before they are known to be regular: its elements as they are given.
+fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: F) -> Moments<F> {
+    let (isa, lanes) = (c.isa, c.lanes);
+    let zero = F::ZERO;
+    let inv = count.recip();
+    let of = |m2| Moments { count, mean: zero, correction: zero, m2, exponent: 0 };
+    match c.measure {
+        Measure::Moments => {
+            let mut shift = guess(x, mask);
+            for last in [false, true] {
+                let ([s1, s2], _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
+                let mean = s1 * inv;
+                let p = s1 * mean;
+                if is_close(p, s2) {
+                    return Moments { mean: shift, correction: mean, ..of(s2 - p) };
+                }
+                if last {
+                    let ([m2], _) =
+                        isa.run(TreeSums::new(lanes, Centred { x, mask, mean: shift, correction: mean }));
+                    return Moments { mean: shift, correction: mean, ..of(m2) };
+                }
+                shift = shift + mean;
+            }
+            unreachable!("the second round returns")
+        }
+        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, true> { x, mask })).0[0]),
+        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, false> { x, mask })).0[0]),
+        Measure::Largest => of(F::from_bits(largest(x, mask))),
+        Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0]),
+    }
+}
+
+/// Whether the guess was close enough to the mean that subtracting `p` from `s2` loses nothing.
+#[inline(always)]
+pub(super) fn is_close<F: Real>(p: F, s2: F) -> bool {
+    (F::FOUR * p).magnitude() <= s2.magnitude()
+}
+
+/// Whether a leaf's squares neither overflow nor underflow.
+#[inline(always)]
+pub(super) fn is_regular<F: Real>(measure: Measure, m2: F, inv_count: F) -> bool {
+    let limits = match measure {
+        Measure::Moments | Measure::Squares => F::REGULAR[0],
+        Measure::Magnitudes | Measure::Largest => F::REGULAR[1],
+        Measure::Powers(_) => return false,
+    };
+    let v = (m2 * inv_count).magnitude();
+    limits.0.magnitude() <= v && v <= limits.1.magnitude()
+}
+
+/// The moments of a leaf; `x` is the part of it that the statistic sees. `tile` is scratch.
+pub(super) fn moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, tile: &mut [F]) -> Moments<F> {
+    let count = mask.map_or(x.len(), |mask| mask.iter().filter(|m| **m != F::ZERO).count());
+    if count == 0 {
+        return Moments::none();
+    }
+    let count = F::of(count as f64);
+    let plain = plain_moments(c, x, mask, count);
+    if is_regular(c.measure, plain.m2, count.recip()) {
+        return plain;
+    }
+    let largest = largest(x, mask);
+    if largest == F::Bits::default() {
+        return Moments { exponent: F::NONE, ..plain };
+    }
+    let exponent = F::exponent(largest);
+    if F::is_special(largest) || exponent == 0 {
+        return plain;
+    }
+    let scaled = &mut tile[..x.len()];
+    scale_all(x, -exponent, scaled);
+    Moments { exponent, ..plain_moments(c, scaled, mask, count) }
+}
+
+/// `to = from * 2^p`.
+pub(super) fn scale_all<F: Real>(from: &[F], p: i32, to: &mut [F]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.scale(p);
+    }
+}
+
+/// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
+struct GradientTerms<'a, F: Real, const CENTRED: bool> {
+    g: &'a [F],
+    x: &'a [F],
+    w: Factor<'a, F>,
+    mask: Option<&'a [F]>,
+    s: Statistics<F>,
+    bits: [F::Bits; BLOCK],
+}
+
+impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.g.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
+        let mut ghat = read::<WHOLE, F, F>(self.g, at, len);
+        let mut product = read::<WHOLE, F, F>(self.x, at, len);
+        self.w.times::<WHOLE>(at, len, &mut ghat);
+        for i in 0..BLOCK {
+            product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);
+        for i in 0..if WHOLE { BLOCK } else { len } {
+            self.bits[i] = F::or(self.bits[i], ghat[i].magnitude());
+        }
+        [ghat, product]
+    }
+}
+
+/// The operands of a leaf of gradients; `x` is read with the row's exponent already.
+#[derive(Clone, Copy)]
+pub(super) struct Gradients<'a, F> {
+    pub(super) g: &'a [F],
+    pub(super) x: &'a [F],
+    /// The weight, if it varies in the row.
+    pub(super) w: Factor<'a, F>,
+    pub(super) mask: Option<&'a [F]>,
+    /// How many of the elements the statistic sees.
+    pub(super) seen: usize,
+}
+
+/// The sums of a leaf of gradients. `tile` is scratch.
+pub(super) fn sums<F: Real>(
+    c: &Constants<F>,
+    leaf: Gradients<'_, F>,
+    s: Statistics<F>,
+    tile: &mut [F],
+) -> Sums<F> {
+    let Gradients { g, x, w, mask, seen } = leaf;
+    let count = match mask {
+        None => seen,
+        Some(mask) => mask[..seen].iter().filter(|m| **m != F::ZERO).count(),
+    };
+    let ties = if c.measure == Measure::Largest {
+        (0..g.len()).filter(|&i| takes_part(mask, i) && x[i].abs() == s.mean).count()
+    } else {
+        0
+    };
+    let (s1, s2, any_large) = plain_sums(c, leaf, s);
+    let count = F::of(count as f64);
+    let sums = Sums { count, s1, s2, ties: F::of(ties as f64), g_exponent: 0, w_exponent: 0 };
+    if s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large {
+        return sums;
+    }
+    let zero = F::Bits::default();
+    let most_g = largest(g, mask);
+    let most_w = match w {
+        Factor::Absent => F::ONE.magnitude(),
+        Factor::One(w) => w.magnitude(),
+        Factor::Each(w, offset) => (0..w.len())
+            .filter(|&i| takes_part(mask, i))
+            .fold(zero, |most, i| most.max(Factor::offset(w[i], offset).magnitude())),
+    };
+    let is_infinite = |bits: F::Bits| bits > F::MAX.magnitude();
+    if is_infinite(most_g) || is_infinite(most_w) {
+        return sums;
+    }
+    if most_g == zero || most_w == zero {
+        return Sums { g_exponent: F::NONE, ..sums };
+    }
+    let inner = !matches!(w, Factor::Absent);
+    let (g_exponent, w_exponent) = (F::exponent(most_g), if inner { F::exponent(most_w) } else { 0 });
+    let ghat = &mut tile[..g.len()];
+    scaled_ghat(g, w, g_exponent, w_exponent, ghat);
+    let (s1, s2, _) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
+    Sums { s1, s2, g_exponent, w_exponent, ..sums }
+}
+
+/// `to = scale(g, -g_exponent) * scale(w', -w_exponent)`.
+pub(super) fn scaled_ghat<F: Real>(
+    g: &[F],
+    w: Factor<'_, F>,
+    g_exponent: i32,
+    w_exponent: i32,
+    to: &mut [F],
+) {
+    for (i, (to, g)) in to.iter_mut().zip(g).enumerate() {
+        let g = g.scale(-g_exponent);
+        *to = match w.at(i) {
+            None => g,
+            Some(w) => g * w.scale(-w_exponent),
+        };
+    }
+}
+
+/// `s1`, `s2`, and whether some `ghat` is large enough.
+fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
+    let Gradients { g, x, w, mask, .. } = leaf;
+    let bits = [F::Bits::default(); BLOCK];
+    let ([s1, s2], bits) = if c.is_centred() {
+        let terms = GradientTerms::<F, true> { g, x, w, mask, s, bits };
+        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
+        (sums, terms.bits)
+    } else {
+        let terms = GradientTerms::<F, false> { g, x, w, mask, s, bits };
+        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
+        (sums, terms.bits)
+    };
+    (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
+}

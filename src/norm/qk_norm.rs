@@ -1,0 +1,259 @@
+//! Normalization of queries and keys before attention (Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv
+//! 2302.05442; Qwen3 and OLMo).
+
+use super::head_norm::{HeadNorm, Kind};
+use super::{Gradients, Method, steps};
+use crate::tensor::{Tensor, View, ViewMut};
+use crate::{DeviceTensor, Error, Result, Stream, Workspace};
+
+/// Normalization of queries and keys, head by head, before their dot products.
+///
+/// ```text
+/// l2:     q̂ = g * q / max(|q|, eps),  k̂ = k / max(|k|, eps)         logits q̂ · k̂, without 1 / sqrt(head_dim)
+/// rms:    q̂ = q / sqrt(mean(q²) + eps) * query_weight, and so k̂    logits q̂ · k̂ / sqrt(head_dim)
+/// layer:  layer normalization of both                               logits q̂ · k̂ / sqrt(head_dim)
+/// ```
+///
+/// Queries are `[..., heads, head_dim]`, keys `[..., key_heads, head_dim]` with `key_heads` a divisor of `heads`, any strides:
+/// both may be parts of one packed tensor, see [`split_packed`]. The gradients are those of
+/// [`Normalize`](crate::Normalize), [`RmsNorm`](crate::RmsNorm) and [`LayerNorm`](crate::LayerNorm); that of `g` is the query
+/// weight's.
+///
+/// Sources: Henry et al. 2020, section 3 (`l2`; `g` multiplies the logits, here the queries, which is the same, and starts
+/// at [`initial_scale`](QkNorm::initial_scale)); the code of Qwen3 (`rms`, eps 1e-6); Dehghani et al. 2023 (`layer`).
+///
+/// ```
+/// use normkit::prelude::*;
+/// let q = HostTensor::from_vec(vec![3.0f32, 4.0, 0.0, 2.0], &[2, 2])?;
+/// let k = HostTensor::from_vec(vec![5.0f32, 0.0], &[1, 2])?;
+/// let scale = HostTensor::from_vec(vec![10.0f32], &[1])?;
+/// let (q_hat, k_hat) = QkNorm::l2().scale(&scale).forward(&q, &k)?;
+/// assert_eq!(q_hat.to_f64(), [6.0, 8.0, 0.0, 10.0]);
+/// assert_eq!(k_hat.to_f64(), [1.0, 0.0]);
+/// # Ok::<(), normkit::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct QkNorm<'a> {
+    query: HeadNorm<'a>,
+    key: HeadNorm<'a>,
+}
+
+/// What [`QkNorm::forward_train`] keeps for backward: the statistics of queries and keys.
+#[derive(Debug, Clone)]
+pub struct QkSaved {
+    query: DeviceTensor,
+    key: DeviceTensor,
+}
+
+/// One of two tensors, for queries and for keys.
+pub struct Pair<T> {
+    /// Of the queries.
+    pub query: T,
+    /// Of the keys.
+    pub key: T,
+}
+
+impl<'a> QkNorm<'a> {
+    fn new(kind: Kind, eps: f64) -> Self {
+        QkNorm { query: HeadNorm::new(kind, eps), key: HeadNorm::new(kind, eps) }
+    }
+
+    /// Unit vectors. eps, the least divisor, is 1e-12.
+    pub fn l2() -> Self {
+        QkNorm::new(Kind::L2, 1e-12)
+    }
+
+    /// RMSNorm of each head. eps is 1e-6.
+    pub fn rms() -> Self {
+        QkNorm::new(Kind::Rms, 1e-6)
+    }
+
+    /// LayerNorm of each head. eps is 1e-6.
+    pub fn layer() -> Self {
+        QkNorm::new(Kind::Layer, 1e-6)
+    }
+
+    /// Keeps the divisor away from zero. Not negative.
+    pub fn eps(mut self, eps: f64) -> Self {
+        (self.query.eps, self.key.eps) = (eps, eps);
+        self
+    }
+
+    /// The learned scale of `l2`, one element, which multiplies the queries: their weight.
+    pub fn scale(self, scale: &'a impl Tensor) -> Self {
+        self.query_weight(scale)
+    }
+
+    /// Multiplies the normalized queries: `[head_dim]`, `[heads, head_dim]`, or one element.
+    pub fn query_weight(mut self, weight: &'a impl Tensor) -> Self {
+        self.query = self.query.weight(weight);
+        self
+    }
+
+    /// Multiplies the normalized keys: `[head_dim]`, `[key_heads, head_dim]`, or one element.
+    pub fn key_weight(mut self, weight: &'a impl Tensor) -> Self {
+        self.key = self.key.weight(weight);
+        self
+    }
+
+    /// Added to the queries last; shapes as the weight's.
+    pub fn query_bias(mut self, bias: &'a impl Tensor) -> Self {
+        self.query = self.query.bias(bias);
+        self
+    }
+
+    /// Added to the keys last; shapes as the weight's.
+    pub fn key_bias(mut self, bias: &'a impl Tensor) -> Self {
+        self.key = self.key.bias(bias);
+        self
+    }
+
+    /// The norm of the queries alone.
+    pub fn query(&self) -> &HeadNorm<'a> {
+        &self.query
+    }
+
+    /// The norm of the keys alone.
+    pub fn key(&self) -> &HeadNorm<'a> {
+        &self.key
+    }
+
+    /// What the scale of `l2` starts at: `log2(L² - L)` with `L` the 97.5th percentile of the training sequences' lengths
+    /// (Henry et al. 2020). `None` below a length of 2.
+    pub fn initial_scale(length: f64) -> Option<f64> {
+        (length >= 2.0).then(|| (length * length - length).log2())
+    }
+
+    /// Writes the normalized queries and keys, and their statistics if given. Each output may be exactly its input.
+    /// Either both are written, or an argument is wrong and neither is.
+    pub fn forward_into(
+        &self,
+        input: Pair<&View<'_>>,
+        output: Pair<&mut ViewMut<'_>>,
+        statistics: Pair<Option<&mut ViewMut<'_>>>,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
+        check_heads(input.query, input.key)?;
+        steps::check_apart(
+            "output",
+            &output.query.as_view(),
+            [("key", input.key), ("output of the keys", &output.key.as_view())],
+        )?;
+        steps::check_apart("output", &output.key.as_view(), [("query", input.query)])?;
+        steps::forward_both(
+            (&self.query, input.query, output.query, statistics.query),
+            (&self.key, input.key, output.key, statistics.key),
+            stream,
+        )
+    }
+
+    /// Writes the gradients that `grads` asks for, given those of the outputs and the statistics that forward saved. The
+    /// gradient of an input may be exactly that of its output.
+    pub fn backward_into(
+        &self,
+        grad_output: Pair<&View<'_>>,
+        input: Pair<&View<'_>>,
+        statistics: Pair<&View<'_>>,
+        grads: Pair<Gradients<'_>>,
+        workspace: &mut Workspace,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
+        check_heads(input.query, input.key)?;
+        let targets = [&grads.query, &grads.key].map(|g| g.input.as_ref().map(|view| view.as_view()));
+        if let Some(target) = &targets[0] {
+            let others = [("key", input.key), ("grad_output of the keys", grad_output.key)];
+            steps::check_apart("grad_input", target, others)?;
+            steps::check_apart(
+                "grad_input",
+                target,
+                targets[1].iter().map(|t| ("grad_input of the keys", t)),
+            )?;
+        }
+        if let Some(target) = &targets[1] {
+            let others = [("query", input.query), ("grad_output of the queries", grad_output.query)];
+            steps::check_apart("grad_input", target, others)?;
+        }
+        steps::backward_both(
+            (&self.query, grad_output.query, input.query, statistics.query, grads.query),
+            (&self.key, grad_output.key, input.key, statistics.key, grads.key),
+            workspace,
+            stream,
+        )
+    }
+
+    /// The normalized queries and keys.
+    pub fn forward<T: Tensor>(&self, query: &T, key: &T) -> Result<(T, T)> {
+        self.run(query, key, false).map(|(q, k, _)| (q, k))
+    }
+
+    /// The normalized queries and keys, and what [`backward`](QkNorm::backward) needs.
+    pub fn forward_train<T: Tensor>(&self, query: &T, key: &T) -> Result<(T, T, QkSaved)> {
+        let (q, k, saved) = self.run(query, key, true)?;
+        let missing = || Error::argument("statistics", "those of this pass", "none");
+        Ok((q, k, saved.ok_or_else(missing)?))
+    }
+
+    fn run<T: Tensor>(&self, query: &T, key: &T, save: bool) -> Result<(T, T, Option<QkSaved>)> {
+        let (q, k, device) = (query.view()?, key.view()?, query.device());
+        let mut outputs = (query.empty(q.shape(), q.dtype())?, key.empty(k.shape(), k.dtype())?);
+        let statistics = |method: &HeadNorm<'_>, view: &View<'_>| -> Result<Option<DeviceTensor>> {
+            let shape = method.statistics_shape(view.shape(), view.dtype())?.filter(|_| save);
+            shape.map(|shape| device.zeros(&shape, view.dtype().compute())).transpose()
+        };
+        let (mut s_q, mut s_k) = (statistics(&self.query, &q)?, statistics(&self.key, &k)?);
+        let mut views = Pair {
+            query: s_q.as_mut().map(Tensor::view_mut).transpose()?,
+            key: s_k.as_mut().map(Tensor::view_mut).transpose()?,
+        };
+        device.submit(|stream| {
+            self.forward_into(
+                Pair { query: &q, key: &k },
+                Pair { query: &mut outputs.0.view_mut()?, key: &mut outputs.1.view_mut()? },
+                Pair { query: views.query.as_mut(), key: views.key.as_mut() },
+                stream,
+            )
+        })?;
+        drop(views);
+        Ok((outputs.0, outputs.1, s_q.zip(s_k).map(|(query, key)| QkSaved { query, key })))
+    }
+
+    /// The gradients of queries and keys and of every bound parameter.
+    pub fn backward<T: Tensor>(
+        &self,
+        grad_output: Pair<&T>,
+        query: &T,
+        key: &T,
+        saved: &QkSaved,
+    ) -> Result<Pair<super::Grads<T>>> {
+        let one = |norm: &HeadNorm<'_>, g: &T, x: &T, statistics: &DeviceTensor| {
+            norm.backward(g, x, &super::Saved::new(statistics.clone()))
+        };
+        check_heads(&query.view()?, &key.view()?)?;
+        Ok(Pair {
+            query: one(&self.query, grad_output.query, query, &saved.query)?,
+            key: one(&self.key, grad_output.key, key, &saved.key)?,
+        })
+    }
+}
+
+/// Queries and keys that can meet: the same shape, but for heads, of which the keys may have fewer.
+fn check_heads(query: &View<'_>, key: &View<'_>) -> Result<()> {
+    let (q, k) = (query.shape(), key.shape());
+    let rank = q.len();
+    if rank < 2 || k.len() != rank || q[rank - 1] != k[rank - 1] {
+        let expected = "[..., key_heads, head_dim] with the queries' rank and head_dim";
+        return Err(Error::argument("key", expected, format!("shape {k:?} beside queries of {q:?}")));
+    }
+    if k[rank - 2] == 0 || !q[rank - 2].is_multiple_of(k[rank - 2]) {
+        let expected = format!("key heads that divide the {} query heads", q[rank - 2]);
+        return Err(Error::argument("key", expected, k[rank - 2]));
+    }
+    if query.dtype() != key.dtype() {
+        return Err(Error::argument(
+            "key",
+            format!("dtype {}", query.dtype()),
+            format!("dtype {}", key.dtype()),
+        ));
+    }
+    Ok(())
+}
