@@ -47,14 +47,14 @@ fn pow2(p: INT) -> REAL {
 fn scale4(x: vec4<f32>, p: INT) -> vec4<f32> {
     let first = clamp(p, INT(-126), INT(126));
     let second = clamp(p - first, INT(-126), INT(126));
-    let third = clamp(p - first - second, INT(-127), INT(126));
+    let third = clamp(p - first - second, INT(-126), INT(126));
     return opaque4(opaque4(opaque4(x * pow2(first)) * pow2(second)) * pow2(third));
 }
 
 fn scale(x: REAL, p: INT) -> REAL {
     let first = clamp(p, INT(-126), INT(126));
     let second = clamp(p - first, INT(-126), INT(126));
-    let third = clamp(p - first - second, INT(-127), INT(126));
+    let third = clamp(p - first - second, INT(-126), INT(126));
     return opaque(opaque(opaque(x * pow2(first)) * pow2(second)) * pow2(third));
 }
 

@@ -16,7 +16,8 @@ fn from_running(
     let variance = running_var_at(0u);
     let of_mean = magnitude(mean);
     let of_variance = magnitude(variance);
-    let huge = (of_mean >= BITS(HUGE)) | (of_variance >= BITS(HUGE));
+    let finite = (of_mean < BITS(INFINITY)) & (of_variance < BITS(INFINITY));
+    let huge = ((of_mean >= BITS(HUGE)) | (of_variance >= BITS(HUGE))) & finite;
     let e = select(INT(0), max(exponent_of(of_mean), exponent_of(of_variance) >> BITS(1u)), huge);
     let d = two_sum(scale(variance, -2 * e), scale(REAL(params.eps), -2 * e));
     statistics_set(0u, scale(mean, -e));

@@ -15,9 +15,9 @@ struct Statistics {
     exponent: INT,
 }
 
-// How far to scale numbers of exponent `from` to one of `to`; those that are all zero need none.
-fn steps(from: INT, to: INT) -> INT {
-    return select(from - to, INT(0), from == INT(NONE));
+// How far to scale numbers of exponent `old` to one of `wanted`; those that are all zero need none.
+fn steps(old: INT, wanted: INT) -> INT {
+    return select(old - wanted, INT(0), old == INT(NONE));
 }
 
 // The power of x that m2 is.

@@ -247,7 +247,8 @@ pub(super) fn backward(
     let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
     let of_parameters = wanted.iter().any(Option::is_some);
     // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.
-    let from_rows = of_parameters && flags.outer_weight && !flags.round && !flags.prefix;
+    let rounds = flags.round && operands.input.dtype() != DType::F32;
+    let from_rows = of_parameters && flags.outer_weight && !rounds;
 
     let passes = Passes { spec, operands, stream, scalars };
     let mut dispatches = Vec::new();
