@@ -49,6 +49,11 @@ impl<'a, F: Real> ColumnSums<'a, F> {
         self.isa.run(Over(AddTerms { sums, a, b }));
     }
 
+    /// The sums of the row leaf at hand, of columns from `col` on, to add to.
+    pub(super) fn columns(&mut self, col: usize, len: usize) -> &mut [F] {
+        &mut self.leaf[col..col + len]
+    }
+
     /// After the chunk's last row, of which there is at least one.
     pub(super) fn finish(self) {
         add_all(self.leaf, self.chunk);

@@ -3,7 +3,7 @@
 
 use super::elementwise::Factor;
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
-use super::operand::Stored;
+use super::operand::{Raw, Stored};
 use super::power::Exponent;
 use super::real::Real;
 use super::statistics::{Constants, Measure, Moments, Statistics, Sums};
@@ -241,24 +241,24 @@ pub(super) fn scale_all<F: Real>(from: &[F], p: i32, to: &mut [F]) {
 }
 
 /// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
-struct GradientTerms<'a, F: Real, const CENTRED: bool> {
-    g: &'a [F],
-    x: &'a [F],
+struct GradientTerms<'a, T, F: Real, const CENTRED: bool> {
+    g: &'a [T],
+    x: &'a [T],
     w: Factor<'a, F>,
     mask: Option<&'a [F]>,
     s: Statistics<F>,
     bits: [F::Bits; BLOCK],
 }
 
-impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, T, F, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.g.len()
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut ghat = read::<WHOLE, F, F>(self.g, at, len);
-        let mut product = read::<WHOLE, F, F>(self.x, at, len);
+        let mut ghat = read::<WHOLE, T, F>(self.g, at, len);
+        let mut product = read::<WHOLE, T, F>(self.x, at, len);
         self.w.times::<WHOLE>(at, len, &mut ghat);
         for i in 0..BLOCK {
             product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
@@ -350,15 +350,85 @@ pub(super) fn scaled_ghat<F: Real>(
 /// `s1`, `s2`, and whether some `ghat` is large enough.
 fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
     let Gradients { g, x, w, mask, .. } = leaf;
+    sums_of(c, g, x, w, mask, s)
+}
+
+fn sums_of<T: Stored, F: Real>(
+    c: &Constants<F>,
+    g: &[T],
+    x: &[T],
+    w: Factor<'_, F>,
+    mask: Option<&[F]>,
+    s: Statistics<F>,
+) -> (F, F, bool) {
     let bits = [F::Bits::default(); BLOCK];
     let ([s1, s2], bits) = if c.is_centred() {
-        let terms = GradientTerms::<F, true> { g, x, w, mask, s, bits };
+        let terms = GradientTerms::<T, F, true> { g, x, w, mask, s, bits };
         let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
         (sums, terms.bits)
     } else {
-        let terms = GradientTerms::<F, false> { g, x, w, mask, s, bits };
+        let terms = GradientTerms::<T, F, false> { g, x, w, mask, s, bits };
         let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
         (sums, terms.bits)
     };
     (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
+}
+
+/// The moments of a leaf as it lies in memory, if they are regular and without a second round: the usual case, in one
+/// pass and without conversions.
+pub(super) fn raw_moments<F: Real>(c: &Constants<F>, x: Raw<'_, F>) -> Option<Moments<F>> {
+    match x {
+        Raw::Own(x) => first_moments(c, x),
+        Raw::F16(x) => first_moments(c, x),
+        Raw::BF16(x) => first_moments(c, x),
+    }
+}
+
+fn first_moments<T: Stored, F: Real>(c: &Constants<F>, x: &[T]) -> Option<Moments<F>> {
+    let mask = None;
+    let count = F::of(x.len() as f64);
+    let inv = count.recip();
+    let (mean, correction, m2) = match c.measure {
+        Measure::Moments => {
+            let mut first = [F::ZERO; BLOCK];
+            let q = guess_len(x.len());
+            for (to, x) in first.iter_mut().zip(&x[..q]) {
+                *to = x.widen();
+            }
+            let shift = guess(&first[..q], None);
+            let ([s1, s2], _) = c.isa.run(TreeSums::new(c.lanes, Shifted { x, mask, shift }));
+            let correction = s1 * inv;
+            let p = s1 * correction;
+            if !is_close(p, s2) {
+                return None;
+            }
+            (shift, correction, s2 - p)
+        }
+        Measure::Squares => {
+            let ([m2], _) = c.isa.run(TreeSums::new(c.lanes, Sizes::<T, F, true> { x, mask }));
+            (F::ZERO, F::ZERO, m2)
+        }
+        _ => return None,
+    };
+    let is_regular = is_regular(c.measure, m2, inv);
+    is_regular.then_some(Moments { count, mean, correction, m2, exponent: 0 })
+}
+
+/// The sums of a leaf of gradients as it lies in memory, if they are regular.
+pub(super) fn raw_sums<F: Real>(
+    c: &Constants<F>,
+    g: Raw<'_, F>,
+    x: Raw<'_, F>,
+    w: Factor<'_, F>,
+    s: Statistics<F>,
+) -> Option<Sums<F>> {
+    let (len, (s1, s2, any_large)) = match (g, x) {
+        (Raw::Own(g), Raw::Own(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        (Raw::F16(g), Raw::F16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        (Raw::BF16(g), Raw::BF16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        _ => return None,
+    };
+    let is_regular = s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large;
+    let count = F::of(len as f64);
+    is_regular.then_some(Sums { count, s1, s2, ties: F::ZERO, g_exponent: 0, w_exponent: 0 })
 }

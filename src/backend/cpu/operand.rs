@@ -9,6 +9,7 @@ use super::real::Real;
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, Memory, MemoryMut, View, ViewMut};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use std::ops::Range;
 
 /// An operand to read.
 #[derive(Clone, Copy)]
@@ -32,6 +33,21 @@ pub(super) struct Sink<'a> {
     isa: Isa,
 }
 
+/// Elements side by side as they are in memory: of the compute type, or of 16 bits.
+#[derive(Clone, Copy)]
+pub(super) enum Raw<'a, F> {
+    Own(&'a [F]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+/// As [`Raw`], to write.
+pub(super) enum RawMut<'a, F> {
+    Own(&'a mut [F]),
+    F16(&'a mut [f16]),
+    BF16(&'a mut [bf16]),
+}
+
 // SAFETY: a source is a shared borrow of plain numbers; `new` ties it to the view's lifetime.
 unsafe impl Send for Source<'_> {}
 // SAFETY: as above.
@@ -42,7 +58,53 @@ unsafe impl Send for Sink<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Sink<'_> {}
 
+/// Columns from `col` on, `count` of them, `stride` apart from element `at` of the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) col: usize,
+    pub(super) count: usize,
+    pub(super) at: isize,
+    pub(super) stride: isize,
+}
+
+fn runs<'a>(
+    grid: &'a Grid,
+    walk: &'a Walk,
+    row: usize,
+    cols: Range<usize>,
+) -> impl Iterator<Item = Run> + use<'a> {
+    let first = grid.row_offset(walk, row);
+    let stride = walk.inner[walk.inner.len() - 1];
+    let mut next = cols.start;
+    std::iter::from_fn(move || {
+        let col = next;
+        let count = run_length(grid, col).min(cols.end - col);
+        next += count;
+        (count > 0).then(|| Run { col, count, at: first + grid.col_offset(walk, col), stride })
+    })
+}
+
 impl<'a> Source<'a> {
+    /// Whether the rows of the last outer axis lie side by side.
+    pub(super) fn has_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&1)
+    }
+
+    /// Whether rows that follow each other along the last outer axis have the same elements.
+    pub(super) fn is_same_in_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&0)
+    }
+
+    /// Whether a row is one element over and over.
+    pub(super) fn is_constant_in_row(&self) -> bool {
+        self.walk.is_constant_in_row()
+    }
+
+    /// Runs of columns of a row that are evenly apart.
+    pub(super) fn runs(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = Run> + use<'a> {
+        runs(self.grid, self.walk, row, cols)
+    }
+
     /// `view` walked over `grid`; `None` if it is not in host memory. `copied` if an output may be the same memory.
     pub(super) fn new(
         view: &'a View<'_>,
@@ -77,6 +139,20 @@ impl<'a> Source<'a> {
     pub(super) fn lend<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<&'a [F]> {
         let direct = self.walk.contiguous && self.dtype == F::DTYPE && !self.copied;
         direct.then(|| self.slice(self.grid.row_offset(self.walk, row) + col as isize, len))
+    }
+
+    /// The memory itself where these columns lie side by side and nobody writes them, in whatever dtype.
+    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<Raw<'a, F>> {
+        if !self.walk.contiguous || self.copied {
+            return None;
+        }
+        let at = self.grid.row_offset(self.walk, row) + col as isize;
+        Some(match self.dtype {
+            dtype if dtype == F::DTYPE => Raw::Own(self.slice(at, len)),
+            DType::F16 => Raw::F16(self.slice(at, len)),
+            DType::BF16 => Raw::BF16(self.slice(at, len)),
+            _ => return None,
+        })
     }
 
     /// Columns from `col` on of `row`, widened.
@@ -119,7 +195,8 @@ impl<'a> Source<'a> {
     }
 
     /// `len` elements side by side, from element `at` of the memory.
-    fn slice<T: Element>(&self, at: isize, len: usize) -> &'a [T] {
+    #[inline(always)]
+    pub(super) fn slice<T: Element>(&self, at: isize, len: usize) -> &'a [T] {
         // SAFETY: the view checked that every index of its layout is inside its memory, of which `at..at + len` are
         // indices; the memory is valid for reads during 'a, aligned for T, and any bits are a number.
         unsafe { std::slice::from_raw_parts(self.base.cast::<T>().offset(at), len) }
@@ -155,6 +232,21 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Sink<'a> {
+    /// Whether the rows of the last outer axis lie side by side.
+    pub(super) fn has_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&1)
+    }
+
+    /// Runs of columns that are evenly apart; see [`Source::runs`].
+    pub(super) fn runs(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = Run> + use<'a> {
+        runs(self.grid, self.walk, row, cols)
+    }
+
+    /// The dtype in memory.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// `view` walked over `grid`; `None` if it is not in host memory.
     pub(super) fn new(view: &'a ViewMut<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Option<Self> {
         let dtype = view.dtype();
@@ -181,6 +273,20 @@ impl<'a> Sink<'a> {
             return self.slice::<F>(self.grid.row_offset(self.walk, row) + col as isize, len);
         }
         &mut tile[..len]
+    }
+
+    /// The memory itself where these columns lie side by side, in whatever dtype.
+    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<RawMut<'a, F>> {
+        if !self.walk.contiguous {
+            return None;
+        }
+        let at = self.grid.row_offset(self.walk, row) + col as isize;
+        Some(match self.dtype {
+            dtype if dtype == F::DTYPE => RawMut::Own(self.slice(at, len)),
+            DType::F16 => RawMut::F16(self.slice(at, len)),
+            DType::BF16 => RawMut::BF16(self.slice(at, len)),
+            _ => return None,
+        })
     }
 
     /// Writes what was computed, with one rounding, unless it is in its place already.
@@ -257,7 +363,7 @@ impl<'a> Sink<'a> {
     /// `len` elements side by side, from element `at` of the memory, to write.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "a sink stands for an exclusive borrow shared out by rows")]
-    fn slice<T: Element>(&self, at: isize, len: usize) -> &'a mut [T] {
+    pub(super) fn slice<T: Element>(&self, at: isize, len: usize) -> &'a mut [T] {
         // SAFETY: in bounds as in `Source::slice`; exclusive because each row or column piece is written by one
         // thread at a time and sources over the same memory copy before they lend.
         unsafe { std::slice::from_raw_parts_mut(self.base.cast::<T>().offset(at), len) }
