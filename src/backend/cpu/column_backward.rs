@@ -4,10 +4,11 @@ use super::column::{LEAST_ROWS, Rows, factor, has_tiles, is_simple, load, pick, 
 use super::elementwise::Factor;
 use super::lanes::BLOCK;
 use super::launch::with_scratch;
-use super::leaf::{self, Gradients};
+use super::gradient::{outer_exponent, piece_gradient};
+use super::leaf_backward::{Gradients, sums};
 use super::memory::finish_streaming;
 use super::real::Real;
-use super::row_backward::{Backward, RowTerms, outer_exponent, piece_gradient};
+use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
 use super::tile::{GradientLines, Lines, TileFactor, TileGradients, TileStatistics, TileSums};
 use crate::plan::tree::LEAF;
@@ -106,7 +107,7 @@ fn tile_sums<F: Real>(
                 let row = at + i;
                 let (g, x) = (pick(g, pitch, row, g_row), pick(x, pitch, row, x_row));
                 let (w, seen) = (row_weight(inner, row), g.len());
-                leaf::sums(c, Gradients { g, x, w, mask: None, seen }, s(row), scaled)
+                sums(c, Gradients { g, x, w, mask: None, seen }, s(row), scaled)
             };
             put(at + i, sums);
         }

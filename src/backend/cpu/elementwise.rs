@@ -4,7 +4,7 @@
 
 use super::lanes::{BLOCK, Block, Pass, read, write};
 use super::memory::{Ahead, stream};
-use super::operand::Stored;
+use super::stored::Stored;
 use super::real::Real;
 use super::statistics::Statistics;
 

@@ -1,7 +1,7 @@
 //! Hints to the memory system: what will be read next, and what is written for good.
 
 use super::lanes::{BLOCK, Block};
-use super::operand::Stored;
+use super::stored::Stored;
 use super::real::Real;
 
 /// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it evicts.

@@ -9,22 +9,28 @@ mod affine;
 mod between;
 mod column;
 mod column_backward;
+#[cfg(test)]
+mod definition;
 mod elementwise;
+mod gradient;
 mod isa;
 mod lanes;
 mod launch;
 mod leaf;
+mod leaf_backward;
 mod math;
 mod memory;
 mod norm;
 mod operand;
 mod pointwise;
 mod power;
+mod reader;
 mod real;
 mod row;
 mod row_backward;
 mod split;
 mod statistics;
+mod stored;
 mod tile;
 
 pub use isa::Isa;

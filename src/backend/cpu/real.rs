@@ -1,7 +1,7 @@
 //! The two compute types, and what the kernels need to know of each.
 
 use super::math::two_prod;
-use super::operand::Stored;
+use super::stored::Stored;
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};

@@ -4,14 +4,15 @@
 //! A parameter that varies in the row cuts it into *sub-rows*, the elements that share one value of it. Axes are
 //! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
-use super::affine::ColumnSums;
-use super::elementwise::{Factor, GradInput};
-use super::lanes::{Over, Plain, Products, TreeSums};
+use super::affine::Accumulators;
+use super::gradient::{Usual, outer_exponent, piece_gradient};
+use super::elementwise::Factor;
+use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
-use super::leaf::{self, Gradients};
-use super::memory::{Ahead, is_aligned};
-use super::operand::{Parameter, Raw, RawMut, Reader, Sink, Source, Stored};
-use super::power::Exponent;
+use super::leaf;
+use super::leaf_backward::{self, Gradients};
+use super::operand::{Raw, RawMut, Sink, Source};
+use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::row::{clear_masked, normalize, round_all};
 use super::statistics::{Constants, Measure, Statistics, Sums};
@@ -94,46 +95,6 @@ impl<F: Real> Backward<'_, F> {
     }
 }
 
-/// The parameter gradients' sums over the rows of a chunk, as far as a task adds to them.
-pub(super) struct Accumulators<'p, F> {
-    pub(super) weight: Option<ColumnSums<'p, F>>,
-    pub(super) bias: Option<ColumnSums<'p, F>>,
-}
-
-impl<F: Real> Accumulators<'_, F> {
-    /// Before the row that is `index` rows into its chunk adds to these parameters.
-    pub(super) fn begin_row(&mut self, index: usize, params: Range<usize>) {
-        for sums in [&mut self.weight, &mut self.bias].into_iter().flatten() {
-            sums.begin_row(index, params.clone());
-        }
-    }
-
-    /// The sums of some parameters, of the weight and of the bias.
-    fn columns(&mut self, param: usize, len: usize) -> (Option<&mut [F]>, Option<&mut [F]>) {
-        (
-            self.weight.as_mut().map(|sums| sums.columns(param, len)),
-            self.bias.as_mut().map(|sums| sums.columns(param, len)),
-        )
-    }
-
-    /// Adds what a row's sums say.
-    pub(super) fn add_sums(&mut self, param: usize, sums: &Sums<F>) {
-        let (g, w) = sums.exponents();
-        for (to, sum) in [(&mut self.weight, sums.s2), (&mut self.bias, sums.s1)] {
-            if let Some(to) = to {
-                to.add(param, &[sum.scale(g + w)], None);
-            }
-        }
-    }
-
-    /// After the chunk's last row.
-    pub(super) fn finish(self) {
-        for sums in [self.weight, self.bias].into_iter().flatten() {
-            sums.finish();
-        }
-    }
-}
-
 /// A backward pass's operands beside one thread's tiles.
 pub(super) struct Rows<'j, 't, F> {
     job: &'j Backward<'t, F>,
@@ -187,7 +148,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             let (g, x) = (self.job.grad_output.raw(row, at, len), self.job.input.raw(row, at, len));
             if let (Some(g), Some(x)) = (g, x) {
                 let w = if self.job.is_outer { Factor::Absent } else { self.weight.get(row, at, len) };
-                if let Some(sums) = leaf::raw_sums(c, g, x, w, s) {
+                if let Some(sums) = leaf_backward::raw_sums(c, g, x, w, s) {
                     return sums;
                 }
             }
@@ -201,7 +162,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let mask = self.mask.as_mut().map(|mask| mask.get(row, at, len));
         let seen = len.min(c.prefix.saturating_sub(at));
         let operands = Gradients { g: self.g.get(row, at, len), x, w, mask, seen };
-        leaf::sums(c, operands, s, self.ghat)
+        leaf_backward::sums(c, operands, s, self.ghat)
     }
 
     /// The gradient of the input, and the terms of the parameters' gradients, for the sub-rows `subs` of a row (columns,
@@ -343,50 +304,6 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
     }
 }
 
-/// The gradient of the input in a piece of a row; `x` is read with the row's exponent already. `ghat` and `u` are scratch.
-pub(super) fn piece_gradient<F: Real>(
-    job: &Backward<'_, F>,
-    operands: Gradients<'_, F>,
-    s: Statistics<F>,
-    sums: &Sums<F>,
-    [ghat, u]: [&mut [F]; 2],
-    out: &mut [F],
-) {
-    let c = &job.constants;
-    let Gradients { mut g, x, mut w, mask, seen } = operands;
-    let (g_exponent, w_exponent) = sums.exponents();
-    let mut power = g_exponent + w_exponent - s.exponent;
-    let mut outer = None;
-    if job.is_outer {
-        outer = w.at(0).map(|w| {
-            let exponent = outer_exponent(w);
-            power += exponent;
-            w.scale(-exponent)
-        });
-        w = Factor::Absent;
-    }
-    if (g_exponent, w_exponent) != (0, 0) {
-        let ghat = &mut ghat[..g.len()];
-        leaf::scaled_ghat(g, w, g_exponent, w_exponent, ghat);
-        (g, w) = (ghat, Factor::Absent);
-    }
-    let means = sums.means(c, &s);
-    let u = direction(c, x, &s, &mut u[..x.len()]);
-    let (seen_dx, unseen_dx) = out.split_at_mut(seen);
-    grad_input(c, &g[..seen], &x[..seen], w.part(0, seen), u, s, means, outer, seen_dx);
-    // What the statistic does not see has no second term.
-    for (i, dx) in unseen_dx.iter_mut().enumerate() {
-        let ghat = w.at(seen + i).map_or(g[seen + i], |w| g[seen + i] * w);
-        *dx = outer.map_or(s.rstd * ghat, |outer| (s.rstd * ghat) * outer);
-    }
-    if power != 0 {
-        out.iter_mut().for_each(|dx| *dx = dx.scale(power));
-    }
-    if let Some(mask) = mask {
-        clear_masked(mask, out);
-    }
-}
-
 impl<F: Real> Rows<'_, '_, F> {
     /// The gradient of the input in some columns of a row, and what a row adds to the parameters of these columns, where
     /// elements can be read and written as they lie in memory and nothing is out of the ordinary; false where not.
@@ -439,51 +356,6 @@ impl<F: Real> Rows<'_, '_, F> {
     }
 }
 
-/// A piece of a row without anything out of the ordinary.
-struct Usual<'a, F> {
-    c: &'a Constants<F>,
-    w: Factor<'a, F>,
-    s: Statistics<F>,
-    c1: F,
-    c2: F,
-    outer: Option<F>,
-    weight_sums: Option<&'a mut [F]>,
-    bias_sums: Option<&'a mut [F]>,
-    streamed: bool,
-}
-
-impl<F: Real> Usual<'_, F> {
-    fn run<T: Stored>(self, g: &[T], x: &[T], dx: &mut [T], [next_g, next_x]: [&[T]; 2]) {
-        let Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed } = self;
-        let next = Some([Ahead::of(next_g), Ahead::of(next_x)]);
-        let (u, stream) = (None, streamed && is_aligned(dx));
-        macro_rules! run {
-            ($centred:literal, $stream:literal) => {
-                drop(c.isa.run(Over(GradInput::<T, F, $centred, $stream> {
-                    g,
-                    x,
-                    w,
-                    u,
-                    s,
-                    c1,
-                    c2,
-                    outer,
-                    weight_sums,
-                    bias_sums,
-                    dx,
-                    next,
-                })))
-            };
-        }
-        match (c.is_centred(), stream) {
-            (true, true) => run!(true, true),
-            (true, false) => run!(true, false),
-            (false, true) => run!(false, true),
-            (false, false) => run!(false, false),
-        }
-    }
-}
-
 /// `g`, with zeros where the mask is.
 fn masked_copy<'s, F: Real>(
     g: &'s [F],
@@ -497,81 +369,4 @@ fn masked_copy<'s, F: Real>(
     tile.copy_from_slice(g);
     clear_masked(mask.get(row, at, g.len()), tile);
     tile
-}
-
-/// The exponent that an outer weight passes to the result.
-pub(super) fn outer_exponent<F: Real>(w: F) -> i32 {
-    let bits = w.magnitude();
-    let is_usual = bits >= F::WEIGHT_LIMIT.recip().magnitude() && bits < F::WEIGHT_LIMIT.magnitude();
-    if is_usual || F::is_special(bits) { 0 } else { F::exponent(bits) }
-}
-
-/// `u` where it is not `x_hat`: along what the gradient's second term points.
-fn direction<'t, F: Real>(c: &Constants<F>, x: &[F], s: &Statistics<F>, u: &'t mut [F]) -> Option<&'t [F]> {
-    let sign = |x: F| {
-        if x > F::ZERO {
-            F::ONE
-        } else if x < F::ZERO {
-            -F::ONE
-        } else {
-            F::ZERO
-        }
-    };
-    let each = u.iter_mut().zip(x);
-    match c.measure {
-        Measure::Moments | Measure::Squares => return None,
-        Measure::Magnitudes => each.for_each(|(u, &x)| *u = sign(x)),
-        Measure::Largest => each.for_each(|(u, &x)| *u = if x.abs() == s.mean { sign(x) } else { F::ZERO }),
-        Measure::Powers(p) => {
-            let power = Exponent::new(p - 1.0);
-            each.for_each(|(u, &x)| *u = sign(x) * power.of((x * s.rstd).abs()));
-        }
-    }
-    Some(u)
-}
-
-fn grad_input<F: Real>(
-    c: &Constants<F>,
-    g: &[F],
-    x: &[F],
-    w: Factor<'_, F>,
-    u: Option<&[F]>,
-    s: Statistics<F>,
-    (c1, c2): (F, F),
-    outer: Option<F>,
-    dx: &mut [F],
-) {
-    let u = u.map(|u| &u[..dx.len()]);
-    let (weight_sums, bias_sums, next) = (None, None, None);
-    if c.is_centred() {
-        c.isa.run(Over(GradInput::<F, F, true, false> {
-            g,
-            x,
-            w,
-            u,
-            s,
-            c1,
-            c2,
-            outer,
-            weight_sums,
-            bias_sums,
-            dx,
-            next,
-        }));
-    } else {
-        c.isa.run(Over(GradInput::<F, F, false, false> {
-            g,
-            x,
-            w,
-            u,
-            s,
-            c1,
-            c2,
-            outer,
-            weight_sums,
-            bias_sums,
-            dx,
-            next,
-        }));
-    }
 }

@@ -3,7 +3,7 @@
 //! backward passes sum over.
 
 use super::Cpu;
-use super::affine::ColumnSums;
+use super::affine::{Accumulators, ColumnSums};
 use super::column;
 use super::column_backward;
 use super::launch::{Shared, Tiles, with_kept, with_scratch};
@@ -11,7 +11,7 @@ use super::memory::finish_streaming;
 use super::norm::{Cut, TASK};
 use super::real::Real;
 use super::row::{self, Forward};
-use super::row_backward::{self, Accumulators, Backward, RowTerms};
+use super::row_backward::{self, Backward, RowTerms};
 use super::statistics::{Moments, Statistics, Sums};
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{MOMENTS, STATISTICS, SUMS};

@@ -5,7 +5,8 @@
 use super::lanes::{BLOCK, Block, read, write};
 use super::leaf::guess_len;
 use super::memory::{Ahead, is_aligned, stream};
-use super::operand::{Sink, Source, Stored};
+use super::operand::{Sink, Source};
+use super::stored::Stored;
 use super::real::Real;
 use pulp::NullaryFnOnce;
 
