@@ -1,286 +1,231 @@
-//! Every schedule that the WebGPU backend can be forced to gives the bits of the CPU: over what a spec can say, strides,
-//! dtypes and masks, forward and backward, at once and step by step.
-#![cfg(feature = "wgpu")]
+//! Schedules are a matter of speed: whichever runs a norm, its bits are the same.
 
-use normkit::backend::wgpu::{Overrides, Reduction, Style, WgpuDevice};
-use normkit::norm::{Parameters, steps};
+use normkit::backend::cpu::{Cpu, Schedule};
 use normkit::prelude::*;
-use normkit::spec::{Affine, EpsPosition, MOMENTS, Norm, SUMS, Spec, Statistic};
-use normkit::tensor::{DType, Layout, ViewMut};
-use normkit::{DeviceTensor, Gradients, Method, Result, Stream};
+use normkit::tensor::{DType, Layout, View, ViewMut};
+use normkit::{Gradients, Stream, Workspace, norm};
 
-/// Any spec as a method.
-struct AnySpec<'a> {
-    norm: Norm,
-    parameters: Parameters<'a>,
+/// Numbers of which some rows, along any axis, are out of the ordinary: zero, constant, tiny, huge, far from zero.
+fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
+    let count: usize = shape.iter().product();
+    let noise = |i: usize| {
+        let mut x = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(seed);
+        x = (x ^ x >> 31).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (x >> 40) as f64 / f64::from(1u32 << 23) - 1.0
+    };
+    let slow = shape.last().copied().unwrap_or(1).max(1);
+    (0..count)
+        .map(|i| {
+            let x = noise(i);
+            match ((i % slow) % 19, (i / slow) % 23) {
+                (3, 5) | (7, _) => 0.0,
+                (11, _) | (_, 17) => 1e-30 * x,
+                (13, _) => 1e25 * x,
+                (15, _) | (_, 13) => 100.0 + x,
+                // Slowly rising: the first numbers say little about the mean.
+                (2, _) => i as f64 / count as f64 + 1e-3 * x,
+                _ => x,
+            }
+        })
+        .collect()
 }
 
-impl Method for AnySpec<'_> {
-    fn name(&self) -> &'static str {
-        "any_spec"
-    }
-    fn lower(&self, _: &[usize], _: DType) -> Result<Spec> {
-        Ok(Spec::Norm(self.norm.clone()))
-    }
-    fn parameters(&self) -> &Parameters<'_> {
-        &self.parameters
-    }
+/// How a tensor lies in memory.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    RowMajor,
+    ChannelsLast,
+    Reversed,
+    Gaps,
 }
 
-/// What to compute, on what data.
-#[derive(Debug, Clone)]
-struct Problem {
-    shape: Vec<usize>,
-    reduced: Vec<usize>,
-    affine: Vec<usize>,
-    statistic: Statistic,
-    eps_position: EpsPosition,
-    eps: f64,
+/// The layout of `shape`, and how many elements its memory has.
+fn layout(shape: &[usize], order: Order) -> (Layout, usize) {
+    let rank = shape.len();
+    let (axes, step): (Vec<usize>, isize) = match order {
+        Order::RowMajor => ((0..rank).collect(), 1),
+        Order::Gaps => ((0..rank).collect(), 3),
+        Order::Reversed => ((0..rank).rev().collect(), 1),
+        Order::ChannelsLast => ((0..rank).filter(|&axis| axis != 1).chain([1]).filter(|&a| a < rank).collect(), 1),
+    };
+    let mut strides = vec![0; rank];
+    let mut stride = step;
+    for &axis in axes.iter().rev() {
+        strides[axis] = stride;
+        stride *= shape[axis].max(1) as isize;
+    }
+    (Layout::strided(shape, &strides, 1).expect("a layout"), stride as usize + 1)
+}
+
+fn placed(values: &[f64], layout: &Layout, elements: usize, dtype: DType) -> HostTensor {
+    let mut memory = vec![7.0; elements];
+    for (index, value) in values.iter().enumerate() {
+        memory[layout.offset_of(index)] = *value;
+    }
+    HostTensor::from_f64(&memory, &[elements], dtype).expect("memory")
+}
+
+fn view<'a>(tensor: &'a HostTensor, layout: &Layout) -> View<'a> {
+    tensor.view().expect("a view").with_layout(layout.clone()).expect("a layout within")
+}
+
+fn view_mut<'a>(tensor: &'a mut HostTensor, layout: &Layout) -> ViewMut<'a> {
+    use half::{bf16, f16};
+    let (dtype, layout) = (tensor.dtype(), layout.clone());
+    let bytes = tensor.bytes_mut();
+    match dtype {
+        DType::F16 => ViewMut::strided(bytemuck::cast_slice_mut::<u8, f16>(bytes), layout),
+        DType::BF16 => ViewMut::strided(bytemuck::cast_slice_mut::<u8, bf16>(bytes), layout),
+        DType::F32 => ViewMut::strided(bytemuck::cast_slice_mut::<u8, f32>(bytes), layout),
+        DType::F64 => ViewMut::strided(bytemuck::cast_slice_mut::<u8, f64>(bytes), layout),
+    }
+    .expect("a layout within")
+}
+
+/// The bytes of every result under one schedule.
+fn results(
+    method: &dyn Method,
+    shape: &[usize],
     dtype: DType,
-    /// The axes as they follow each other in memory, slowest first.
-    order: Vec<usize>,
-    mask: bool,
-    weight: bool,
-    frozen: bool,
-    round: bool,
-    /// Added to the data, and what it is multiplied by.
-    values: (f64, f64),
-}
-
-impl Problem {
-    fn new(shape: &[usize], reduced: &[usize], affine: &[usize], statistic: Statistic) -> Self {
-        let norm = matches!(statistic, Statistic::Norm(_));
-        Problem {
-            shape: shape.to_vec(),
-            reduced: reduced.to_vec(),
-            affine: affine.to_vec(),
-            statistic,
-            eps_position: if norm { EpsPosition::Floor } else { EpsPosition::Inside },
-            eps: 1e-5,
-            dtype: DType::F32,
-            order: (0..shape.len()).collect(),
-            mask: false,
-            weight: true,
-            frozen: false,
-            round: false,
-            values: (0.3, 1.0),
-        }
-    }
-
-    fn norm(&self) -> Norm {
-        let size = |axes: &[usize]| axes.iter().map(|&axis| self.shape[axis]).collect::<Vec<_>>();
-        Norm {
-            shape: self.shape.iter().copied().collect(),
-            reduced: self.reduced.iter().copied().collect(),
-            affine: Affine {
-                axes: self.affine.iter().copied().collect(),
-                shape: size(&self.affine).into_iter().collect(),
-            },
-            statistic: self.statistic,
-            prefix: size(&self.reduced).iter().product(),
-            eps: self.eps,
-            eps_position: self.eps_position,
-            weight_offset: 0.0,
-            round_normalized: self.round,
-            frozen: self.frozen,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// The layout of input and output.
-    fn layout(&self) -> Layout {
-        let mut strides = vec![0; self.shape.len()];
-        let mut stride = 1;
-        for &axis in self.order.iter().rev() {
-            strides[axis] = stride;
-            stride *= self.shape[axis] as isize;
-        }
-        Layout::strided(&self.shape, &strides, 0).unwrap()
-    }
-}
-
-fn upload(device: &Device, values: Vec<f64>, dtype: DType) -> DeviceTensor {
-    let host = HostTensor::from_f64(&values, &[values.len()], dtype).unwrap();
-    match device {
-        Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&host).unwrap()),
-        _ => DeviceTensor::Host(host),
-    }
-}
-
-fn numbers(len: usize, seed: usize) -> Vec<f64> {
-    (0..len).map(|i| f64::from(((i + 1) * (2 * seed + 7919) % 6007) as f32 / 1001.0 - 3.0)).collect()
-}
-
-/// The elements' bits, all NaN alike.
-fn bits(tensor: &DeviceTensor) -> Vec<u64> {
-    let values = match tensor {
-        DeviceTensor::Host(tensor) => tensor.to_f64(),
-        DeviceTensor::Wgpu(tensor) => tensor.read().unwrap().to_f64(),
-        _ => unreachable!("no other device"),
-    };
-    values.into_iter().map(|x| if x.is_nan() { u64::MAX } else { x.to_bits() }).collect()
-}
-
-type Results = Vec<(&'static str, Vec<u64>)>;
-
-/// Everything that can be computed of a problem on a stream.
-fn run(problem: &Problem, stream: &Stream<'_>) -> Results {
-    let device = stream.device();
-    let Problem { shape, affine, dtype, .. } = problem;
-    let (len, layout) = (problem.len(), problem.layout());
-    let (offset, factor) = problem.values;
-    let values = |seed| numbers(len, seed).into_iter().map(|x| x * factor).collect::<Vec<_>>();
-    let x = upload(&device, values(1).iter().map(|x| x + offset).collect(), *dtype);
-    let g = upload(&device, numbers(len, 2), *dtype);
-    let sizes: Vec<usize> = affine.iter().map(|&axis| shape[axis]).collect();
-    let count: usize = sizes.iter().product();
-    let w = upload(&device, numbers(count, 3), DType::F32);
-    let b = upload(&device, numbers(count, 4), *dtype);
-    let m = upload(&device, (0..len).map(|i| f64::from(u8::from(i * 7 % 11 > 3))).collect(), DType::F32);
-    let own = Layout::contiguous(&sizes);
-    let mut parameters = Parameters::default();
-    if problem.weight {
-        parameters.weight = Some(w.view().unwrap().with_layout(own.clone()).unwrap());
-    }
-    parameters.bias = Some(b.view().unwrap().with_layout(own.clone()).unwrap());
-    if problem.mask {
-        parameters.mask = Some(m.view().unwrap().with_layout(Layout::contiguous(shape)).unwrap());
-    }
-    let method = AnySpec { norm: problem.norm(), parameters };
-    let rows = Spec::Norm(method.norm.clone()).rows();
-    let input = x.view().unwrap().with_layout(layout.clone()).unwrap();
-    let grad = g.view().unwrap().with_layout(layout.clone()).unwrap();
-    let full = || device.zeros(&[len], *dtype).unwrap();
-    let per_row = |n: usize| device.zeros(&[rows, n], DType::F32).unwrap();
-    let (mut y, mut again, mut dx, mut dx_again) = (full(), full(), full(), full());
-    let (mut statistics, mut finished) = (per_row(4), per_row(4));
-    let (mut moments, mut sums, mut twice) = (per_row(MOMENTS), per_row(SUMS), per_row(MOMENTS));
-    let (mut dw, mut db) =
-        (device.zeros(&[count], DType::F32).unwrap(), device.zeros(&[count], *dtype).unwrap());
-    fn target<'v>(tensor: &'v mut DeviceTensor, layout: &Layout) -> ViewMut<'v> {
-        tensor.view_mut().unwrap().with_layout(layout.clone()).unwrap()
-    }
-    method
-        .forward_into(&input, &mut target(&mut y, &layout), Some(&mut statistics.view_mut().unwrap()), stream)
-        .unwrap();
-    steps::moments_into(&method, &input, &mut moments.view_mut().unwrap(), stream).unwrap();
-    let of_moments = moments.view().unwrap();
-    let parts = [of_moments.clone(), of_moments.clone()];
-    steps::merge_moments_into(&method, shape, &parts, &mut twice.view_mut().unwrap(), stream).unwrap();
-    steps::finish_into(&method, shape, &of_moments, &mut finished.view_mut().unwrap(), stream).unwrap();
-    let of_row = finished.view().unwrap();
-    steps::apply_into(&method, &input, &of_row, &mut target(&mut again, &layout), stream).unwrap();
-    let mut workspace = Workspace::new();
+    order: Order,
+    schedule: Option<Schedule>,
+) -> Vec<(&'static str, Vec<u8>)> {
+    let (layout, elements) = layout(shape, order);
+    let x = placed(&numbers(shape, 1), &layout, elements, dtype);
+    let g = placed(&numbers(shape, 2), &layout, elements, dtype);
+    let zeros = |shape: &[usize], dtype| HostTensor::zeros(shape, dtype).expect("memory");
+    let (mut y, mut dx) = (zeros(&[elements], dtype), zeros(&[elements], dtype));
+    let saved = method.statistics_shape(shape, dtype).expect("a shape").expect("statistics");
+    let mut statistics = zeros(&saved, dtype.compute());
+    let cpu = Cpu::default().with_threads(2).expect("threads");
+    let stream = Stream::Cpu(match schedule {
+        Some(schedule) => cpu.with_schedule(schedule),
+        None => cpu,
+    });
+    let x = view(&x, &layout);
+    let mut saved = statistics.view_mut().expect("a view");
+    method.forward_into(&x, &mut view_mut(&mut y, &layout), Some(&mut saved), &stream).expect("forward");
+    let parameters = method.parameters();
+    let like = |p: &Option<View<'_>>| p.as_ref().map(|p| zeros(p.shape(), p.dtype()));
+    let (mut dw, mut db) = (like(&parameters.weight), like(&parameters.bias));
     let grads = Gradients {
-        input: Some(target(&mut dx, &layout)),
-        weight: problem.weight.then(|| target(&mut dw, &own)),
-        bias: Some(target(&mut db, &own)),
-        alpha: None,
+        input: Some(view_mut(&mut dx, &layout)),
+        weight: dw.as_mut().map(|t| t.view_mut().expect("a view")),
+        bias: db.as_mut().map(|t| t.view_mut().expect("a view")),
+        ..Gradients::default()
     };
-    let saved = statistics.view().unwrap();
-    method.backward_into(&grad, &input, Some(&saved), grads, &mut workspace, stream).unwrap();
-    let nothing = Gradients::default();
-    let mut of_sums = sums.view_mut().unwrap();
-    steps::backward_sums_into(&method, &grad, &input, &saved, &mut of_sums, nothing, &mut workspace, stream)
-        .unwrap();
-    let of_sums = sums.view().unwrap();
-    let mut to = target(&mut dx_again, &layout);
-    steps::backward_apply_into(&method, &grad, &input, &saved, &of_sums, &mut to, stream).unwrap();
-    vec![
-        ("statistics", bits(&statistics)),
-        ("output", bits(&y)),
-        ("moments", bits(&moments)),
-        ("merged moments", bits(&twice)),
-        ("finished statistics", bits(&finished)),
-        ("output from steps", bits(&again)),
-        ("grad_weight", bits(&dw)),
-        ("grad_bias", bits(&db)),
-        ("sums", bits(&sums)),
-        ("grad_input", bits(&dx)),
-        ("grad_input from steps", bits(&dx_again)),
-    ]
+    let saved = statistics.view().expect("a view");
+    let g = view(&g, &layout);
+    method.backward_into(&g, &x, Some(&saved), grads, &mut Workspace::new(), &stream).expect("backward");
+    let mut results = vec![
+        ("output", y.bytes().to_vec()),
+        ("statistics", statistics.bytes().to_vec()),
+        ("grad_input", dx.bytes().to_vec()),
+    ];
+    results.extend(dw.map(|t| ("grad_weight", t.bytes().to_vec())));
+    results.extend(db.map(|t| ("grad_bias", t.bytes().to_vec())));
+    results
 }
 
-/// Each way to run a norm.
-fn forced() -> [(&'static str, Overrides); 5] {
-    let of =
-        |style, split, reduction| Overrides { style: Some(style), split, reduction, ..Overrides::default() };
-    [
-        ("row", of(Style::Row, false, None)),
-        ("column", of(Style::Column, false, None)),
-        ("row split", of(Style::Row, true, None)),
-        ("column split", of(Style::Column, true, None)),
-        ("row through workgroup memory", of(Style::Row, false, Some(Reduction::Workgroup))),
-    ]
+#[track_caller]
+fn assert_same(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, order: Order) {
+    let expected = results(method, shape, dtype, order, Some(Schedule::Row));
+    for schedule in [None, Some(Schedule::Column), Some(Schedule::Split)] {
+        let found = results(method, shape, dtype, order, schedule);
+        for ((what, expected), (_, found)) in expected.iter().zip(&found) {
+            let differs = expected.iter().zip(found).position(|(a, b)| a != b);
+            assert!(
+                differs.is_none(),
+                "{name} {dtype} {shape:?} {order:?} by {schedule:?}: {what} differs at byte {differs:?}"
+            );
+        }
+    }
 }
 
-/// Complains of everything that a forced schedule computes otherwise than the CPU.
-fn check(problems: &[Problem]) {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
-    let mut different = Vec::new();
-    for problem in problems {
-        let expected = run(problem, &Device::Cpu.stream());
-        for (name, overrides) in forced() {
-            let stream = Stream::Wgpu(device.stream().with_overrides(overrides).unwrap());
-            for ((what, cpu), (_, wgpu)) in expected.iter().zip(run(problem, &stream)) {
-                let count = cpu.iter().zip(&wgpu).filter(|(a, b)| a != b).count();
-                if count > 0 {
-                    let of = cpu.len();
-                    let at = cpu.iter().zip(&wgpu).position(|(a, b)| a != b).unwrap();
-                    let (a, b) = (f64::from_bits(cpu[at]), f64::from_bits(wgpu[at]));
-                    let where_ = format!("first {at}: {a:e}, {b:e}");
-                    different.push(format!("{name}: {what}: {count} of {of} ({where_}) of {problem:?}"));
+const ORDERS: [Order; 4] = [Order::RowMajor, Order::ChannelsLast, Order::Reversed, Order::Gaps];
+
+fn parameter(shape: &[usize]) -> HostTensor {
+    let values: Vec<f64> = numbers(shape, 3).into_iter().map(|x| x.clamp(-4.0, 4.0)).collect();
+    HostTensor::from_f64(&values, shape, DType::F32).expect("a parameter")
+}
+
+#[test]
+fn norms_over_channels() {
+    for shape in [&[3, 40, 5, 7][..], &[2, 300, 70], &[5, 33], &[2, 9, 4200], &[1, 4500, 40]] {
+        let channels = shape[1];
+        let (weight, bias) = (parameter(&[channels]), parameter(&[channels]));
+        let mask: Vec<f64> = (0..shape.iter().product()).map(|i: usize| f64::from(i % 5 != 0)).collect();
+        let mask = HostTensor::from_f64(&mask, shape, DType::F32).expect("a mask");
+        let layer = norm::LayerNorm2d::new(channels).weight(&weight).bias(&bias);
+        let batch = norm::BatchNorm::new(channels).weight(&weight).bias(&bias);
+        let masked = norm::BatchNorm::new(channels).weight(&weight).bias(&bias).mask(&mask);
+        for order in ORDERS {
+            for dtype in DType::ALL.into_iter().filter(|&d| d == DType::F32 || shape.len() == 4) {
+                if dtype != DType::F64 {
+                    assert_same("layer_norm_2d", &layer, shape, dtype, order);
+                    assert_same("batch_norm", &batch, shape, dtype, order);
                 }
+                assert_same("plain batch_norm", &norm::BatchNorm::new(channels), shape, dtype, order);
+            }
+            assert_same("masked batch_norm", &masked, shape, DType::F32, order);
+        }
+    }
+}
+
+#[test]
+fn norms_along_any_axis() {
+    for shape in [&[6, 40, 30][..], &[70, 257], &[5000, 9], &[9, 5000], &[3, 2, 70_000]] {
+        for order in ORDERS {
+            for dim in 0..shape.len() as isize {
+                for p in [1.0, 2.0, 2.5, 3.0, f64::INFINITY] {
+                    if p.fract() != 0.0 && shape.iter().product::<usize>() > 30_000 {
+                        continue;
+                    }
+                    let method = norm::Normalize::new().p(p).dim(dim).eps(1e-12);
+                    assert_same(&format!("normalize p={p} dim={dim}"), &method, shape, DType::F32, order);
+                }
+                let method = norm::Normalize::new().p(2.0).dim(dim).eps(1e-12);
+                assert_same("normalize", &method, shape, DType::BF16, order);
             }
         }
     }
-    assert!(different.is_empty(), "{} results differ:\n{}", different.len(), different.join("\n"));
 }
 
 #[test]
-fn batch_norm_in_both_memory_orders() {
-    let base = Problem::new(&[6, 8, 5, 7], &[0, 2, 3], &[1], Statistic::Moments);
-    let last = Problem { order: vec![0, 2, 3, 1], ..base.clone() };
-    check(&[base, last]);
+fn weights_over_any_axis() {
+    for dim in [None, Some(0), Some(1)] {
+        let shape = [300, 270];
+        let g = match dim {
+            None => parameter(&[1, 1]),
+            Some(0) => parameter(&[300, 1]),
+            _ => parameter(&[1, 270]),
+        };
+        for order in ORDERS {
+            assert_same(&format!("weight_norm {dim:?}"), &norm::WeightNorm::new(dim).g(&g), &shape, DType::F32, order);
+        }
+    }
 }
 
 #[test]
-fn group_norm_and_norms_of_columns() {
-    check(&[
-        Problem::new(&[2, 3, 4, 20], &[2, 3], &[1, 2], Statistic::Moments),
-        Problem::new(&[5, 40, 6], &[1], &[], Statistic::Norm(2.0)),
-    ]);
-}
-
-#[test]
-fn masks_and_dtypes() {
-    let base = Problem::new(&[9, 33], &[1], &[1], Statistic::Moments);
-    check(&[
-        Problem { mask: true, ..base.clone() },
-        Problem { dtype: DType::F16, order: vec![1, 0], ..base.clone() },
-        Problem { dtype: DType::BF16, mask: true, statistic: Statistic::MeanSquare, round: true, ..base },
-    ]);
-}
-
-#[test]
-fn rows_out_of_range_and_far_from_zero() {
-    let base = Problem::new(&[12, 40], &[1], &[1], Statistic::Moments);
-    check(&[
-        Problem { values: (1e4, 1e-3), ..base.clone() },
-        Problem { values: (0.0, 1e30), statistic: Statistic::MeanSquare, eps: 0.0, ..base.clone() },
-        Problem { values: (1e-30, 1e-34), eps: 0.0, ..base },
-    ]);
-}
-
-#[test]
-fn other_norms_and_long_rows() {
-    check(&[
-        Problem::new(&[7, 50], &[1], &[0], Statistic::Norm(1.0)),
-        Problem::new(&[7, 50], &[1], &[0], Statistic::Norm(f64::INFINITY)),
-        Problem::new(&[3, 9001], &[1], &[1], Statistic::Moments),
-        Problem { frozen: true, ..Problem::new(&[4, 6, 10], &[0, 2], &[1], Statistic::Moments) },
-    ]);
+fn groups_and_long_rows() {
+    for (groups, shape) in [(4, &[3, 8, 5, 7][..]), (1, &[2, 6, 3000]), (2, &[1, 4, 20_000]), (8, &[2, 8, 70])] {
+        let (weight, bias) = (parameter(&[shape[1]]), parameter(&[shape[1]]));
+        let method = norm::GroupNorm::new(groups, shape[1]).weight(&weight).bias(&bias);
+        for order in ORDERS {
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                assert_same("group_norm", &method, shape, dtype, order);
+            }
+        }
+    }
+    for cols in [1, 31, 1000, 4097, 40_000] {
+        let (weight, bias) = (parameter(&[cols]), parameter(&[cols]));
+        for order in ORDERS {
+            for dtype in [DType::F32, DType::BF16] {
+                let layer = LayerNorm::new([cols]).weight(&weight).bias(&bias);
+                assert_same("layer_norm", &layer, &[3, cols], dtype, order);
+                let rms = RmsNorm::new([cols]).weight(&weight).partial(if cols > 1 { 0.6 } else { 1.0 });
+                assert_same("rms_norm", &rms, &[20, cols], dtype, order);
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! into the callee, and a closure cannot have it.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::operand::Stored;
+use super::stored::Stored;
 use super::real::Real;
 use pulp::NullaryFnOnce;
 
