@@ -25,6 +25,8 @@ mod method;
 mod operands;
 mod placement;
 #[cfg(feature = "wgpu")]
+mod replay;
+#[cfg(feature = "wgpu")]
 mod wgpu;
 
 pub use case::{ANY_SPEC, Case, METHODS, Parameters};
@@ -35,6 +37,8 @@ pub use judge::{Outcome, Quantity};
 pub use mask::{Mask, MaskKind};
 pub use method::{Given, HeadKind};
 pub use placement::Placement;
+#[cfg(feature = "wgpu")]
+pub use replay::{Replay, ReplayBuffer, judge_replay, record};
 
 use crate::{Device, Result, Stream};
 
