@@ -273,13 +273,8 @@ fn apply_tile<F: Real>(
     let b = factor(job.bias.as_ref(), F::ZERO, rows, cols.clone(), b);
     let (s, streamed) = (settled.get(), job.streamed);
     for run in sink.runs(rows.first, cols.clone()) {
-        let lines = Lines {
-            at: run.at,
-            stride: run.stride,
-            count: run.count,
-            width: rows.count,
-            pitch: rows.pitch,
-        };
+        let lines =
+            Lines { at: run.at, stride: run.stride, count: run.count, width: rows.count, pitch: rows.pitch };
         let col = run.col - cols.start;
         let tile = &tile[col * rows.pitch..][..run.count * rows.pitch];
         macro_rules! write {

@@ -4,9 +4,9 @@
 
 use super::lanes::{BLOCK, Block, Pass, read, write};
 use super::memory::{Ahead, stream};
-use super::stored::Stored;
 use super::real::Real;
 use super::statistics::Statistics;
+use super::stored::Stored;
 
 /// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]

@@ -3,10 +3,10 @@
 
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
 use super::operand::Raw;
-use super::stored::Stored;
 use super::power::Exponent;
 use super::real::Real;
 use super::statistics::{Constants, Measure, Moments};
+use super::stored::Stored;
 
 /// Terms that the mask leaves out become zero.
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! Hints to the memory system: what will be read next, and what is written for good.
 
 use super::lanes::{BLOCK, Block};
-use super::stored::Stored;
 use super::real::Real;
+use super::stored::Stored;
 
 /// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it evicts.
 /// The machine of `docs/speed.md` has 32 MiB of last-level cache.

@@ -11,9 +11,9 @@ use super::leaf;
 use super::memory::{Ahead, finish_streaming, is_aligned};
 use super::operand::{Raw, RawMut, Sink, Source};
 use super::reader::{Parameter, Reader};
-use super::stored::Stored;
 use super::real::Real;
 use super::statistics::{Constants, Moments, Statistics};
+use super::stored::Stored;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::STATISTICS;
 use crate::tensor::DType;
@@ -156,7 +156,9 @@ impl<F: Real> Rows<'_, '_, F> {
             return false;
         }
         let Some(sink) = &job.output else { return false };
-        let (Some(x), Some(out)) = (job.input.raw::<F>(row, at, len), sink.raw::<F>(row, at, len)) else { return false };
+        let (Some(x), Some(out)) = (job.input.raw::<F>(row, at, len), sink.raw::<F>(row, at, len)) else {
+            return false;
+        };
         // The next leaf, or the next row's first.
         let next = if at + len < c.cols { (row, at + len) } else { ((row + 1).min(job.rows - 1), 0) };
         let next = job.input.raw::<F>(next.0, next.1, 1);

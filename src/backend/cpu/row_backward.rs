@@ -5,8 +5,8 @@
 //! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
 use super::affine::Accumulators;
-use super::gradient::{Usual, outer_exponent, piece_gradient};
 use super::elementwise::Factor;
+use super::gradient::{Usual, outer_exponent, piece_gradient};
 use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
 use super::leaf;
