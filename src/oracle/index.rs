@@ -8,6 +8,7 @@ use crate::spec::Spec;
 pub struct Index {
     of_row: Vec<usize>,
     of_col: Vec<usize>,
+    varies_with_rows: bool,
 }
 
 impl Index {
@@ -38,7 +39,11 @@ impl Index {
         };
         let is_kept = |axis: &usize| !spec.row_axes().contains(axis);
         let kept: Vec<usize> = (0..shape.len()).filter(is_kept).collect();
-        Index { of_row: offsets(&kept), of_col: offsets(spec.row_axes()) }
+        Index {
+            of_row: offsets(&kept),
+            of_col: offsets(spec.row_axes()),
+            varies_with_rows: axes.iter().any(is_kept),
+        }
     }
 
     /// The number of the element in row `row` and column `col`.
@@ -66,9 +71,9 @@ impl Index {
         rows.iter().flat_map(at).collect()
     }
 
-    /// Whether every row has the same numbers.
+    /// Whether every row has the same numbers, however many rows there are.
     pub fn is_shared_by_rows(&self) -> bool {
-        self.of_row.iter().all(|&number| number == 0)
+        !self.varies_with_rows
     }
 
     /// Number of rows and of columns.

@@ -19,7 +19,7 @@ pub(super) fn list(list: &mut List) {
         }
         list.add(Full, format!("sparse mask, {cols} columns"), (9, cols), |case| {
             case.mask = Some(Mask::of(MaskKind::Random(0.02)));
-            (case.eps, case.input) = (0.0, Fill::Normal { mean: 100.0, deviation: 1.0 });
+            (case.eps, case.input) = (1e-12, Fill::Normal { mean: 100.0, deviation: 1.0 });
         });
         list.add(effort, format!("what a mask leaves out is not read, {cols} columns"), (9, cols), |case| {
             (case.mask, case.input) = (Some(Mask::of(MaskKind::One)), Fill::Special(f64::NAN));

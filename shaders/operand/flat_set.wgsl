@@ -1,4 +1,4 @@
 
 fn NAME_set(index: u32, x: f32) {
-    NAME[START + index] = x;
+    NAME[BASE_0 + index] = x;
 }
