@@ -26,13 +26,14 @@ fn fold_pair(a: vec4<f32>, b: vec4<f32>) -> Sums {
     return sums;
 }
 
-// The sums over runs of 2 * `half` threads; each of them gets it.
+// The sums over runs of 2 * `half` threads; each of them gets it. Rows of a workgroup may have leaves of differing
+// lengths and so differing runs, but all their threads must meet the same barriers.
 fn fold_run(x: vec4<f32>, half: u32) -> vec4<f32> {
     shared_a[lane] = x;
     workgroupBarrier();
     let in_run = thread % max(2u * half, 1u);
-    for (var distance = half; distance > 0u; distance /= 2u) {
-        if in_run < distance {
+    for (var distance = THREADS / 2u; distance > 0u; distance /= 2u) {
+        if distance <= half && in_run < distance {
             shared_a[lane] += shared_a[lane + distance];
         }
         workgroupBarrier();
