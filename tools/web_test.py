@@ -1,6 +1,6 @@
 """Runs the kernels in a browser and holds the results to the promise on numbers.
 
-    tools/web_test.py [--open] [--full] [--keep FOLDER] COMMAND...
+    tools/web_test.py [--open] [--full] [--method NAME] [--keep FOLDER] COMMAND...
 
 COMMAND is the normkit command, as in `cargo run --release -p normkit-cli --`. This script serves the page in web/ to a
 headless Chromium on the software adapter; the page says what its adapter is; `normkit export` writes the cases for
@@ -33,17 +33,17 @@ HINT = (
 # Seconds without a word from the page. The export and a case take a few.
 PATIENCE = 120
 # Shaders of each kernel, dtype and way to share a row: the software adapter compiles one for seconds.
-SHADERS = 6
+SHADERS = 4
 TYPES = {".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 
 
 class Run:
     """One run: where its files are, and how it ended."""
 
-    def __init__(self, command, folder, full):
+    def __init__(self, command, folder, options):
         self.command = command
         self.folder = folder
-        self.full = full
+        self.options = options
         self.heard = time.monotonic()
         self.ended = threading.Event()
         # The exit code, and what was wrong where nothing could be judged.
@@ -64,7 +64,7 @@ class Run:
     def export(self, about):
         """Exports the cases for the page's adapter and returns the manifest."""
         print(f"web-test: {about['name']} in {about['browser']}", flush=True)
-        options = [] if self.full else ["--quick", "--shaders", str(SHADERS)]
+        options = list(self.options)
         smallest, largest = about["subgroups"] or (0, 0)
         # As on native adapters: shuffles only where all subgroups have one size.
         one_size = smallest == largest and 4 <= smallest <= 128
@@ -165,6 +165,7 @@ def main():
     parser = argparse.ArgumentParser(description="Run the kernels in a browser and judge the results.")
     parser.add_argument("--open", action="store_true", help="start no browser: print the address for your own")
     parser.add_argument("--full", action="store_true", help="all cases, which takes long")
+    parser.add_argument("--method", metavar="NAME", help="this method only")
     parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="export to this new folder and keep it")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the normkit command")
     arguments = parser.parse_args()
@@ -173,7 +174,11 @@ def main():
         sys.exit(f"web-test: no browser found; {HINT}")
     with tempfile.TemporaryDirectory(prefix="normkit-web-", ignore_cleanup_errors=True) as temporary:
         folder = arguments.keep or pathlib.Path(temporary) / "export"
-        run = Run(arguments.command, folder.resolve(), arguments.full)
+        options = [] if arguments.full else ["--quick"]
+        # A GPU's driver compiles in no time; there is no need for a sample.
+        options += [] if arguments.full or arguments.open else ["--shaders", str(SHADERS)]
+        options += ["--method", arguments.method] if arguments.method else []
+        run = Run(arguments.command, folder.resolve(), options)
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler(run))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
