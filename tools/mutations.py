@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 CPU_ROW = "src/backend/cpu/row.rs"
+CPU_LEAF = "src/backend/cpu/leaf.rs"
+CPU_STATISTICS = "src/backend/cpu/statistics.rs"
+CPU_TILE = "src/backend/cpu/tile.rs"
+CPU_COLUMN = "src/backend/cpu/column.rs"
+CPU_SPLIT = "src/backend/cpu/split.rs"
 CPU_LANES = "src/backend/cpu/lanes.rs"
 CPU_AFFINE = "src/backend/cpu/affine.rs"
 CPU_MATH = "src/backend/cpu/math.rs"
-CPU_POINTWISE = "src/backend/cpu/pointwise.rs"
 
 WGPU_ROW = "shaders/row_forward.wgsl"
 WGPU_ROW_BACKWARD = "shaders/row_backward.wgsl"
@@ -21,6 +25,7 @@ WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 
+CPU_SCHEDULES = "--test schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"
@@ -40,29 +45,33 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
-    Mutation("cpu: eps dropped", CPU_ROW,
-             "d = v + constants.eps.scale(-2 * exponent);",
-             "d = v;",
+    Mutation("cpu: eps dropped", CPU_STATISTICS,
+             "F::rsqrt_inside(m.m2, m.count, c.eps.scale(-2 * exponent))",
+             "F::rsqrt_inside(m.m2, m.count, F::ZERO)",
              (CPU_NUMBERS,)),
-    Mutation("cpu: eps inside for outside", CPU_ROW,
-             "if constants.outside {\n        let (q, eps)",
-             "if false && constants.outside {\n        let (q, eps)",
+    Mutation("cpu: eps inside for outside", CPU_STATISTICS,
+             "let outside = c.eps_position == EpsPosition::Outside;",
+             "let outside = false;",
              (CPU_NUMBERS,)),
-    Mutation("cpu: one-pass variance", CPU_ROW,
-             "        [e * e]\n",
-             "        [if MOMENTS { x * x - self.0.mean * self.0.mean } else { e * e }]\n",
-             (CPU_NUMBERS,)),
-    Mutation("cpu: no correction of the mean", CPU_ROW,
-             "s.correction = difference(x, constants, cols, s.mean) * inv_prefix;",
-             "s.correction = F::ZERO;",
-             (CPU_NUMBERS,)),
-    Mutation("cpu: rows out of range not scaled", CPU_ROW,
-             "if d >= low && d <= high {",
-             "if d >= low || d <= high {",
-             (CPU_RANGE,)),
+    Mutation("cpu: one-pass variance", CPU_LEAF,
+             "            d[i] = d[i] - self.shift;\n",
+             "            d[i] = d[i] - F::ZERO * self.shift;\n",
+             (CPU_UNITS,)),
+    Mutation("cpu: no correction of the mean", CPU_LEAF,
+             "(shift, correction, s2 - p)",
+             "(shift, F::ZERO, s2 - p)",
+             (CPU_UNITS,)),
+    Mutation("cpu: no second round for a guess that is far off", CPU_LEAF,
+             "    (F::FOUR * p).magnitude() <= s2.magnitude()",
+             "    p.magnitude() <= s2.magnitude() || p.magnitude() > s2.magnitude()",
+             (CPU_UNITS,)),
+    Mutation("cpu: rows out of range not scaled", CPU_LEAF,
+             "    if F::is_special(largest) || exponent == 0 {",
+             "    if F::is_special(largest) || exponent != F::NONE {",
+             (CPU_UNITS, CPU_RANGE)),
     Mutation("cpu: prefix off by one", CPU_ROW,
-             "&row[..row.len().min(prefix.saturating_sub(leaf * LEAF))]",
-             "&row[..row.len().min((prefix - 1).saturating_sub(leaf * LEAF))]",
+             "        let seen = len.min(c.prefix.saturating_sub(at));\n        let x = &self",
+             "        let seen = len.min((c.prefix - 1).saturating_sub(at));\n        let x = &self",
              (CPU_NUMBERS,)),
     Mutation("cpu: tail off by one", CPU_LANES,
              "sums[m][lane] = if lane < rest { sum }",
@@ -72,10 +81,39 @@ MUTATIONS = [
              "lanes[lane] += lanes[lane + half];",
              "lanes[lane] = lanes[2 * lane] + lanes[2 * lane + 1];",
              (CPU_UNITS,)),
-    Mutation("cpu: leaves added in another order", CPU_ROW,
-             "    for leaf in 0..prefix.div_ceil(LEAF) {\n        let part",
-             "    for leaf in (0..prefix.div_ceil(LEAF)).rev() {\n        let part",
-             (WGPU_SAMPLE,)),
+    Mutation("cpu: leaves merged in another order", CPU_ROW,
+             "runs.push_by(self.leaf_moments(row, leaf), |a, b| a.merged(measure, b));",
+             "runs.push_by(self.leaf_moments(row, cols.div_ceil(LEAF) - 1 - leaf), |a, b| a.merged(measure, b));",
+             (CPU_UNITS,)),
+    Mutation("cpu: the mean's low part forgotten in merging", CPU_STATISTICS,
+             "let d = (b.mean - a.mean) + (b.correction - a.correction);",
+             "let d = b.mean - a.mean;",
+             (CPU_UNITS,)),
+    Mutation("cpu: mask ignored by the sums of gradients", CPU_LEAF,
+             "        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);",
+             "",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: mask ignored by the moments", CPU_LEAF,
+             "        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut d, &mut square]);",
+             "",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: column's lanes in another order", CPU_TILE,
+             "let lane = index.reverse_bits() >> (usize::BITS - bits);",
+             "let lane = index;",
+             (CPU_SCHEDULES,)),
+    Mutation("cpu: column's tile edge off by one", CPU_COLUMN,
+             "        for i in 0..BLOCK.min(rows.count - at) {\n            let regular",
+             "        for i in 0..BLOCK.min(rows.count - at) - 1 {\n            let regular",
+             (CPU_SCHEDULES,)),
+    Mutation("cpu: column without its second round", CPU_COLUMN,
+             "                for round in 0..2 {",
+             "                for round in 0..1 {\n                    close = [true; BLOCK];",
+             (CPU_SCHEDULES,)),
+    Mutation("cpu: split's leaves in another order", CPU_SPLIT,
+             "runs.push_by(Moments::from_numbers(of_leaves.get(leaf)), |a, b| a.merged(measure, b));",
+             "runs.push_by(Moments::from_numbers(of_leaves.get(row * leaves + (row + 1) * leaves - 1 - leaf)), "
+             "|a, b| a.merged(measure, b));",
+             (CPU_SCHEDULES,)),
     Mutation("cpu: chunks added in another order", CPU_AFFINE,
              "for (count, chunk) in partials.chunks_exact(stride.max(1)).enumerate() {",
              "for (count, chunk) in partials.chunks_exact(stride.max(1)).rev().enumerate() {",
@@ -85,12 +123,16 @@ MUTATIONS = [
              "        if index > ROW_LEAF {\n            add_all",
              (CPU_NUMBERS,)),
     Mutation("cpu: backward forgets the mean", "src/backend/cpu/elementwise.rs",
-             "*dx = rstd * ((ghat - c1) - hat * c2);",
-             "*dx = rstd * (ghat - hat * c2);",
+             "d[i] = rstd * ((d[i] - c1) - u[i] * c2);",
+             "d[i] = rstd * (d[i] - u[i] * c2);",
              (CPU_NUMBERS,)),
     Mutation("cpu: tanh without its second Newton step", CPU_MATH,
              "for _ in 0..F::NEWTON_STEPS {",
              "for _ in 1..F::NEWTON_STEPS {",
+             (CPU_UNITS,)),
+    Mutation("cpu: powers without their low part", "src/backend/cpu/power.rs",
+             "let (factor, k) = exp2(y, ye + (ll * p + l * pl));",
+             "let (factor, k) = exp2(y, F::ZERO);",
              (CPU_UNITS,)),
     Mutation("wgpu: eps dropped", WGPU_ROW,
              "divisor = opaque(statistic + scale(params.eps, -2 * exponent));",

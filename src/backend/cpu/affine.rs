@@ -7,6 +7,7 @@ use super::elementwise::AddTerms;
 use super::lanes::Over;
 use super::operand::Sink;
 use super::real::Real;
+use super::statistics::Sums;
 use super::{Cpu, Isa};
 use crate::plan::tree::{LEAF, ROW_LEAF};
 use std::ops::Range;
@@ -49,9 +50,54 @@ impl<'a, F: Real> ColumnSums<'a, F> {
         self.isa.run(Over(AddTerms { sums, a, b }));
     }
 
+    /// The sums of the row leaf at hand, of columns from `col` on, to add to.
+    pub(super) fn columns(&mut self, col: usize, len: usize) -> &mut [F] {
+        &mut self.leaf[col..col + len]
+    }
+
     /// After the chunk's last row, of which there is at least one.
     pub(super) fn finish(self) {
         add_all(self.leaf, self.chunk);
+    }
+}
+
+/// The parameter gradients' sums over the rows of a chunk, as far as a task adds to them.
+pub(super) struct Accumulators<'p, F> {
+    pub(super) weight: Option<ColumnSums<'p, F>>,
+    pub(super) bias: Option<ColumnSums<'p, F>>,
+}
+
+impl<F: Real> Accumulators<'_, F> {
+    /// Before the row that is `index` rows into its chunk adds to these parameters.
+    pub(super) fn begin_row(&mut self, index: usize, params: Range<usize>) {
+        for sums in [&mut self.weight, &mut self.bias].into_iter().flatten() {
+            sums.begin_row(index, params.clone());
+        }
+    }
+
+    /// The sums of some parameters, of the weight and of the bias.
+    pub(super) fn columns(&mut self, param: usize, len: usize) -> (Option<&mut [F]>, Option<&mut [F]>) {
+        (
+            self.weight.as_mut().map(|sums| sums.columns(param, len)),
+            self.bias.as_mut().map(|sums| sums.columns(param, len)),
+        )
+    }
+
+    /// Adds what a row's sums say.
+    pub(super) fn add_sums(&mut self, param: usize, sums: &Sums<F>) {
+        let (g, w) = sums.exponents();
+        for (to, sum) in [(&mut self.weight, sums.s2), (&mut self.bias, sums.s1)] {
+            if let Some(to) = to {
+                to.add(param, &[sum.scale(g + w)], None);
+            }
+        }
+    }
+
+    /// After the chunk's last row.
+    pub(super) fn finish(self) {
+        for sums in [self.weight, self.bias].into_iter().flatten() {
+            sums.finish();
+        }
     }
 }
 

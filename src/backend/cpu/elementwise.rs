@@ -3,9 +3,10 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::lanes::{BLOCK, Block, Pass, read, write};
-use super::operand::Stored;
+use super::memory::{Ahead, stream};
 use super::real::Real;
 use super::statistics::Statistics;
+use super::stored::Stored;
 
 /// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]
@@ -84,29 +85,38 @@ impl<'a, F: Real> Factor<'a, F> {
     }
 }
 
-/// `out = x_hat * w + b`, with what is absent left out.
-pub(super) struct Apply<'a, T, F, const CENTRED: bool> {
+/// `out = x_hat * w + b`, with what is absent left out; past the caches if `STREAM`.
+pub(super) struct Apply<'a, T, F, const CENTRED: bool, const STREAM: bool> {
     pub(super) x: &'a [T],
     pub(super) w: Factor<'a, F>,
     pub(super) b: Factor<'a, F>,
     pub(super) s: Statistics<F>,
     pub(super) out: &'a mut [T],
+    /// What comes after `x`.
+    pub(super) next: Option<Ahead<T>>,
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> Pass for Apply<'_, T, F, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply<'_, T, F, CENTRED, STREAM> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.out.len()
     }
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        if let Some(next) = self.next {
+            next.touch(at);
+        }
         let mut y = read::<WHOLE, T, F>(self.x, at, len);
         for i in 0..BLOCK {
             y[i] = self.s.centred::<CENTRED>(y[i]) * self.s.rstd;
         }
         self.w.times::<WHOLE>(at, len, &mut y);
         self.b.plus::<WHOLE>(at, len, &mut y);
-        write::<WHOLE, T, F>(&y, self.out, at, len);
+        if STREAM && WHOLE {
+            stream(&y, self.out, at);
+        } else {
+            write::<WHOLE, T, F>(&y, self.out, at, len);
+        }
     }
 }
 
@@ -131,8 +141,9 @@ impl<F: Real> Pass for Affine<'_, F> {
     }
 }
 
-/// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; with what is absent left out.
-pub(super) struct GradInput<'a, T, F, const CENTRED: bool> {
+/// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; and the terms of the parameter
+/// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out.
+pub(super) struct GradInput<'a, T, F, const CENTRED: bool, const STREAM: bool> {
     pub(super) g: &'a [T],
     pub(super) x: &'a [T],
     pub(super) w: Factor<'a, F>,
@@ -141,10 +152,16 @@ pub(super) struct GradInput<'a, T, F, const CENTRED: bool> {
     pub(super) c1: F,
     pub(super) c2: F,
     pub(super) outer: Option<F>,
+    pub(super) weight_sums: Option<&'a mut [F]>,
+    pub(super) bias_sums: Option<&'a mut [F]>,
     pub(super) dx: &'a mut [T],
+    /// What comes after `g` and `x`.
+    pub(super) next: Option<[Ahead<T>; 2]>,
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> Pass for GradInput<'_, T, F, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass
+    for GradInput<'_, T, F, CENTRED, STREAM>
+{
     #[inline(always)]
     fn len(&self) -> usize {
         self.dx.len()
@@ -152,28 +169,48 @@ impl<T: Stored, F: Real, const CENTRED: bool> Pass for GradInput<'_, T, F, CENTR
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let (rstd, c1, c2) = (self.s.rstd, self.c1, self.c2);
-        let mut d = read::<WHOLE, T, F>(self.g, at, len);
-        self.w.times::<WHOLE>(at, len, &mut d);
-        let mut u = match self.u {
-            Some(u) => read::<WHOLE, F, F>(u, at, len),
-            None => {
-                let mut hat = read::<WHOLE, T, F>(self.x, at, len);
-                for i in 0..BLOCK {
-                    hat[i] = self.s.centred::<CENTRED>(hat[i]) * rstd;
-                }
-                hat
+        if let Some([g, x]) = self.next {
+            g.touch(at);
+            x.touch(at);
+        }
+        let g = read::<WHOLE, T, F>(self.g, at, len);
+        let mut hat = read::<WHOLE, T, F>(self.x, at, len);
+        for i in 0..BLOCK {
+            hat[i] = self.s.centred::<CENTRED>(hat[i]) * rstd;
+        }
+        if let Some(sums) = &mut self.weight_sums {
+            let mut sum = read::<WHOLE, F, F>(sums, at, len);
+            for i in 0..BLOCK {
+                sum[i] = sum[i] + g[i] * hat[i];
             }
+            write::<WHOLE, F, F>(&sum, sums, at, len);
+        }
+        if let Some(sums) = &mut self.bias_sums {
+            let mut sum = read::<WHOLE, F, F>(sums, at, len);
+            for i in 0..BLOCK {
+                sum[i] = sum[i] + g[i];
+            }
+            write::<WHOLE, F, F>(&sum, sums, at, len);
+        }
+        let mut d = g;
+        self.w.times::<WHOLE>(at, len, &mut d);
+        let u = match self.u {
+            Some(u) => read::<WHOLE, F, F>(u, at, len),
+            None => hat,
         };
         for i in 0..BLOCK {
-            u[i] = u[i] * c2;
-            d[i] = rstd * ((d[i] - c1) - u[i]);
+            d[i] = rstd * ((d[i] - c1) - u[i] * c2);
         }
         if let Some(outer) = self.outer {
             for i in 0..BLOCK {
                 d[i] = d[i] * outer;
             }
         }
-        write::<WHOLE, T, F>(&d, self.dx, at, len);
+        if STREAM && WHOLE {
+            stream(&d, self.dx, at);
+        } else {
+            write::<WHOLE, T, F>(&d, self.dx, at, len);
+        }
     }
 }
 

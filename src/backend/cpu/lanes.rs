@@ -6,8 +6,8 @@
 //! into the callee, and a closure cannot have it.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::operand::Stored;
 use super::real::Real;
+use super::stored::Stored;
 use pulp::NullaryFnOnce;
 
 /// Elements handled together: two to eight registers, on any instruction set.

@@ -110,6 +110,11 @@ impl Folded {
         Folded { isa, grid, walks }
     }
 
+    /// How a tensor is walked.
+    pub(super) fn walk(&self, walk: usize) -> &Walk {
+        &self.walks[walk]
+    }
+
     pub(super) fn source<'a>(
         &'a self,
         name: &'static str,
@@ -185,6 +190,25 @@ pub(super) fn with_scratch<F: Real, R>(len: usize, body: impl FnOnce(Tiles<'_, F
         }
         let result = body(lent, &mut bytemuck::cast_slice_mut(&mut vector)[..len]);
         scratch.replace((tiles, vector));
+        result
+    })
+}
+
+thread_local! {
+    /// Numbers that a launch keeps between its steps, beside what its tasks on the same thread use.
+    static KEPT: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the calling thread's vector for numbers between the steps of a launch.
+pub(super) fn with_kept<F: Real, R>(len: usize, body: impl FnOnce(&mut [F]) -> R) -> R {
+    KEPT.with(|kept| {
+        let mut vector = kept.take();
+        let words = (len * size_of::<F>()).div_ceil(8);
+        if vector.len() < words {
+            vector.resize(words, 0);
+        }
+        let result = body(&mut bytemuck::cast_slice_mut(&mut vector)[..len]);
+        kept.replace(vector);
         result
     })
 }

@@ -1,16 +1,16 @@
 //! Moments and gradient sums of one leaf, as `docs/numerics.md` defines them.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::elementwise::Factor;
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
-use super::operand::Stored;
+use super::operand::Raw;
 use super::power::Exponent;
 use super::real::Real;
-use super::statistics::{Constants, Measure, Moments, Statistics, Sums};
+use super::statistics::{Constants, Measure, Moments};
+use super::stored::Stored;
 
 /// Terms that the mask leaves out become zero.
 #[inline(always)]
-fn masked<const WHOLE: bool, F: Real>(
+pub(super) fn masked<const WHOLE: bool, F: Real>(
     mask: Option<&[F]>,
     at: usize,
     len: usize,
@@ -123,7 +123,7 @@ impl<F: Real> Terms<F, 1> for Powers<'_, F> {
 
 /// Whether element `i` takes part.
 #[inline(always)]
-fn takes_part<F: Real>(mask: Option<&[F]>, i: usize) -> bool {
+pub(super) fn takes_part<F: Real>(mask: Option<&[F]>, i: usize) -> bool {
     mask.is_none_or(|mask| mask[i] != F::ZERO)
 }
 
@@ -240,125 +240,42 @@ pub(super) fn scale_all<F: Real>(from: &[F], p: i32, to: &mut [F]) {
     }
 }
 
-/// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
-struct GradientTerms<'a, F: Real, const CENTRED: bool> {
-    g: &'a [F],
-    x: &'a [F],
-    w: Factor<'a, F>,
-    mask: Option<&'a [F]>,
-    s: Statistics<F>,
-    bits: [F::Bits; BLOCK],
+/// The moments of a leaf as it lies in memory, if they are regular and without a second round: the usual case, in one
+/// pass and without conversions.
+pub(super) fn raw_moments<F: Real>(c: &Constants<F>, x: Raw<'_, F>) -> Option<Moments<F>> {
+    match x {
+        Raw::Own(x) => first_moments(c, x),
+        Raw::F16(x) => first_moments(c, x),
+        Raw::BF16(x) => first_moments(c, x),
+    }
 }
 
-impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.g.len()
-    }
-    #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut ghat = read::<WHOLE, F, F>(self.g, at, len);
-        let mut product = read::<WHOLE, F, F>(self.x, at, len);
-        self.w.times::<WHOLE>(at, len, &mut ghat);
-        for i in 0..BLOCK {
-            product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
+fn first_moments<T: Stored, F: Real>(c: &Constants<F>, x: &[T]) -> Option<Moments<F>> {
+    let mask = None;
+    let count = F::of(x.len() as f64);
+    let inv = count.recip();
+    let (mean, correction, m2) = match c.measure {
+        Measure::Moments => {
+            let mut first = [F::ZERO; BLOCK];
+            let q = guess_len(x.len());
+            for (to, x) in first.iter_mut().zip(&x[..q]) {
+                *to = x.widen();
+            }
+            let shift = guess(&first[..q], None);
+            let ([s1, s2], _) = c.isa.run(TreeSums::new(c.lanes, Shifted { x, mask, shift }));
+            let correction = s1 * inv;
+            let p = s1 * correction;
+            if !is_close(p, s2) {
+                return None;
+            }
+            (shift, correction, s2 - p)
         }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);
-        for i in 0..if WHOLE { BLOCK } else { len } {
-            self.bits[i] = F::or(self.bits[i], ghat[i].magnitude());
+        Measure::Squares => {
+            let ([m2], _) = c.isa.run(TreeSums::new(c.lanes, Sizes::<T, F, true> { x, mask }));
+            (F::ZERO, F::ZERO, m2)
         }
-        [ghat, product]
-    }
-}
-
-/// The operands of a leaf of gradients; `x` is read with the row's exponent already.
-#[derive(Clone, Copy)]
-pub(super) struct Gradients<'a, F> {
-    pub(super) g: &'a [F],
-    pub(super) x: &'a [F],
-    /// The weight, if it varies in the row.
-    pub(super) w: Factor<'a, F>,
-    pub(super) mask: Option<&'a [F]>,
-    /// How many of the elements the statistic sees.
-    pub(super) seen: usize,
-}
-
-/// The sums of a leaf of gradients. `tile` is scratch.
-pub(super) fn sums<F: Real>(
-    c: &Constants<F>,
-    leaf: Gradients<'_, F>,
-    s: Statistics<F>,
-    tile: &mut [F],
-) -> Sums<F> {
-    let Gradients { g, x, w, mask, seen } = leaf;
-    let count = match mask {
-        None => seen,
-        Some(mask) => mask[..seen].iter().filter(|m| **m != F::ZERO).count(),
+        _ => return None,
     };
-    let ties = if c.measure == Measure::Largest {
-        (0..g.len()).filter(|&i| takes_part(mask, i) && x[i].abs() == s.mean).count()
-    } else {
-        0
-    };
-    let (s1, s2, any_large) = plain_sums(c, leaf, s);
-    let count = F::of(count as f64);
-    let sums = Sums { count, s1, s2, ties: F::of(ties as f64), g_exponent: 0, w_exponent: 0 };
-    if s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large {
-        return sums;
-    }
-    let zero = F::Bits::default();
-    let most_g = largest(g, mask);
-    let most_w = match w {
-        Factor::Absent => F::ONE.magnitude(),
-        Factor::One(w) => w.magnitude(),
-        Factor::Each(w, offset) => (0..w.len())
-            .filter(|&i| takes_part(mask, i))
-            .fold(zero, |most, i| most.max(Factor::offset(w[i], offset).magnitude())),
-    };
-    let is_infinite = |bits: F::Bits| bits > F::MAX.magnitude();
-    if is_infinite(most_g) || is_infinite(most_w) {
-        return sums;
-    }
-    if most_g == zero || most_w == zero {
-        return Sums { g_exponent: F::NONE, ..sums };
-    }
-    let inner = !matches!(w, Factor::Absent);
-    let (g_exponent, w_exponent) = (F::exponent(most_g), if inner { F::exponent(most_w) } else { 0 });
-    let ghat = &mut tile[..g.len()];
-    scaled_ghat(g, w, g_exponent, w_exponent, ghat);
-    let (s1, s2, _) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
-    Sums { s1, s2, g_exponent, w_exponent, ..sums }
-}
-
-/// `to = scale(g, -g_exponent) * scale(w', -w_exponent)`.
-pub(super) fn scaled_ghat<F: Real>(
-    g: &[F],
-    w: Factor<'_, F>,
-    g_exponent: i32,
-    w_exponent: i32,
-    to: &mut [F],
-) {
-    for (i, (to, g)) in to.iter_mut().zip(g).enumerate() {
-        let g = g.scale(-g_exponent);
-        *to = match w.at(i) {
-            None => g,
-            Some(w) => g * w.scale(-w_exponent),
-        };
-    }
-}
-
-/// `s1`, `s2`, and whether some `ghat` is large enough.
-fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
-    let Gradients { g, x, w, mask, .. } = leaf;
-    let bits = [F::Bits::default(); BLOCK];
-    let ([s1, s2], bits) = if c.is_centred() {
-        let terms = GradientTerms::<F, true> { g, x, w, mask, s, bits };
-        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
-        (sums, terms.bits)
-    } else {
-        let terms = GradientTerms::<F, false> { g, x, w, mask, s, bits };
-        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
-        (sums, terms.bits)
-    };
-    (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
+    let is_regular = is_regular(c.measure, m2, inv);
+    is_regular.then_some(Moments { count, mean, correction, m2, exponent: 0 })
 }

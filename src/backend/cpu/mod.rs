@@ -7,20 +7,31 @@
 
 mod affine;
 mod between;
+mod column;
+mod column_backward;
+#[cfg(test)]
+mod definition;
 mod elementwise;
+mod gradient;
 mod isa;
 mod lanes;
 mod launch;
 mod leaf;
+mod leaf_backward;
 mod math;
+mod memory;
 mod norm;
 mod operand;
 mod pointwise;
 mod power;
+mod reader;
 mod real;
 mod row;
 mod row_backward;
+mod split;
 mod statistics;
+mod stored;
+mod tile;
 
 pub use isa::Isa;
 
@@ -33,6 +44,19 @@ use crate::{Error, Result, Workspace};
 pub struct Cpu {
     isa: Isa,
     threads: Threads,
+    schedule: Option<Schedule>,
+}
+
+/// How a norm's rows are cut into tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Schedule {
+    /// Rows one after the other, a chunk of them a task.
+    Row,
+    /// Neighbouring rows together, where they lie side by side; rows of other layouts as with [`Row`](Schedule::Row).
+    Column,
+    /// The parts of a row as tasks of their own, in three steps.
+    Split,
 }
 
 /// Where tasks run.
@@ -54,7 +78,7 @@ impl Default for Cpu {
         let threads = Threads::Ambient;
         #[cfg(not(feature = "rayon"))]
         let threads = Threads::Caller;
-        Cpu { isa: Isa::best(), threads }
+        Cpu { isa: Isa::best(), threads, schedule: None }
     }
 }
 
@@ -85,6 +109,23 @@ impl Cpu {
         }
         let most = if cfg!(feature = "rayon") { "at least 1" } else { "1, without the feature rayon" };
         Err(Error::argument("threads", most, threads))
+    }
+
+    /// The same with norms always run by one schedule, where it can run them. For experiments: the choice that is made
+    /// without it is the quickest known, and the numbers are the same.
+    pub fn with_schedule(self, schedule: Schedule) -> Self {
+        Cpu { schedule: Some(schedule), ..self }
+    }
+
+    /// How many threads tasks run on.
+    fn thread_count(&self) -> usize {
+        match &self.threads {
+            Threads::Caller => 1,
+            #[cfg(feature = "rayon")]
+            Threads::Ambient => rayon::current_num_threads(),
+            #[cfg(feature = "rayon")]
+            Threads::Own(pool) => pool.current_num_threads(),
+        }
     }
 
     /// The instruction set in use.

@@ -1,22 +1,20 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
-use super::Cpu;
-use super::affine::{self, ColumnSums};
-use super::launch::{Folded, Order, Shared, Tiles, alone, per_row, with_scratch};
-use super::power;
+use super::launch::{Folded, Order, alone, per_row, with_scratch};
+use super::memory::STREAMED;
 use super::real::Real;
-use super::row;
-use super::row_backward::{self, Accumulators, RowTerms};
-use super::statistics::{Constants, Statistics};
+use super::row_backward::{self, RowTerms};
+use super::split::{run_chunks, with_row_sums};
+use super::statistics::Constants;
+use super::{Cpu, Schedule, affine, column, column_backward, power, row, split};
 use crate::backend::{Backward, Forward, params_per_column};
-use crate::plan::tree::chunk_rows;
+use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
 use crate::tensor::{Layout, Overlap, View, ViewMut, overlap};
 use crate::{Error, Result, Workspace};
-use std::ops::Range;
 
 /// Elements of a task, about.
-const TASK: usize = 1 << 15;
+pub(super) const TASK: usize = 1 << 15;
 
 /// A p-norm that arithmetic has the range for.
 fn check_statistic(spec: &Norm) -> Result<()> {
@@ -26,6 +24,11 @@ fn check_statistic(spec: &Norm) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether an output is large enough to be written past the caches.
+fn is_streamed(output: Option<&ViewMut<'_>>) -> bool {
+    output.is_some_and(|output| output.layout().len() * output.dtype().size() >= STREAMED)
 }
 
 /// The layout in the spec's shape of numbers per row.
@@ -54,6 +57,8 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
     let job = row::Forward::<F> {
         constants: Constants::new(cpu.isa, spec, cols, input.dtype()),
+        rows,
+        streamed: is_streamed(output.as_ref()),
         input: folded.source("input", input, 0, in_place)?,
         output: folded.optional_sink("output", output.as_ref(), 1)?,
         weight: folded.optional("weight", weight.as_ref(), 2)?,
@@ -63,31 +68,61 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         statistics: folded.optional_sink("statistics", statistics.as_ref(), 6)?,
         moments: folded.optional_sink("moments", moments.as_ref(), 7)?,
     };
-    let step = TASK.div_ceil(cols.max(1));
-    cpu.for_each(rows.div_ceil(step), step * cols, |task| {
-        with_scratch(0, |tiles, _| {
-            row::Rows::new(&job, tiles).forward(task * step..rows.min((task + 1) * step));
-        });
-    });
+    let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
+    let is_column = column::is_possible(&job, adjacent);
+    match choose(cpu, [rows, cols], is_column) {
+        Schedule::Row => {
+            let step = TASK.div_ceil(cols.max(1));
+            cpu.for_each(rows.div_ceil(step), step * cols, |task| {
+                with_scratch(0, |tiles, _| {
+                    row::Rows::new(&job, tiles).forward(task * step..rows.min((task + 1) * step));
+                });
+            });
+        }
+        Schedule::Split => split::forward(&job, cpu),
+        Schedule::Column if cols <= LEAF => {
+            let width = column::width(adjacent, cols);
+            cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
+                column::forward(&job, column::Rows::block(block, adjacent, width));
+            });
+        }
+        Schedule::Column => split::forward_columns(&job, adjacent, cpu),
+    }
     Ok(())
+}
+
+/// The schedule of a pass over so many rows and columns; `is_column` tells whether `column` can run it.
+fn choose(cpu: &Cpu, [rows, cols]: [usize; 2], is_column: bool) -> Schedule {
+    let wanted = cpu.schedule.unwrap_or_else(|| {
+        // Fewer long rows than would keep every thread busy to the end.
+        let is_long = cols >= 4 * LEAF && rows < 4 * cpu.thread_count();
+        if is_column {
+            Schedule::Column
+        } else if is_long {
+            Schedule::Split
+        } else {
+            Schedule::Row
+        }
+    });
+    if wanted == Schedule::Column && !is_column { Schedule::Row } else { wanted }
 }
 
 /// How a backward pass is cut: `rows` of the sums over rows, each with `kept` rows of the norm side by side, each of
 /// which has `per_row` parameters.
 #[derive(Clone, Copy)]
-struct Cut {
-    rows: usize,
-    kept: usize,
-    per_row: usize,
-    chunk: usize,
+pub(super) struct Cut {
+    pub(super) rows: usize,
+    pub(super) kept: usize,
+    pub(super) per_row: usize,
+    pub(super) chunk: usize,
 }
 
 impl Cut {
-    fn params(&self) -> usize {
+    pub(super) fn params(&self) -> usize {
         self.kept * self.per_row
     }
 
-    fn chunks(&self) -> usize {
+    pub(super) fn chunks(&self) -> usize {
         self.rows.div_ceil(self.chunk)
     }
 }
@@ -99,16 +134,31 @@ pub(super) fn backward<F: Real>(
     cpu: &Cpu,
 ) -> Result<()> {
     check_statistic(spec)?;
-    let order = || Order::new(spec.shape.len(), &spec.reduced).with_kept_split(&spec.affine.axes);
-    let split = order().with_row_split(&spec.affine.axes);
+    let axes = &spec.affine.axes[..];
+    let order = || Order::new(spec.shape.len(), &spec.reduced).with_kept_split(axes);
+    let split = order().with_row_split(axes);
     let wants_params = operands.grad_weight.is_some() || operands.grad_bias.is_some();
-    if wants_params && !split.is_row_ascending(&spec.shape) {
-        // Sub-rows are not runs of the row: the parameters' gradients take a pass of their own, in another order, before
-        // a gradient of the input may replace that of the output.
+    // Parameters that vary within a row take a pass of their own where sub-rows are not runs of the row, and where rows
+    // lie side by side, which the schedule for them is quicker with. It comes first: a gradient of the input may replace
+    // that of the output.
+    let varies = axes.iter().any(|axis| spec.reduced.contains(axis));
+    let is_apart = !split.is_row_ascending(&spec.shape) || rows_are_adjacent(operands, &order());
+    if wants_params && varies && is_apart {
         launch::<F>(spec, operands, &split, [false, true], workspace, cpu)?;
+        if operands.grad_input.is_none() && operands.sums.is_none() {
+            return Ok(());
+        }
         return launch::<F>(spec, operands, &order(), [true, false], workspace, cpu);
     }
-    launch::<F>(spec, operands, &split, [true, wants_params], workspace, cpu)
+    launch::<F>(spec, operands, &order(), [true, wants_params], workspace, cpu)
+}
+
+/// Whether neighbouring rows, and not the elements of a row, lie side by side.
+fn rows_are_adjacent(operands: &Backward<'_>, order: &Order) -> bool {
+    let tensors = [Some(operands.grad_output.layout()), Some(operands.input.layout())];
+    let folded = Folded::new(super::Isa::Portable, order, &tensors);
+    let is_adjacent = |walk: usize| folded.walk(walk).outer.last() == Some(&1);
+    folded.grid.cols > 1 && is_adjacent(0) && is_adjacent(1)
 }
 
 /// A backward pass in an order of axes, with or without the gradient of the input and the row's sums, and those of the
@@ -154,6 +204,8 @@ fn launch<F: Real>(
     };
     let job = row_backward::Backward {
         constants,
+        rows: folded.grid.rows,
+        streamed: is_streamed(grad_input),
         grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
         input: folded.source("input", input, 1, false)?,
         grad_input: folded.optional_sink("grad_input", grad_input, 2)?,
@@ -167,21 +219,35 @@ fn launch<F: Real>(
         wants_weight: grad_weight.is_some(),
         wants_bias: grad_bias.is_some(),
     };
-    let cut = if wants_params {
-        let (rows, kept) =
-            (order.kept_len(&spec.shape, axes, false), order.kept_len(&spec.shape, axes, true));
-        let per_row = job.params_per_row();
+    let (rows, cols) = (folded.grid.rows, folded.grid.cols);
+    let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
+    let is_column = column_backward::is_possible(&job, adjacent);
+    let schedule = choose(cpu, [rows, cols], is_column);
+    let mut cut = Cut { rows, kept: 1, per_row: 0, chunk: TASK.div_ceil(cols.max(1)).min(rows.max(1)) };
+    if wants_params {
+        cut.rows = order.kept_len(&spec.shape, axes, false);
+        cut.kept = order.kept_len(&spec.shape, axes, true);
+        cut.per_row = job.params_per_row();
         let per_column = params_per_column(&Spec::Norm(spec.clone()));
-        let chunk = chunk_rows(rows, kept * per_row, per_column, size_of::<F>());
-        Cut { rows, kept, per_row, chunk }
-    } else {
-        // Nothing is summed over rows: chunks are tasks.
-        let rows = folded.grid.rows;
-        Cut { rows, kept: 1, per_row: 0, chunk: TASK.div_ceil(folded.grid.cols.max(1)).min(rows.max(1)) }
-    };
+        cut.chunk = chunk_rows(cut.rows, cut.params(), per_column, size_of::<F>());
+    }
     let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
     let partials = workspace.host::<F>(cut.chunks() * cut.params() * wanted)?;
-    run_chunks(&job, cut, partials, cpu);
+    match schedule {
+        Schedule::Column if cols <= LEAF => {
+            let width = column::width(adjacent, 2 * cols);
+            with_row_sums(&job, terms == RowTerms::Sums, |sums| {
+                cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
+                    let block = column::Rows::block(block, adjacent, width);
+                    column_backward::backward(&job, block, |i, s| sums.put(block.first + i, s));
+                });
+                split::add_sums(&job, cut, sums, partials);
+            });
+        }
+        Schedule::Column => split::backward_columns(&job, adjacent, cut, partials, cpu),
+        Schedule::Split => split::backward(&job, cut, partials, cpu),
+        Schedule::Row => run_chunks(&job, cut, partials, None, cpu),
+    }
     let stride = cut.params() * wanted;
     let targets =
         [("grad_weight", grad_weight, 0), ("grad_bias", grad_bias, stride - cut.params().min(stride))];
@@ -191,64 +257,4 @@ fn launch<F: Real>(
         affine::finish(&alone.sink(name, target, 0)?, partials, stride, offset, cut.params(), cpu);
     }
     Ok(())
-}
-
-/// Runs all chunks of rows; a task is a chunk and some of the kept rows beside each other.
-fn run_chunks<F: Real>(job: &row_backward::Backward<'_, F>, cut: Cut, partials: &mut [F], cpu: &Cpu) {
-    let Cut { rows, kept, per_row, chunk } = cut;
-    let cols = job.constants.cols;
-    let beside = TASK.div_ceil((chunk.min(rows) * cols).max(1)).min(kept.max(1));
-    let groups = kept.div_ceil(beside);
-    let (params, wanted) = (cut.params(), [job.wants_weight, job.wants_bias]);
-    let count = wanted.into_iter().filter(|&wanted| wanted).count();
-    let partials = Shared::new(partials);
-    cpu.for_each(cut.chunks() * groups, chunk.min(rows) * beside * cols, |task| {
-        let (index, group) = (task / groups, task % groups);
-        let range = index * chunk..rows.min((index + 1) * chunk);
-        let beside = group * beside..kept.min((group + 1) * beside);
-        let len = beside.len() * per_row;
-        with_scratch(len * count, |tiles, leaves| {
-            let (weight_leaf, bias_leaf) = leaves.split_at_mut(if job.wants_weight { len } else { 0 });
-            let first = index * params * count + beside.start * per_row;
-            let sums = |leaf, at: usize| {
-                // SAFETY: this task alone has this chunk and these parameters.
-                let chunk = unsafe { partials.part(at..at + len) };
-                ColumnSums::new(job.constants.isa, leaf, chunk)
-            };
-            let accumulators = Accumulators {
-                weight: job.wants_weight.then(|| sums(weight_leaf, first)),
-                bias: job.wants_bias.then(|| sums(bias_leaf, first + params * (count - 1))),
-            };
-            run_task(job, [range, beside], cut, accumulators, tiles);
-        });
-    });
-}
-
-fn run_task<F: Real>(
-    job: &row_backward::Backward<'_, F>,
-    [range, beside]: [Range<usize>; 2],
-    cut: Cut,
-    mut accumulators: Accumulators<'_, F>,
-    tiles: Tiles<'_, F>,
-) {
-    let mut operands = row_backward::Rows::new(job, tiles);
-    let first = beside.start;
-    for (index, r) in range.enumerate() {
-        accumulators.begin_row(index, 0..beside.len() * cut.per_row);
-        for j in beside.clone() {
-            let row = r * cut.kept + j;
-            let s: Statistics<F> = job.saved(row);
-            let taken = job.needs_sums().then(|| operands.sums(row, s));
-            let sums = job.settle(row, taken);
-            operands.gradients(
-                row,
-                s,
-                &sums,
-                0..job.params_per_row(),
-                (j - first) * cut.per_row,
-                &mut accumulators,
-            );
-        }
-    }
-    accumulators.finish();
 }

@@ -4,11 +4,12 @@
 //! the piece is lent as it is; otherwise it is converted into a tile that stays in the first-level cache.
 
 use super::Isa;
-use super::elementwise::Factor;
 use super::real::Real;
+use super::stored::{Narrow, Stored, Widen, narrow, narrow_f16, widen, widen_f16};
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, Memory, MemoryMut, View, ViewMut};
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use half::{bf16, f16};
+use std::ops::Range;
 
 /// An operand to read.
 #[derive(Clone, Copy)]
@@ -32,6 +33,21 @@ pub(super) struct Sink<'a> {
     isa: Isa,
 }
 
+/// Elements side by side as they are in memory: of the compute type, or of 16 bits.
+#[derive(Clone, Copy)]
+pub(super) enum Raw<'a, F> {
+    Own(&'a [F]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+/// As [`Raw`], to write.
+pub(super) enum RawMut<'a, F> {
+    Own(&'a mut [F]),
+    F16(&'a mut [f16]),
+    BF16(&'a mut [bf16]),
+}
+
 // SAFETY: a source is a shared borrow of plain numbers; `new` ties it to the view's lifetime.
 unsafe impl Send for Source<'_> {}
 // SAFETY: as above.
@@ -42,7 +58,64 @@ unsafe impl Send for Sink<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Sink<'_> {}
 
+/// Columns from `col` on, `count` of them, `stride` apart from element `at` of the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) col: usize,
+    pub(super) count: usize,
+    pub(super) at: isize,
+    pub(super) stride: isize,
+}
+
+fn runs<'a>(
+    grid: &'a Grid,
+    walk: &'a Walk,
+    row: usize,
+    cols: Range<usize>,
+) -> impl Iterator<Item = Run> + use<'a> {
+    let first = grid.row_offset(walk, row);
+    let stride = walk.inner[walk.inner.len() - 1];
+    let mut next = cols.start;
+    std::iter::from_fn(move || {
+        let col = next;
+        let count = run_length(grid, col).min(cols.end - col);
+        next += count;
+        (count > 0).then(|| Run { col, count, at: first + grid.col_offset(walk, col), stride })
+    })
+}
+
 impl<'a> Source<'a> {
+    /// Whether the rows of the last outer axis lie side by side.
+    pub(super) fn has_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&1)
+    }
+
+    /// Whether rows that follow each other along the last outer axis have the same elements.
+    pub(super) fn is_same_in_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&0)
+    }
+
+    /// Whether a row is one element over and over.
+    pub(super) fn is_constant_in_row(&self) -> bool {
+        self.walk.is_constant_in_row()
+    }
+
+    /// Whether every row has the same elements.
+    pub(super) fn is_shared_by_rows(&self) -> bool {
+        self.walk.is_shared_by_rows()
+    }
+
+    /// How many elements in a row's order share memory with the first one after each other, at least.
+    pub(super) fn constant_run(&self) -> usize {
+        let last = self.grid.inner.len() - 1;
+        if self.walk.inner[last] == 0 { self.grid.inner[last] } else { 1 }
+    }
+
+    /// Runs of columns of a row that are evenly apart.
+    pub(super) fn runs(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = Run> + use<'a> {
+        runs(self.grid, self.walk, row, cols)
+    }
+
     /// `view` walked over `grid`; `None` if it is not in host memory. `copied` if an output may be the same memory.
     pub(super) fn new(
         view: &'a View<'_>,
@@ -77,6 +150,20 @@ impl<'a> Source<'a> {
     pub(super) fn lend<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<&'a [F]> {
         let direct = self.walk.contiguous && self.dtype == F::DTYPE && !self.copied;
         direct.then(|| self.slice(self.grid.row_offset(self.walk, row) + col as isize, len))
+    }
+
+    /// The memory itself where these columns lie side by side and nobody writes them, in whatever dtype.
+    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<Raw<'a, F>> {
+        if !self.walk.contiguous || self.copied {
+            return None;
+        }
+        let at = self.grid.row_offset(self.walk, row) + col as isize;
+        Some(match self.dtype {
+            dtype if dtype == F::DTYPE => Raw::Own(self.slice(at, len)),
+            DType::F16 => Raw::F16(self.slice(at, len)),
+            DType::BF16 => Raw::BF16(self.slice(at, len)),
+            _ => return None,
+        })
     }
 
     /// Columns from `col` on of `row`, widened.
@@ -119,7 +206,8 @@ impl<'a> Source<'a> {
     }
 
     /// `len` elements side by side, from element `at` of the memory.
-    fn slice<T: Element>(&self, at: isize, len: usize) -> &'a [T] {
+    #[inline(always)]
+    pub(super) fn slice<T: Element>(&self, at: isize, len: usize) -> &'a [T] {
         // SAFETY: the view checked that every index of its layout is inside its memory, of which `at..at + len` are
         // indices; the memory is valid for reads during 'a, aligned for T, and any bits are a number.
         unsafe { std::slice::from_raw_parts(self.base.cast::<T>().offset(at), len) }
@@ -155,6 +243,21 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Sink<'a> {
+    /// Whether the rows of the last outer axis lie side by side.
+    pub(super) fn has_adjacent_rows(&self) -> bool {
+        self.walk.outer.last() == Some(&1)
+    }
+
+    /// Runs of columns that are evenly apart; see [`Source::runs`].
+    pub(super) fn runs(&self, row: usize, cols: Range<usize>) -> impl Iterator<Item = Run> + use<'a> {
+        runs(self.grid, self.walk, row, cols)
+    }
+
+    /// The dtype in memory.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// `view` walked over `grid`; `None` if it is not in host memory.
     pub(super) fn new(view: &'a ViewMut<'_>, grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Option<Self> {
         let dtype = view.dtype();
@@ -181,6 +284,20 @@ impl<'a> Sink<'a> {
             return self.slice::<F>(self.grid.row_offset(self.walk, row) + col as isize, len);
         }
         &mut tile[..len]
+    }
+
+    /// The memory itself where these columns lie side by side, in whatever dtype.
+    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<RawMut<'a, F>> {
+        if !self.walk.contiguous {
+            return None;
+        }
+        let at = self.grid.row_offset(self.walk, row) + col as isize;
+        Some(match self.dtype {
+            dtype if dtype == F::DTYPE => RawMut::Own(self.slice(at, len)),
+            DType::F16 => RawMut::F16(self.slice(at, len)),
+            DType::BF16 => RawMut::BF16(self.slice(at, len)),
+            _ => return None,
+        })
     }
 
     /// Writes what was computed, with one rounding, unless it is in its place already.
@@ -257,7 +374,7 @@ impl<'a> Sink<'a> {
     /// `len` elements side by side, from element `at` of the memory, to write.
     #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "a sink stands for an exclusive borrow shared out by rows")]
-    fn slice<T: Element>(&self, at: isize, len: usize) -> &'a mut [T] {
+    pub(super) fn slice<T: Element>(&self, at: isize, len: usize) -> &'a mut [T] {
         // SAFETY: in bounds as in `Source::slice`; exclusive because each row or column piece is written by one
         // thread at a time and sources over the same memory copy before they lend.
         unsafe { std::slice::from_raw_parts_mut(self.base.cast::<T>().offset(at), len) }
@@ -269,162 +386,4 @@ impl<'a> Sink<'a> {
 fn run_length(grid: &Grid, col: usize) -> usize {
     let fastest = grid.inner[grid.inner.len() - 1];
     fastest - col % fastest
-}
-
-/// A source and the tile for what it cannot lend; a piece that is asked for again is not loaded again.
-pub(super) struct Reader<'t, F> {
-    source: Source<'t>,
-    tile: &'t mut [F],
-    /// Row, first column and length of what the tile holds.
-    held: Option<(usize, usize, usize)>,
-    shared_by_rows: bool,
-}
-
-impl<'t, F: Real> Reader<'t, F> {
-    pub(super) fn new(source: Source<'t>, tile: &'t mut [F]) -> Self {
-        Reader { shared_by_rows: source.walk.is_shared_by_rows(), source, tile, held: None }
-    }
-
-    /// Columns `col..col + len` of `row`.
-    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> &[F] {
-        if let Some(lent) = self.source.lend(row, col, len) {
-            return lent;
-        }
-        let wanted = Some((if self.shared_by_rows { 0 } else { row }, col, len));
-        if self.held != wanted {
-            self.source.fill(row, col, &mut self.tile[..len]);
-            self.held = wanted;
-        }
-        &self.tile[..len]
-    }
-}
-
-/// A weight or bias, as a row needs it.
-pub(super) struct Parameter<'t, F> {
-    reader: Option<Reader<'t, F>>,
-    offset: F,
-    /// Whether a row has one number for all its elements.
-    constant: bool,
-    /// Elements in a run that share a number; 1 where they are too few to be worth a run.
-    run: usize,
-}
-
-/// From this many elements on that share a parameter they are handled as a run, with the parameter in a register.
-const LEAST_RUN: usize = 64;
-
-impl<'t, F: Real> Parameter<'t, F> {
-    pub(super) fn new(source: Option<Source<'t>>, offset: F, tile: &'t mut [F]) -> Self {
-        let constant = source.is_some_and(|source| source.walk.is_constant_in_row());
-        let run = source.map_or(1, |source| {
-            let last = source.grid.inner.len() - 1;
-            if source.walk.inner[last] == 0 { source.grid.inner[last] } else { 1 }
-        });
-        let run = if run < LEAST_RUN { 1 } else { run };
-        Parameter { reader: source.map(|source| Reader::new(source, tile)), offset, constant, run }
-    }
-
-    /// Where the run ends that column `col` is in, if parameters come in runs.
-    pub(super) fn run_end(&self, col: usize) -> Option<usize> {
-        (self.run > 1 && !self.constant).then(|| (col / self.run + 1) * self.run)
-    }
-
-    /// The numbers for columns `col..col + len` of `row`.
-    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> Factor<'_, F> {
-        let one = self.constant || self.run_end(col).is_some_and(|end| col + len <= end);
-        let Some(reader) = &mut self.reader else { return Factor::Absent };
-        if one {
-            let col = if self.constant { 0 } else { col };
-            return Factor::One(Factor::offset(reader.get(row, col, 1)[0], self.offset));
-        }
-        Factor::Each(reader.get(row, col, len), self.offset)
-    }
-}
-
-/// An element type, converted from and to any compute type at least as wide.
-pub(super) trait Stored: Element {
-    /// Exact.
-    fn widen<F: Real>(self) -> F;
-    /// To nearest even.
-    fn narrow<F: Real>(x: F) -> Self;
-}
-
-macro_rules! stored {
-    ($($t:ty: $from:ident, $to:ident;)*) => {$(
-        impl Stored for $t {
-            #[inline(always)]
-            fn widen<F: Real>(self) -> F {
-                F::$from(self)
-            }
-            #[inline(always)]
-            fn narrow<F: Real>(x: F) -> $t {
-                x.$to()
-            }
-        }
-    )*};
-}
-stored! {
-    f16: from_f16, to_f16;
-    bf16: from_bf16, to_bf16;
-    f32: from_f32, to_f32;
-    f64: of, to_f64;
-}
-
-/// A slice, widened.
-#[inline(always)]
-fn widen<T: Stored, F: Real>(from: &[T], to: &mut [F]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = from.widen();
-    }
-}
-
-/// A slice, rounded.
-#[inline(always)]
-fn narrow<F: Real, T: Stored>(from: &[F], to: &mut [T]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = T::narrow(*from);
-    }
-}
-
-/// A slice, widened by SIMD.
-struct Widen<'a, T, F> {
-    from: &'a [T],
-    to: &'a mut [F],
-}
-
-impl<T: Stored, F: Real> pulp::NullaryFnOnce for Widen<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn call(self) {
-        widen(self.from, self.to);
-    }
-}
-
-/// A slice, rounded by SIMD.
-struct Narrow<'a, F, T> {
-    from: &'a [F],
-    to: &'a mut [T],
-}
-
-impl<F: Real, T: Stored> pulp::NullaryFnOnce for Narrow<'_, F, T> {
-    type Output = ();
-    #[inline(always)]
-    fn call(self) {
-        narrow(self.from, self.to);
-    }
-}
-
-/// A slice of f16, through float32 by the CPU's own instruction where it has one.
-fn widen_f16<F: Real>(from: &[f16], to: &mut [F]) {
-    if F::DTYPE == DType::F32 {
-        return from.convert_to_f32_slice(bytemuck::cast_slice_mut(to));
-    }
-    widen(from, to);
-}
-
-/// A slice to f16, from float32 by the CPU's own instruction where it has one.
-fn narrow_f16<F: Real>(from: &[F], to: &mut [f16]) {
-    if F::DTYPE == DType::F32 {
-        return to.convert_from_f32_slice(bytemuck::cast_slice(from));
-    }
-    narrow(from, to);
 }

@@ -1,7 +1,7 @@
 //! The two compute types, and what the kernels need to know of each.
 
 use super::math::two_prod;
-use super::operand::Stored;
+use super::stored::Stored;
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -236,9 +236,15 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
         1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0, 1.0 / 40320.0,
     ];
 
+    /// By arithmetic on bits, which compiles to SIMD.
     #[inline(always)]
     fn from_f16(x: f16) -> f32 {
-        x.to_f32()
+        let bits = u32::from(x.to_bits());
+        let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7FFF);
+        // The exponent field moves to float32's; multiplying by 2^112 makes up for the bias, of subnormal numbers too.
+        let number = (f32::from_bits(magnitude << 13) * single(112)).to_bits();
+        let special = number | 0x7F80_0000;
+        f32::from_bits(sign | if magnitude >= 0x7C00 { special } else { number })
     }
     #[inline(always)]
     fn from_bf16(x: bf16) -> f32 {
@@ -248,9 +254,18 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
     fn from_f32(x: f32) -> f32 {
         x
     }
+    /// To nearest even by arithmetic on bits, which compiles to SIMD.
     #[inline(always)]
     fn to_f16(self) -> f16 {
-        f16::from_f32(self)
+        let bits = self.to_bits();
+        let (sign, magnitude) = (bits >> 16 & 0x8000, bits & 0x7FFF_FFFF);
+        // Subnormal results: adding a half leaves the result's units in the last bits of the sum.
+        let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3F00_0000);
+        let usual = magnitude.wrapping_add(0xC800_0FFF).wrapping_add(magnitude >> 13 & 1) >> 13;
+        let nan = 0x7E00 | (magnitude >> 13 & 0x3FF);
+        let finite = if magnitude < 0x3880_0000 { small } else { usual };
+        let large = if magnitude > 0x7F80_0000 { nan } else { 0x7C00 };
+        f16::from_bits((sign | if magnitude >= 0x4780_0000 { large } else { finite }) as u16)
     }
     /// To nearest even by integer arithmetic, which compiles to SIMD; NaN stays NaN.
     #[inline(always)]
@@ -393,6 +408,20 @@ mod tests {
         assert_eq!(f32::REGULAR, [(2f32.powi(-80), 2f32.powi(100)), (2f32.powi(-40), 2f32.powi(50))]);
         assert_eq!(f64::REGULAR, [(2f64.powi(-800), 2f64.powi(900)), (2f64.powi(-400), 2f64.powi(450))]);
         assert_eq!((f32::SUM_LIMIT, f64::SUM_LIMIT), (2f32.powi(100), 2f64.powi(900)));
+    }
+
+    #[test]
+    fn sixteen_bits_convert_as_the_library_does() {
+        for bits in 0..=u16::MAX {
+            let x = f16::from_bits(bits);
+            let (ours, theirs) = (f32::from_f16(x), x.to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:x}");
+        }
+        for bits in (0..=u32::MAX).step_by(997) {
+            let x = f32::from_bits(bits);
+            let (ours, theirs) = (x.to_f16(), f16::from_f32(x));
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:x}");
+        }
     }
 
     #[test]

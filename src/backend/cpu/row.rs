@@ -8,9 +8,12 @@ use super::elementwise::{Affine, Apply, Factor, Normalize};
 use super::lanes::Over;
 use super::launch::Tiles;
 use super::leaf;
-use super::operand::{Parameter, Reader, Sink, Source};
+use super::memory::{Ahead, finish_streaming, is_aligned};
+use super::operand::{Raw, RawMut, Sink, Source};
+use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::statistics::{Constants, Moments, Statistics};
+use super::stored::Stored;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::STATISTICS;
 use crate::tensor::DType;
@@ -20,6 +23,9 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a, F> {
     pub(super) constants: Constants<F>,
+    pub(super) rows: usize,
+    /// Whether the output is so large that it is written past the caches.
+    pub(super) streamed: bool,
     pub(super) input: Source<'a>,
     pub(super) weight: Option<Source<'a>>,
     pub(super) bias: Option<Source<'a>>,
@@ -63,6 +69,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 self.apply(row, s, 0..self.job.constants.cols);
             }
         }
+        if self.job.streamed {
+            finish_streaming();
+        }
     }
 
     /// A row's statistics, given or taken; written where they are asked for.
@@ -92,6 +101,12 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let c = &self.job.constants;
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
+        if self.mask.is_none() && c.is_plain() {
+            let raw = self.job.input.raw(row, at, len).and_then(|x| leaf::raw_moments(c, x));
+            if let Some(moments) = raw {
+                return moments;
+            }
+        }
         let seen = len.min(c.prefix.saturating_sub(at));
         let x = &self.x.get(row, at, len)[..seen];
         let mask = self.mask.as_mut().map(|mask| &mask.get(row, at, len)[..seen]);
@@ -105,6 +120,10 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let mut at = cols.start;
         while at < cols.end {
             let len = LEAF.min(cols.end - at);
+            if self.apply_raw(row, s, at, len) {
+                at += len;
+                continue;
+            }
             let mut x = self.x.get(row, at, len);
             if s.exponent != 0 {
                 leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
@@ -126,6 +145,66 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             sink.commit(row, at, out);
             at += len;
         }
+    }
+}
+
+impl<F: Real> Rows<'_, '_, F> {
+    /// As [`apply`](Rows::apply) where the elements can be read and written as they lie in memory; false where not.
+    fn apply_raw(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize) -> bool {
+        let (job, c) = (self.job, &self.job.constants);
+        if self.mask.is_some() || s.exponent != 0 || c.rounded.is_some() {
+            return false;
+        }
+        let Some(sink) = &job.output else { return false };
+        let (Some(x), Some(out)) = (job.input.raw::<F>(row, at, len), sink.raw::<F>(row, at, len)) else {
+            return false;
+        };
+        // The next leaf, or the next row's first.
+        let next = if at + len < c.cols { (row, at + len) } else { ((row + 1).min(job.rows - 1), 0) };
+        let next = job.input.raw::<F>(next.0, next.1, 1);
+        let operands = (&mut self.weight, &mut self.bias);
+        match (x, out, next) {
+            (Raw::Own(x), RawMut::Own(out), Some(Raw::Own(next))) => {
+                apply_runs(job, operands, (row, at), x, s, out, next);
+            }
+            (Raw::F16(x), RawMut::F16(out), Some(Raw::F16(next))) => {
+                apply_runs(job, operands, (row, at), x, s, out, next);
+            }
+            (Raw::BF16(x), RawMut::BF16(out), Some(Raw::BF16(next))) => {
+                apply_runs(job, operands, (row, at), x, s, out, next);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Normalizes the piece `x` that starts at a row and column, run of parameters by run.
+fn apply_runs<T: Stored, F: Real>(
+    job: &Forward<'_, F>,
+    (weight, bias): (&mut Parameter<'_, F>, &mut Parameter<'_, F>),
+    (row, at): (usize, usize),
+    x: &[T],
+    s: Statistics<F>,
+    out: &mut [T],
+    next: &[T],
+) {
+    let (c, len) = (&job.constants, x.len());
+    let mut from = 0;
+    while from < len {
+        let ends = [weight.run_end(at + from), bias.run_end(at + from)];
+        let to = ends.into_iter().flatten().fold(at + len, usize::min) - at;
+        let w = weight.get(row, at + from, to - from);
+        let b = bias.get(row, at + from, to - from);
+        let (x, out) = (&x[from..to], &mut out[from..to]);
+        let next = Some(Ahead::of(next).after(from));
+        match (c.is_centred(), job.streamed && is_aligned(out)) {
+            (true, true) => drop(c.isa.run(Over(Apply::<T, F, true, true> { x, w, b, s, out, next }))),
+            (true, false) => drop(c.isa.run(Over(Apply::<T, F, true, false> { x, w, b, s, out, next }))),
+            (false, true) => drop(c.isa.run(Over(Apply::<T, F, false, true> { x, w, b, s, out, next }))),
+            (false, false) => drop(c.isa.run(Over(Apply::<T, F, false, false> { x, w, b, s, out, next }))),
+        }
+        from = to;
     }
 }
 
@@ -163,9 +242,9 @@ fn apply<F: Real>(
         round_all(out, dtype);
         c.isa.run(Over(Affine { w, b, out }));
     } else if c.is_centred() {
-        c.isa.run(Over(Apply::<F, F, true> { x, w, b, s, out }));
+        c.isa.run(Over(Apply::<F, F, true, false> { x, w, b, s, out, next: None }));
     } else {
-        c.isa.run(Over(Apply::<F, F, false> { x, w, b, s, out }));
+        c.isa.run(Over(Apply::<F, F, false, false> { x, w, b, s, out, next: None }));
     }
 }
 

@@ -4,13 +4,15 @@
 //! A parameter that varies in the row cuts it into *sub-rows*, the elements that share one value of it. Axes are
 //! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
-use super::affine::ColumnSums;
-use super::elementwise::{Factor, GradInput};
-use super::lanes::{Over, Plain, Products, TreeSums};
+use super::affine::Accumulators;
+use super::elementwise::Factor;
+use super::gradient::{Usual, outer_exponent, piece_gradient};
+use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
-use super::leaf::{self, Gradients};
-use super::operand::{Parameter, Reader, Sink, Source};
-use super::power::Exponent;
+use super::leaf;
+use super::leaf_backward::{self, Gradients};
+use super::operand::{Raw, RawMut, Sink, Source};
+use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::row::{clear_masked, normalize, round_all};
 use super::statistics::{Constants, Measure, Statistics, Sums};
@@ -22,6 +24,9 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub(super) struct Backward<'a, F> {
     pub(super) constants: Constants<F>,
+    pub(super) rows: usize,
+    /// Whether the gradient of the input is so large that it is written past the caches.
+    pub(super) streamed: bool,
     pub(super) grad_output: Source<'a>,
     pub(super) input: Source<'a>,
     pub(super) statistics: Source<'a>,
@@ -53,7 +58,16 @@ impl<F: Real> Backward<'_, F> {
     /// Parameters that vary within a row.
     pub(super) fn params_per_row(&self) -> usize {
         match self.terms {
-            RowTerms::None | RowTerms::Sums => 1,
+            RowTerms::None => 0,
+            RowTerms::Sums => 1,
+            RowTerms::SubRows(count) => count,
+        }
+    }
+
+    /// What a row is cut into: sub-rows, or columns.
+    pub(super) fn units(&self) -> usize {
+        match self.terms {
+            RowTerms::None | RowTerms::Sums => self.constants.cols,
             RowTerms::SubRows(count) => count,
         }
     }
@@ -78,38 +92,6 @@ impl<F: Real> Backward<'_, F> {
         }
         let given = self.given.map(|given| Sums::from_numbers(given.numbers(row, SUMS)));
         given.or(taken).unwrap_or(Sums::none())
-    }
-}
-
-/// The parameter gradients' sums over the rows of a chunk, as far as a task adds to them.
-pub(super) struct Accumulators<'p, F> {
-    pub(super) weight: Option<ColumnSums<'p, F>>,
-    pub(super) bias: Option<ColumnSums<'p, F>>,
-}
-
-impl<F: Real> Accumulators<'_, F> {
-    /// Before the row that is `index` rows into its chunk adds to these parameters.
-    pub(super) fn begin_row(&mut self, index: usize, params: Range<usize>) {
-        for sums in [&mut self.weight, &mut self.bias].into_iter().flatten() {
-            sums.begin_row(index, params.clone());
-        }
-    }
-
-    /// Adds what a row's sums say.
-    pub(super) fn add_sums(&mut self, param: usize, sums: &Sums<F>) {
-        let (g, w) = sums.exponents();
-        for (to, sum) in [(&mut self.weight, sums.s2), (&mut self.bias, sums.s1)] {
-            if let Some(to) = to {
-                to.add(param, &[sum.scale(g + w)], None);
-            }
-        }
-    }
-
-    /// After the chunk's last row.
-    pub(super) fn finish(self) {
-        for sums in [self.weight, self.bias].into_iter().flatten() {
-            sums.finish();
-        }
     }
 }
 
@@ -162,6 +144,15 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let c = &self.job.constants;
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
+        if self.mask.is_none() && c.prefix == c.cols && s.exponent == 0 && c.measure != Measure::Largest {
+            let (g, x) = (self.job.grad_output.raw(row, at, len), self.job.input.raw(row, at, len));
+            if let (Some(g), Some(x)) = (g, x) {
+                let w = if self.job.is_outer { Factor::Absent } else { self.weight.get(row, at, len) };
+                if let Some(sums) = leaf_backward::raw_sums(c, g, x, w, s) {
+                    return sums;
+                }
+            }
+        }
         let mut x = self.x.get(row, at, len);
         if s.exponent != 0 {
             leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
@@ -171,11 +162,11 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let mask = self.mask.as_mut().map(|mask| mask.get(row, at, len));
         let seen = len.min(c.prefix.saturating_sub(at));
         let operands = Gradients { g: self.g.get(row, at, len), x, w, mask, seen };
-        leaf::sums(c, operands, s, self.ghat)
+        leaf_backward::sums(c, operands, s, self.ghat)
     }
 
-    /// The gradient of the input, and the terms of the parameters' gradients, for the sub-rows `subs` of a row; its
-    /// first parameter is `param` in the accumulators.
+    /// The gradient of the input, and the terms of the parameters' gradients, for the sub-rows `subs` of a row (columns,
+    /// if there are no sub-rows); the first one's parameter is `param` in the accumulators.
     pub(super) fn gradients(
         &mut self,
         row: usize,
@@ -187,11 +178,14 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
     ) {
         let cols = self.job.constants.cols;
         let RowTerms::SubRows(count) = self.job.terms else {
-            if self.job.terms == RowTerms::Sums {
+            if self.job.terms == RowTerms::Sums && subs.start == 0 {
                 accumulators.add_sums(param, sums);
             }
-            for at in (0..cols).step_by(LEAF) {
-                self.piece(row, s, sums, at, LEAF.min(cols - at));
+            for at in subs.clone().step_by(LEAF) {
+                let len = LEAF.min(subs.end - at);
+                if !self.raw_piece(row, s, sums, (at, len), None) {
+                    self.piece(row, s, sums, at, len);
+                }
             }
             return;
         };
@@ -199,15 +193,23 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         if length == 0 {
             return;
         }
+        let start = subs.start;
         if length > LEAF {
             for sub in subs {
-                self.long_sub_row(row, s, sums, sub, length, param + sub, accumulators);
+                let param = param + sub - start;
+                self.long_sub_row(row, s, sums, sub, length, param, accumulators);
             }
             return;
         }
         let at_once = LEAF / length;
         for first in subs.clone().step_by(at_once) {
             let subs = first..subs.end.min(first + at_once);
+            if length == 1 {
+                let at_params = Some((param + first - start, &mut *accumulators));
+                if self.raw_piece(row, s, sums, (first, subs.len()), at_params) {
+                    continue;
+                }
+            }
             self.piece(row, s, sums, first * length, subs.len() * length);
             let (at, len) = (first * length, subs.len() * length);
             let isa = self.job.constants.isa;
@@ -215,10 +217,10 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             let hat = &self.hat[..len];
             if length == 1 {
                 if let Some(to) = &mut accumulators.bias {
-                    to.add(param + first, g, None);
+                    to.add(param + first - start, g, None);
                 }
                 if let Some(to) = &mut accumulators.weight {
-                    to.add(param + first, g, Some(hat));
+                    to.add(param + first - start, g, Some(hat));
                 }
                 continue;
             }
@@ -227,11 +229,11 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 let part = index * length..(index + 1) * length;
                 if let Some(to) = &mut accumulators.bias {
                     let (sum, _) = isa.run(TreeSums::new(lanes, Plain(&g[part.clone()])));
-                    to.add(param + sub, &sum, None);
+                    to.add(param + sub - start, &sum, None);
                 }
                 if let Some(to) = &mut accumulators.weight {
                     let (sum, _) = isa.run(TreeSums::new(lanes, Products(&g[part.clone()], &hat[part])));
-                    to.add(param + sub, &sum, None);
+                    to.add(param + sub - start, &sum, None);
                 }
             }
         }
@@ -280,41 +282,13 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             x = &self.scaled[..len];
         }
         if let Some(sink) = &self.job.grad_input {
-            let mut outer = None;
-            let (g_exponent, w_exponent) = sums.exponents();
-            let mut power = g_exponent + w_exponent - s.exponent;
-            let mut w = Factor::Absent;
-            if self.job.is_outer {
-                if let Some(w) = self.weight.get(row, at, len).at(0) {
-                    let exponent = outer_exponent(w);
-                    outer = Some(w.scale(-exponent));
-                    power += exponent;
-                }
-            } else {
-                w = self.weight.get(row, at, len);
-            }
-            let mut g = self.g.get(row, at, len);
-            if (g_exponent, w_exponent) != (0, 0) {
-                leaf::scaled_ghat(g, w, g_exponent, w_exponent, &mut self.ghat[..len]);
-                (g, w) = (&self.ghat[..len], Factor::Absent);
-            }
-            let (c1, c2) = sums.means(c, &s);
-            let u = direction(c, x, &s, &mut self.u[..len]);
             let out = sink.begin(row, at, self.out, len);
-            // Columns that the statistic does not see come last, and have no second term.
+            let (g, w) = (self.g.get(row, at, len), self.weight.get(row, at, len));
+            let mask = self.mask.as_mut().map(|mask| mask.get(row, at, len));
+            // Columns that the statistic does not see come last.
             let seen = len.min(c.prefix.saturating_sub(at));
-            let (seen_dx, unseen_dx) = out.split_at_mut(seen);
-            grad_input(c, &g[..seen], &x[..seen], w.part(0, seen), u, s, (c1, c2), outer, seen_dx);
-            for (i, dx) in unseen_dx.iter_mut().enumerate() {
-                let ghat = w.at(seen + i).map_or(g[seen + i], |w| g[seen + i] * w);
-                *dx = outer.map_or(s.rstd * ghat, |outer| (s.rstd * ghat) * outer);
-            }
-            if power != 0 {
-                out.iter_mut().for_each(|dx| *dx = dx.scale(power));
-            }
-            if let Some(mask) = &mut self.mask {
-                clear_masked(mask.get(row, at, len), out);
-            }
+            let operands = Gradients { g, x, w, mask, seen };
+            piece_gradient(self.job, operands, s, sums, [self.ghat, self.u], out);
             sink.commit(row, at, out);
         }
         if wants_hat {
@@ -327,6 +301,58 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 clear_masked(mask.get(row, at, len), hat);
             }
         }
+    }
+}
+
+impl<F: Real> Rows<'_, '_, F> {
+    /// The gradient of the input in some columns of a row, and what a row adds to the parameters of these columns, where
+    /// elements can be read and written as they lie in memory and nothing is out of the ordinary; false where not.
+    fn raw_piece(
+        &mut self,
+        row: usize,
+        s: Statistics<F>,
+        sums: &Sums<F>,
+        (at, len): (usize, usize),
+        params: Option<(usize, &mut Accumulators<'_, F>)>,
+    ) -> bool {
+        let (job, c) = (self.job, &self.job.constants);
+        let is_usual = self.mask.is_none() && s.exponent == 0 && sums.exponents() == (0, 0) && c.is_plain();
+        if !is_usual || !matches!(c.measure, Measure::Moments | Measure::Squares) {
+            return false;
+        }
+        let Some(sink) = &job.grad_input else { return false };
+        let (g, x) = (job.grad_output.raw::<F>(row, at, len), job.input.raw::<F>(row, at, len));
+        let (Some(g), Some(x), Some(dx)) = (g, x, sink.raw::<F>(row, at, len)) else { return false };
+        let next = if at + len < c.cols { (row, at + len) } else { ((row + 1).min(job.rows - 1), 0) };
+        let next = (job.grad_output.raw::<F>(next.0, next.1, 1), job.input.raw::<F>(next.0, next.1, 1));
+        let mut w = self.weight.get(row, at, len);
+        let mut outer = None;
+        if job.is_outer {
+            outer = w.at(0);
+            if outer.is_some_and(|w| outer_exponent(w) != 0) {
+                return false;
+            }
+            w = Factor::Absent;
+        }
+        let (weight_sums, bias_sums) = match params {
+            Some((param, to)) => to.columns(param, len),
+            None => (None, None),
+        };
+        let (c1, c2) = sums.means(c, &s);
+        let operands = Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed: job.streamed };
+        match (g, x, dx, next) {
+            (Raw::Own(g), Raw::Own(x), RawMut::Own(dx), (Some(Raw::Own(ng)), Some(Raw::Own(nx)))) => {
+                operands.run(g, x, dx, [ng, nx]);
+            }
+            (Raw::F16(g), Raw::F16(x), RawMut::F16(dx), (Some(Raw::F16(ng)), Some(Raw::F16(nx)))) => {
+                operands.run(g, x, dx, [ng, nx]);
+            }
+            (Raw::BF16(g), Raw::BF16(x), RawMut::BF16(dx), (Some(Raw::BF16(ng)), Some(Raw::BF16(nx)))) => {
+                operands.run(g, x, dx, [ng, nx]);
+            }
+            _ => return false,
+        }
+        true
     }
 }
 
@@ -343,54 +369,4 @@ fn masked_copy<'s, F: Real>(
     tile.copy_from_slice(g);
     clear_masked(mask.get(row, at, g.len()), tile);
     tile
-}
-
-/// The exponent that an outer weight passes to the result.
-fn outer_exponent<F: Real>(w: F) -> i32 {
-    let bits = w.magnitude();
-    let is_usual = bits >= F::WEIGHT_LIMIT.recip().magnitude() && bits < F::WEIGHT_LIMIT.magnitude();
-    if is_usual || F::is_special(bits) { 0 } else { F::exponent(bits) }
-}
-
-/// `u` where it is not `x_hat`: along what the gradient's second term points.
-fn direction<'t, F: Real>(c: &Constants<F>, x: &[F], s: &Statistics<F>, u: &'t mut [F]) -> Option<&'t [F]> {
-    let sign = |x: F| {
-        if x > F::ZERO {
-            F::ONE
-        } else if x < F::ZERO {
-            -F::ONE
-        } else {
-            F::ZERO
-        }
-    };
-    let each = u.iter_mut().zip(x);
-    match c.measure {
-        Measure::Moments | Measure::Squares => return None,
-        Measure::Magnitudes => each.for_each(|(u, &x)| *u = sign(x)),
-        Measure::Largest => each.for_each(|(u, &x)| *u = if x.abs() == s.mean { sign(x) } else { F::ZERO }),
-        Measure::Powers(p) => {
-            let power = Exponent::new(p - 1.0);
-            each.for_each(|(u, &x)| *u = sign(x) * power.of((x * s.rstd).abs()));
-        }
-    }
-    Some(u)
-}
-
-fn grad_input<F: Real>(
-    c: &Constants<F>,
-    g: &[F],
-    x: &[F],
-    w: Factor<'_, F>,
-    u: Option<&[F]>,
-    s: Statistics<F>,
-    (c1, c2): (F, F),
-    outer: Option<F>,
-    dx: &mut [F],
-) {
-    let u = u.map(|u| &u[..dx.len()]);
-    if c.is_centred() {
-        c.isa.run(Over(GradInput::<F, F, true> { g, x, w, u, s, c1, c2, outer, dx }));
-    } else {
-        c.isa.run(Over(GradInput::<F, F, false> { g, x, w, u, s, c1, c2, outer, dx }));
-    }
 }

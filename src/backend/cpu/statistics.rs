@@ -63,6 +63,11 @@ impl<F: Real> Constants<F> {
         }
     }
 
+    /// Whether a row is read as it is: every element seen, and nothing rounded in between.
+    pub(super) fn is_plain(&self) -> bool {
+        self.prefix == self.cols && self.rounded.is_none()
+    }
+
     /// Whether the row is centred.
     pub(super) fn is_centred(&self) -> bool {
         self.measure == Measure::Moments

@@ -1,0 +1,163 @@
+//! Sums of one leaf of gradients, as `docs/numerics.md` defines them.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
+
+use super::elementwise::Factor;
+use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
+use super::leaf::{largest, masked, takes_part};
+use super::operand::Raw;
+use super::real::Real;
+use super::statistics::{Constants, Measure, Statistics, Sums};
+use super::stored::Stored;
+
+/// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
+struct GradientTerms<'a, T, F: Real, const CENTRED: bool> {
+    g: &'a [T],
+    x: &'a [T],
+    w: Factor<'a, F>,
+    mask: Option<&'a [F]>,
+    s: Statistics<F>,
+    bits: [F::Bits; BLOCK],
+}
+
+impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, T, F, CENTRED> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.g.len()
+    }
+    #[inline(always)]
+    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
+        let mut ghat = read::<WHOLE, T, F>(self.g, at, len);
+        let mut product = read::<WHOLE, T, F>(self.x, at, len);
+        self.w.times::<WHOLE>(at, len, &mut ghat);
+        for i in 0..BLOCK {
+            product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
+        }
+        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);
+        for i in 0..if WHOLE { BLOCK } else { len } {
+            self.bits[i] = F::or(self.bits[i], ghat[i].magnitude());
+        }
+        [ghat, product]
+    }
+}
+
+/// The operands of a leaf of gradients; `x` is read with the row's exponent already.
+#[derive(Clone, Copy)]
+pub(super) struct Gradients<'a, F> {
+    pub(super) g: &'a [F],
+    pub(super) x: &'a [F],
+    /// The weight, if it varies in the row.
+    pub(super) w: Factor<'a, F>,
+    pub(super) mask: Option<&'a [F]>,
+    /// How many of the elements the statistic sees.
+    pub(super) seen: usize,
+}
+
+/// The sums of a leaf of gradients. `tile` is scratch.
+pub(super) fn sums<F: Real>(
+    c: &Constants<F>,
+    leaf: Gradients<'_, F>,
+    s: Statistics<F>,
+    tile: &mut [F],
+) -> Sums<F> {
+    let Gradients { g, x, w, mask, seen } = leaf;
+    let count = match mask {
+        None => seen,
+        Some(mask) => mask[..seen].iter().filter(|m| **m != F::ZERO).count(),
+    };
+    let ties = if c.measure == Measure::Largest {
+        (0..g.len()).filter(|&i| takes_part(mask, i) && x[i].abs() == s.mean).count()
+    } else {
+        0
+    };
+    let (s1, s2, any_large) = plain_sums(c, leaf, s);
+    let count = F::of(count as f64);
+    let sums = Sums { count, s1, s2, ties: F::of(ties as f64), g_exponent: 0, w_exponent: 0 };
+    if s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large {
+        return sums;
+    }
+    let zero = F::Bits::default();
+    let most_g = largest(g, mask);
+    let most_w = match w {
+        Factor::Absent => F::ONE.magnitude(),
+        Factor::One(w) => w.magnitude(),
+        Factor::Each(w, offset) => (0..w.len())
+            .filter(|&i| takes_part(mask, i))
+            .fold(zero, |most, i| most.max(Factor::offset(w[i], offset).magnitude())),
+    };
+    let is_infinite = |bits: F::Bits| bits > F::MAX.magnitude();
+    if is_infinite(most_g) || is_infinite(most_w) {
+        return sums;
+    }
+    if most_g == zero || most_w == zero {
+        return Sums { g_exponent: F::NONE, ..sums };
+    }
+    let inner = !matches!(w, Factor::Absent);
+    let (g_exponent, w_exponent) = (F::exponent(most_g), if inner { F::exponent(most_w) } else { 0 });
+    let ghat = &mut tile[..g.len()];
+    scaled_ghat(g, w, g_exponent, w_exponent, ghat);
+    let (s1, s2, _) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
+    Sums { s1, s2, g_exponent, w_exponent, ..sums }
+}
+
+/// `to = scale(g, -g_exponent) * scale(w', -w_exponent)`.
+pub(super) fn scaled_ghat<F: Real>(
+    g: &[F],
+    w: Factor<'_, F>,
+    g_exponent: i32,
+    w_exponent: i32,
+    to: &mut [F],
+) {
+    for (i, (to, g)) in to.iter_mut().zip(g).enumerate() {
+        let g = g.scale(-g_exponent);
+        *to = match w.at(i) {
+            None => g,
+            Some(w) => g * w.scale(-w_exponent),
+        };
+    }
+}
+
+/// `s1`, `s2`, and whether some `ghat` is large enough.
+fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
+    let Gradients { g, x, w, mask, .. } = leaf;
+    sums_of(c, g, x, w, mask, s)
+}
+
+fn sums_of<T: Stored, F: Real>(
+    c: &Constants<F>,
+    g: &[T],
+    x: &[T],
+    w: Factor<'_, F>,
+    mask: Option<&[F]>,
+    s: Statistics<F>,
+) -> (F, F, bool) {
+    let bits = [F::Bits::default(); BLOCK];
+    let ([s1, s2], bits) = if c.is_centred() {
+        let terms = GradientTerms::<T, F, true> { g, x, w, mask, s, bits };
+        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
+        (sums, terms.bits)
+    } else {
+        let terms = GradientTerms::<T, F, false> { g, x, w, mask, s, bits };
+        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
+        (sums, terms.bits)
+    };
+    (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
+}
+
+/// The sums of a leaf of gradients as it lies in memory, if they are regular.
+pub(super) fn raw_sums<F: Real>(
+    c: &Constants<F>,
+    g: Raw<'_, F>,
+    x: Raw<'_, F>,
+    w: Factor<'_, F>,
+    s: Statistics<F>,
+) -> Option<Sums<F>> {
+    let (len, (s1, s2, any_large)) = match (g, x) {
+        (Raw::Own(g), Raw::Own(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        (Raw::F16(g), Raw::F16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        (Raw::BF16(g), Raw::BF16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
+        _ => return None,
+    };
+    let is_regular = s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large;
+    let count = F::of(len as f64);
+    is_regular.then_some(Sums { count, s1, s2, ties: F::ZERO, g_exponent: 0, w_exponent: 0 })
+}

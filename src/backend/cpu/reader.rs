@@ -1,0 +1,71 @@
+//! Operands as a schedule asks for them, piece by piece.
+
+use super::elementwise::Factor;
+use super::operand::Source;
+use super::real::Real;
+
+/// A source and the tile for what it cannot lend; a piece that is asked for again is not loaded again.
+pub(super) struct Reader<'t, F> {
+    source: Source<'t>,
+    tile: &'t mut [F],
+    /// Row, first column and length of what the tile holds.
+    held: Option<(usize, usize, usize)>,
+    shared_by_rows: bool,
+}
+
+impl<'t, F: Real> Reader<'t, F> {
+    pub(super) fn new(source: Source<'t>, tile: &'t mut [F]) -> Self {
+        Reader { shared_by_rows: source.is_shared_by_rows(), source, tile, held: None }
+    }
+
+    /// Columns `col..col + len` of `row`.
+    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> &[F] {
+        if let Some(lent) = self.source.lend(row, col, len) {
+            return lent;
+        }
+        let wanted = Some((if self.shared_by_rows { 0 } else { row }, col, len));
+        if self.held != wanted {
+            self.source.fill(row, col, &mut self.tile[..len]);
+            self.held = wanted;
+        }
+        &self.tile[..len]
+    }
+}
+
+/// A weight or bias, as a row needs it.
+pub(super) struct Parameter<'t, F> {
+    reader: Option<Reader<'t, F>>,
+    offset: F,
+    /// Whether a row has one number for all its elements.
+    constant: bool,
+    /// Elements in a run that share a number; 1 where they are too few to be worth a run.
+    run: usize,
+}
+
+/// From this many elements on that share a parameter they are handled as a run, with the parameter in a register.
+const LEAST_RUN: usize = 64;
+
+impl<'t, F: Real> Parameter<'t, F> {
+    pub(super) fn new(source: Option<Source<'t>>, offset: F, tile: &'t mut [F]) -> Self {
+        let constant = source.is_some_and(|source| source.is_constant_in_row());
+        let run = source.map_or(1, |source| source.constant_run());
+        let run = if run < LEAST_RUN { 1 } else { run };
+        Parameter { reader: source.map(|source| Reader::new(source, tile)), offset, constant, run }
+    }
+
+    /// Where the run ends that column `col` is in, if parameters come in runs.
+    pub(super) fn run_end(&self, col: usize) -> Option<usize> {
+        (self.run > 1 && !self.constant).then(|| (col / self.run + 1) * self.run)
+    }
+
+    /// The numbers for columns `col..col + len` of `row`.
+    pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> Factor<'_, F> {
+        let one = self.constant || self.run_end(col).is_some_and(|end| col + len <= end);
+        let Some(reader) = &mut self.reader else { return Factor::Absent };
+        if one {
+            let col = if self.constant { 0 } else { col };
+            return Factor::One(Factor::offset(reader.get(row, col, 1)[0], self.offset));
+        }
+        Factor::Each(reader.get(row, col, len), self.offset)
+    }
+}
