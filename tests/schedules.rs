@@ -46,7 +46,9 @@ fn layout(shape: &[usize], order: Order) -> (Layout, usize) {
         Order::RowMajor => ((0..rank).collect(), 1),
         Order::Gaps => ((0..rank).collect(), 3),
         Order::Reversed => ((0..rank).rev().collect(), 1),
-        Order::ChannelsLast => ((0..rank).filter(|&axis| axis != 1).chain([1]).filter(|&a| a < rank).collect(), 1),
+        Order::ChannelsLast => {
+            ((0..rank).filter(|&axis| axis != 1).chain([1]).filter(|&a| a < rank).collect(), 1)
+        }
     };
     let mut strides = vec![0; rank];
     let mut stride = step;
@@ -201,14 +203,22 @@ fn weights_over_any_axis() {
             _ => parameter(&[1, 270]),
         };
         for order in ORDERS {
-            assert_same(&format!("weight_norm {dim:?}"), &norm::WeightNorm::new(dim).g(&g), &shape, DType::F32, order);
+            assert_same(
+                &format!("weight_norm {dim:?}"),
+                &norm::WeightNorm::new(dim).g(&g),
+                &shape,
+                DType::F32,
+                order,
+            );
         }
     }
 }
 
 #[test]
 fn groups_and_long_rows() {
-    for (groups, shape) in [(4, &[3, 8, 5, 7][..]), (1, &[2, 6, 3000]), (2, &[1, 4, 20_000]), (8, &[2, 8, 70])] {
+    for (groups, shape) in
+        [(4, &[3, 8, 5, 7][..]), (1, &[2, 6, 3000]), (2, &[1, 4, 20_000]), (8, &[2, 8, 70])]
+    {
         let (weight, bias) = (parameter(&[shape[1]]), parameter(&[shape[1]]));
         let method = norm::GroupNorm::new(groups, shape[1]).weight(&weight).bias(&bias);
         for order in ORDERS {

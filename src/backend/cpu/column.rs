@@ -21,7 +21,8 @@ use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Numbers of a tile, about: half of a second-level cache of 512 KiB.
+/// Numbers of a tile, about: half of a second-level cache of 512 KiB. Tiles of 4 and 16 times as many were no quicker
+/// (`normalize` over 256 channels, weight normalization of 4096 x 4096 over its second axis).
 const TILE: usize = 1 << 16;
 /// Fewer rows side by side are left to the `row` schedule.
 pub(super) const LEAST_ROWS: usize = 8;
@@ -273,13 +274,8 @@ fn apply_tile<F: Real>(
     let b = factor(job.bias.as_ref(), F::ZERO, rows, cols.clone(), b);
     let (s, streamed) = (settled.get(), job.streamed);
     for run in sink.runs(rows.first, cols.clone()) {
-        let lines = Lines {
-            at: run.at,
-            stride: run.stride,
-            count: run.count,
-            width: rows.count,
-            pitch: rows.pitch,
-        };
+        let lines =
+            Lines { at: run.at, stride: run.stride, count: run.count, width: rows.count, pitch: rows.pitch };
         let col = run.col - cols.start;
         let tile = &tile[col * rows.pitch..][..run.count * rows.pitch];
         macro_rules! write {

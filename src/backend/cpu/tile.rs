@@ -6,8 +6,8 @@ use super::lanes::{BLOCK, Block, read, write};
 use super::leaf::guess_len;
 use super::memory::{Ahead, is_aligned, stream};
 use super::operand::{Sink, Source};
-use super::stored::Stored;
 use super::real::Real;
+use super::stored::Stored;
 use pulp::NullaryFnOnce;
 
 /// Lines that are asked for ahead of the one being read.
