@@ -119,7 +119,7 @@ pub(super) fn factor<'t, F: Real>(
         &mut numbers[..cols.len()]
     };
     if offset != F::ZERO {
-        numbers.iter_mut().for_each(|w| *w = *w + offset);
+        numbers.iter_mut().for_each(|w| *w += offset);
     }
     if source.is_constant_in_row() { TileFactor::Rows(numbers) } else { TileFactor::Columns(numbers) }
 }
@@ -316,8 +316,8 @@ pub(super) fn forward<F: Real>(job: &Forward<'_, F>, rows: Rows) {
         } else {
             (0..rows.count).for_each(|i| settle(i, None));
         }
-        for i in 0..rows.count {
-            rescale(tile, rows.pitch, i, exponents[i].to_f32() as i32);
+        for (i, exponent) in exponents[..rows.count].iter().enumerate() {
+            rescale(tile, rows.pitch, i, exponent.to_f32() as i32);
         }
         if job.output.is_some() {
             apply_tile(job, rows, 0..c.cols, tile, &settled, [w, b]);

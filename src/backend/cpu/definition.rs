@@ -103,6 +103,7 @@ fn pairwise(leaves: &[Moments]) -> Moments {
 }
 
 #[test]
+#[allow(irrefutable_let_patterns, reason = "without other backends there is no other variant")]
 fn moments_are_those_of_the_definition() {
     let noise = |i: usize| ((i * 7919 % 1009) as f32 - 500.0) * 1.37e-3;
     let rows: [(&str, fn(f32, usize, usize) -> f32); 9] = [

@@ -55,7 +55,7 @@ impl<'a, F: Real> Factor<'a, F> {
                 let mut block = read::<WHOLE, F, F>(slice, at, len);
                 if offset != F::ZERO {
                     for i in 0..BLOCK {
-                        block[i] = block[i] + offset;
+                        block[i] += offset;
                     }
                 }
                 Some(block)
@@ -78,7 +78,7 @@ impl<'a, F: Real> Factor<'a, F> {
     pub(super) fn plus<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
         if let Some(b) = self.block::<WHOLE>(at, len) {
             for i in 0..BLOCK {
-                y[i] = y[i] + b[i];
+                y[i] += b[i];
             }
         }
     }
@@ -178,14 +178,14 @@ impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for GradInput<'_, F,
         if let Some(sums) = &mut self.weight_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
-                sum[i] = sum[i] + g[i] * hat[i];
+                sum[i] += g[i] * hat[i];
             }
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
         if let Some(sums) = &mut self.bias_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
-                sum[i] = sum[i] + g[i];
+                sum[i] += g[i];
             }
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
@@ -256,7 +256,7 @@ impl<F: Real> Pass for AddTerms<'_, F> {
             }
         }
         for i in 0..BLOCK {
-            sums[i] = sums[i] + a[i];
+            sums[i] += a[i];
         }
         write::<WHOLE, F, F>(&sums, self.sums, at, len);
     }

@@ -145,7 +145,7 @@ pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
     let mut half = q / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] = lanes[i] + lanes[i + half];
+            lanes[i] += lanes[i + half];
         }
         half /= 2;
     }
@@ -178,7 +178,7 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
                         isa.run(TreeSums::new(lanes, Centred { x, mask, mean: shift, correction: mean }));
                     return Moments { mean: shift, correction: mean, ..of(m2) };
                 }
-                shift = shift + mean;
+                shift += mean;
             }
             unreachable!("the second round returns")
         }

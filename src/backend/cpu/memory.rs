@@ -48,7 +48,7 @@ impl<T> Ahead<T> {
 
 /// Whether [`stream`] can write to a slice that starts here.
 pub(super) fn is_aligned<T>(to: &[T]) -> bool {
-    to.as_ptr().addr() % 16 == 0
+    to.as_ptr().addr().is_multiple_of(16)
 }
 
 /// Stores a block past the caches, each element rounded once. `to` is aligned; see [`is_aligned`].

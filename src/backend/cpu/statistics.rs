@@ -43,9 +43,9 @@ impl<F: Real> Constants<F> {
         let measure = match spec.statistic {
             Statistic::Moments => Measure::Moments,
             Statistic::MeanSquare => Measure::Squares,
-            Statistic::Norm(p) if p == 1.0 => Measure::Magnitudes,
-            Statistic::Norm(p) if p == 2.0 => Measure::Squares,
-            Statistic::Norm(p) if p == f64::INFINITY => Measure::Largest,
+            Statistic::Norm(1.0) => Measure::Magnitudes,
+            Statistic::Norm(2.0) => Measure::Squares,
+            Statistic::Norm(f64::INFINITY) => Measure::Largest,
             Statistic::Norm(p) => Measure::Powers(p),
         };
         Constants {
