@@ -9,7 +9,7 @@ use super::launch::with_scratch;
 use super::leaf;
 use super::memory::finish_streaming;
 use super::operand::Source;
-use super::real::Real;
+use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::statistics::{Constants, Measure, Moments, Statistics};
 use super::tile::{
@@ -184,7 +184,8 @@ pub(super) fn moments<F: Real>(
         for i in 0..BLOCK.min(rows.count - at) {
             let regular = close[i] && leaf::is_regular(c.measure, m2[i], inv);
             let moments = if regular {
-                Moments { count, mean: shift[i], correction: correction[i], m2: m2[i], exponent: 0 }
+                let (mean, correction) = two_sum(shift[i], correction[i]);
+                Moments { count, mean, correction, m2: m2[i], exponent: 0 }
             } else {
                 leaf::moments(c, pick(tile, pitch, at + i, row), None, scaled)
             };

@@ -3,7 +3,7 @@
 
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
 use super::power::Exponent;
-use super::real::Real;
+use super::real::{Real, two_sum};
 use super::statistics::{Constants, Measure, Moments};
 
 /// Terms that the mask leaves out become zero.
@@ -170,15 +170,17 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
                 let ([s1, s2], _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
                 let mean = s1 * inv;
                 let p = s1 * mean;
-                if is_close(p, s2) {
-                    return Moments { mean: shift, correction: mean, ..of(s2 - p) };
+                let mut m2 = s2 - p;
+                if !is_close(p, s2) {
+                    if !last {
+                        shift += mean;
+                        continue;
+                    }
+                    let centred = Centred { x, mask, mean: shift, correction: mean };
+                    [m2] = isa.run(TreeSums::new(lanes, centred)).0;
                 }
-                if last {
-                    let ([m2], _) =
-                        isa.run(TreeSums::new(lanes, Centred { x, mask, mean: shift, correction: mean }));
-                    return Moments { mean: shift, correction: mean, ..of(m2) };
-                }
-                shift += mean;
+                let (mean, correction) = two_sum(shift, mean);
+                return Moments { mean, correction, ..of(m2) };
             }
             unreachable!("the second round returns")
         }
