@@ -1,11 +1,11 @@
 # `make help` lists the targets. Everything works on a fresh Debian or Ubuntu with rustup, gcc and Python 3; `setup`
-# installs the one thing that is missing there, a software Vulkan adapter.
+# installs what is missing there: a software Vulkan adapter, and for `web-test` a browser.
 
 CARGO ?= cargo
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test demo check bench bench-table mutate
+.PHONY: help setup fmt lint test web-test demo check bench bench-table mutate
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -21,9 +21,15 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
 
-test: setup ## Run all tests: every backend, the command, the documentation's examples, the smallest build
+test: setup ## Run all tests: every backend, the command, a browser, the documentation's examples, the smallest build
 	$(CARGO) check --quiet --no-default-features
 	$(CARGO) test --workspace --all-features
+	@$(MAKE) --no-print-directory web-test
+
+web-test: ## Run the shaders in a headless browser and check the results; installs Chromium or names it
+	@tools/setup.sh browser
+	$(CARGO) build --quiet --release -p normkit-cli
+	python3 tools/web_test.py $(RELEASE)
 
 demo: setup ## Run the methods on a real model's activations, on every backend found
 	$(RELEASE) demo

@@ -1,17 +1,59 @@
-// Partial sums of grad_output * x_hat and of grad_output over the rows of a chunk, x_hat from the saved statistics.
+// Partial sums of grad_output * x_hat and of grad_output over the rows of a chunk: x_hat from the saved statistics, or,
+// where the elements that share a parameter in a row have been summed already, both FROM_SUMS.
 
-fn x_hat(row: u32) -> vec4<f32> {
-    let at = 4u * (row - params.first_row);
-    let x = scale_row(input_at(col), -i32(statistics_get(at + 3u)));
-    var e = x;
-    if MOMENTS {
-        e = opaque4(opaque4(x - statistics_get(at)) - statistics_get(at + 1u));
+fn scale_each(x: vec4<f32>, p: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(scale(x.x, p.x), scale(x.y, p.y), scale(x.z, p.z), scale(x.w, p.w));
+}
+
+fn exponents(x: vec4<f32>) -> vec4<i32> {
+    return vec4<i32>(x);
+}
+
+// x_hat of the current row.
+fn x_hat() -> vec4<f32> {
+    let e = exponents(statistics_at(col, 3u));
+    var x = input_at(col);
+    if any(e != vec4<i32>(0)) {
+        x = scale_each(x, -e);
     }
-    let hat = opaque4(e * statistics_get(at + 2u));
+    if MOMENTS {
+        x = opaque4(opaque4(x - statistics_at(col, 0u)) - statistics_at(col, 1u));
+    }
+    let hat = opaque4(x * statistics_at(col, 2u));
     if ROUND {
         return round_input(hat);
     }
     return hat;
+}
+
+fn only_part(x: vec4<f32>) -> vec4<f32> {
+    if HAS_MASK {
+        return select(vec4<f32>(0.0), x, magnitude4(mask_at(col)) != vec4<u32>(0u));
+    }
+    return x;
+}
+
+struct Both {
+    weight: vec4<f32>,
+    bias: vec4<f32>,
+}
+
+// The current row's terms.
+fn both() -> Both {
+    if FROM_SUMS {
+        let g = exponents(sums_at(col, 4u));
+        let p = select(g + exponents(sums_at(col, 5u)), vec4<i32>(0), g == vec4<i32>(NONE));
+        var sums = Both(sums_at(col, 2u), sums_at(col, 1u));
+        if any(p != vec4<i32>(0)) {
+            sums = Both(scale_each(sums.weight, p), scale_each(sums.bias, p));
+        }
+        return sums;
+    }
+    let g = grad_output_at(col);
+    if SUM_WEIGHT {
+        return Both(only_part(opaque4(g * x_hat())), only_part(g));
+    }
+    return Both(g, only_part(g));
 }
 
 @compute @workgroup_size(GROUP)
@@ -31,11 +73,9 @@ fn affine(
         var bias_leaf = zero4();
         for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {
             locate(row);
-            let g = grad_output_at(col);
-            if SUM_WEIGHT {
-                weight_leaf += opaque4(g * x_hat(row));
-            }
-            bias_leaf += g;
+            let terms = both();
+            weight_leaf += terms.weight;
+            bias_leaf += terms.bias;
         }
         weight_sum += weight_leaf;
         bias_sum += bias_leaf;

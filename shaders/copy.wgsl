@@ -1,7 +1,10 @@
-// Copies a tensor with the threads, the loads and the stores of `row_forward`: the floor that it is measured against.
+// Copies a tensor with the threads, the loads and the stores of `norm_forward`: the floor that it is measured against.
 
-fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
-    return vec4<f32>(0.0);
+fn fast_write(i: u32, col: u32) {
+    let count = there(col);
+    if count > 0u {
+        output_set(col, count, input_at(col));
+    }
 }
 
 @compute @workgroup_size(GROUP)
@@ -10,16 +13,8 @@ fn copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    enter(invocation);
-    choose_row(group, groups);
-    for (var leaf = 0u; leaf < params.leaves; leaf++) {
-        for (var step = 0u; step < step_count(leaf); step++) {
-            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                let col = column(leaf, step, quad);
-                if live && (EXACT || col < params.cols) {
-                    output_set(col, params.cols, input_at(col));
-                }
-            }
-        }
+    if !enter(group, groups, invocation) {
+        return;
     }
+    fast_apply();
 }

@@ -31,7 +31,8 @@ fn finish(
         }
     }
     if HAS_GRADIENT {
-        gradient_set(col, params.end_col, total);
+        locate(0u);
+        gradient_set(col, min(params.end_col - col, 4u), total);
     } else {
         store_partial(params.parameter, 0u, total);
     }

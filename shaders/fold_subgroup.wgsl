@@ -18,6 +18,19 @@ fn fold_sum(x: vec4<f32>) -> f32 {
     return pair + subgroupShuffleXor(pair, QUARTER);
 }
 
+fn fold_pair(a: vec4<f32>, b: vec4<f32>) -> Sums {
+    return Sums(fold_sum(a), fold_sum(b));
+}
+
+// The sums over runs of 2 * `half` threads; each of them gets it.
+fn fold_run(x: vec4<f32>, half: u32) -> vec4<f32> {
+    var sum = x;
+    for (var distance = half; distance > 0u; distance /= 2u) {
+        sum += subgroupShuffleXor(sum, distance);
+    }
+    return sum;
+}
+
 fn fold_max(x: u32) -> u32 {
     var most = x;
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {

@@ -1,22 +1,45 @@
 // Combining the numbers of the THREADS threads of a row through workgroup memory: for adapters without subgroups, or
 // whose subgroup size is not fixed. Every thread of the workgroup must come by.
 
-var<workgroup> shared_sums: array<vec4<f32>, GROUP>;
+var<workgroup> shared_a: array<vec4<f32>, GROUP>;
+var<workgroup> shared_b: array<vec4<f32>, GROUP>;
 var<workgroup> shared_bits: array<u32, GROUP>;
 
-// The sum of the row's lanes: threads halved component by component, then the components.
-fn fold_sum(x: vec4<f32>) -> f32 {
-    shared_sums[lane] = x;
+fn components(four: vec4<f32>) -> f32 {
+    return (four.x + four.z) + (four.y + four.w);
+}
+
+// The sums of the row's lanes: threads halved component by component, then the components.
+fn fold_pair(a: vec4<f32>, b: vec4<f32>) -> Sums {
+    shared_a[lane] = a;
+    shared_b[lane] = b;
     workgroupBarrier();
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         if thread < half {
-            shared_sums[lane] += shared_sums[lane + half];
+            shared_a[lane] += shared_a[lane + half];
+            shared_b[lane] += shared_b[lane + half];
         }
         workgroupBarrier();
     }
-    let four = shared_sums[lane - thread];
+    let sums = Sums(components(shared_a[lane - thread]), components(shared_b[lane - thread]));
     workgroupBarrier();
-    return (four.x + four.z) + (four.y + four.w);
+    return sums;
+}
+
+// The sums over runs of 2 * `half` threads; each of them gets it.
+fn fold_run(x: vec4<f32>, half: u32) -> vec4<f32> {
+    shared_a[lane] = x;
+    workgroupBarrier();
+    let in_run = thread % max(2u * half, 1u);
+    for (var distance = half; distance > 0u; distance /= 2u) {
+        if in_run < distance {
+            shared_a[lane] += shared_a[lane + distance];
+        }
+        workgroupBarrier();
+    }
+    let sum = shared_a[lane - in_run];
+    workgroupBarrier();
+    return sum;
 }
 
 fn fold_max(x: u32) -> u32 {

@@ -1,8 +1,7 @@
 // Sums of the columns' sums, a leaf of the row tree for each THREADS threads: the gradient of a parameter that columns
-// share. `total` adds the leaves.
+// share. `total` adds the leaves. The columns of this launch are the row, cut into its leaves.
 
-fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
-    let col = column(leaf, step, quad);
+fn slow_term(col: u32) -> Terms {
     let last = params.cols - 1u;
     let at = params.parameter * params.chunks * params.partial_cols;
     let sums = vec4<f32>(
@@ -11,7 +10,7 @@ fn term(which: u32, kept: bool, leaf: u32, step: u32, quad: u32) -> vec4<f32> {
         partials_get(at + min(col + 2u, last)),
         partials_get(at + min(col + 3u, last)),
     );
-    return inside(col, sums);
+    return Terms(select(vec4<f32>(0.0), sums, is_inside(col)), zero4());
 }
 
 @compute @workgroup_size(GROUP)
@@ -20,10 +19,11 @@ fn leaves(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    enter(invocation);
-    choose_row(group, groups);
-    let sum = leaf_sum(0u, false, slot);
-    if thread == 0u && live {
-        partials_set(params.leaf_base + params.first_leaf + slot, sum);
+    if !enter(group, groups, invocation) {
+        return;
+    }
+    let sum = slow_sums();
+    if is_first() {
+        partials_set(params.leaf_base + params.first_leaf + leaf, sum.a);
     }
 }

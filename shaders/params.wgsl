@@ -1,10 +1,9 @@
 // What a launch is told at run time, and where its rows and columns lie in memory.
 
+// Size, then the strides of up to seven tensors, in elements.
 struct Axis {
-    // Size, then the strides of up to three tensors of the input's shape, in elements.
-    full: vec4<u32>,
-    // Strides of up to three tensors of a row's shape; the last number is unused.
-    along_row: vec4<u32>,
+    a: vec4<u32>,
+    b: vec4<u32>,
 }
 
 struct Params {
@@ -14,10 +13,12 @@ struct Params {
     first_row: u32,
     rows: u32,
     cols: u32,
-    // Columns that the statistic sees, one over their number, and in how many leaves they are summed.
+    // Columns that the statistic sees, and in how many leaves a row is cut.
     prefix: u32,
     leaves: u32,
-    inv_k: f32,
+    // One over the elements of a row's last leaf, and of those of a row that count.
+    inv_last: f32,
+    inv_count: f32,
     eps: f32,
     // The scale exponent that eps asks for, and the divisor's reciprocal where the statistic is zero.
     eps_exponent: i32,
@@ -39,60 +40,70 @@ struct Params {
     // Where the sums of leaves begin among the partial sums, and the first of this launch.
     leaf_base: u32,
     first_leaf: u32,
-    unused_1: u32,
-    unused_2: u32,
+    // The power of a p-norm, and one over it.
+    power: f32,
+    // Elements of a row that count, and the weight of a new sample.
+    count: f32,
+    factor: f32,
+    rest: f32,
+    inv_power: f32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32.
-    full_start: vec4<u32>,
-    row_start: vec4<u32>,
+    start_a: vec4<u32>,
+    start_b: vec4<u32>,
     flat_start: vec4<u32>,
-    outer: array<vec4<u32>, OUTER>,
+    outer: array<Axis, OUTER>,
     inner: array<Axis, INNER>,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// Where the current row of each full tensor starts.
-var<private> start: vec3<u32>;
+// Offsets of the tensors, in elements. They wrap around, so strides may be negative: only the sum must be in range.
+struct At {
+    a: vec3<u32>,
+    b: vec4<u32>,
+}
 
-// Offsets wrap around, so strides may be negative: only the sum must be in range.
-fn locate(row: u32) {
-    start = params.full_start.xyz;
+fn row_at(row: u32) -> At {
+    var at = At(params.start_a.xyz, params.start_b);
     if OUTER == 1u {
-        start += row * params.outer[0].yzw;
-        return;
+        at.a += row * params.outer[0].a.yzw;
+        at.b += row * params.outer[0].b;
+        return at;
     }
     var rest = row;
     for (var i = OUTER; i > 0u; i--) {
-        let axis = params.outer[i - 1u];
-        start += (rest % axis.x) * axis.yzw;
-        rest /= axis.x;
+        let size = params.outer[i - 1u].a.x;
+        at.a += (rest % size) * params.outer[i - 1u].a.yzw;
+        at.b += (rest % size) * params.outer[i - 1u].b;
+        rest /= size;
     }
+    return at;
 }
 
-// Offsets of column `col` from the row's first column, in the full tensors and in those of a row's shape.
-fn along_full(col: u32) -> vec3<u32> {
+// Offsets of column `col` from the row's first column, in the first three tensors and in the others.
+fn along_a(col: u32) -> vec3<u32> {
     if INNER == 1u {
-        return col * params.inner[0].full.yzw;
+        return col * params.inner[0].a.yzw;
     }
     var at = vec3<u32>(0u);
     var rest = col;
     for (var i = INNER; i > 0u; i--) {
-        let axis = params.inner[i - 1u].full;
+        let axis = params.inner[i - 1u].a;
         at += (rest % axis.x) * axis.yzw;
         rest /= axis.x;
     }
     return at;
 }
 
-fn along_row(col: u32) -> vec3<u32> {
+fn along_b(col: u32) -> vec4<u32> {
     if INNER == 1u {
-        return col * params.inner[0].along_row.xyz;
+        return col * params.inner[0].b;
     }
-    var at = vec3<u32>(0u);
+    var at = vec4<u32>(0u);
     var rest = col;
     for (var i = INNER; i > 0u; i--) {
-        let size = params.inner[i - 1u].full.x;
-        at += (rest % size) * params.inner[i - 1u].along_row.xyz;
+        let size = params.inner[i - 1u].a.x;
+        at += (rest % size) * params.inner[i - 1u].b;
         rest /= size;
     }
     return at;

@@ -10,6 +10,7 @@ fn pointwise_backward(
     if !enter_columns(group, groups, invocation) {
         return;
     }
+    locate(first_row_of_chunk());
     let alpha = alpha_at(0u).x;
     // Ones where there is no weight: multiplying by them changes nothing.
     let weight = weight_at(col);
@@ -43,7 +44,7 @@ fn pointwise_backward(
                 let low = opaque4(g * tl);
                 // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
                 let sum = select(high, opaque4(high + low), magnitude4(low) < vec4<u32>(INFINITY));
-                grad_input_set(col, params.cols, times_power(sum, s.k));
+                grad_input_set(col, min(params.cols - col, 4u), times_power(sum, s.k));
             }
         }
         weight_sum += weight_leaf;

@@ -13,6 +13,7 @@ fn pointwise_forward(
     if col >= params.cols {
         return;
     }
+    locate(params.first_row);
     let alpha = alpha_at(0u).x;
     let weight = weight_at(col);
     let bias = bias_at(col);
@@ -33,6 +34,6 @@ fn pointwise_forward(
         if HAS_BIAS {
             y += bias;
         }
-        output_set(col, params.cols, y);
+        output_set(col, min(params.cols - col, 4u), y);
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use normkit::check::{Case, METHODS, Placement, compute};
+use normkit::check::{Case, Given, METHODS, Placement, compute};
 use normkit::prelude::*;
 use normkit::spec::STATISTICS;
 use normkit::tensor::{DType, Layout, View, ViewMut};
@@ -17,9 +17,10 @@ fn every_row_length_works_in_every_placement() {
             _ => vec![1, 2, 3, 5, 8, 17, 33, 64, 65, 255, 257, 4097],
         };
         let list = lengths.into_iter().flat_map(|cols| {
-            METHODS.iter().zip([DType::F32, DType::BF16, DType::F16]).flat_map(move |(method, dtype)| {
-                [Placement::Offset(1), Placement::Padded, Placement::Sliced].map(|placement| {
-                    let mut case = Case::new(method, dtype, &[3], &[cols]);
+            let dtypes = [DType::F32, DType::BF16, DType::F16].into_iter().cycle();
+            METHODS.iter().zip(dtypes).flat_map(move |(method, dtype)| {
+                [Placement::Offset(1), Placement::ChannelsLast, Placement::Sliced].map(|placement| {
+                    let mut case = Case::matrix(method, dtype, 3, cols);
                     (case.placement, case.one_buffer) = (placement, true);
                     case.name = format!("{cols} columns, {placement:?}");
                     case
@@ -34,18 +35,22 @@ fn every_row_length_works_in_every_placement() {
 fn zero_rows_leave_zero_parameter_gradients() {
     for device in common::devices() {
         for dtype in common::dtypes(&device) {
-            for method in METHODS {
-                for outer in [&[0][..], &[3, 0]] {
-                    let case = Case::new(method, dtype, outer, &[2, 7]);
-                    for result in compute(&case, &device.stream()).unwrap() {
-                        let expected = match result.name {
-                            "output" | "grad_input" => 0,
-                            "grad_alpha" => 1,
-                            _ => 14,
-                        };
-                        assert_eq!(result.values, vec![0.0; expected], "{method} {dtype} {}", result.name);
-                        assert!(result.guards_intact);
-                    }
+            let mut list: Vec<Case> = common::matrices(dtype, 0, 14).collect();
+            for method in METHODS.iter().filter(|m| !["batch_norm", "weight_norm", "normalize"].contains(m)) {
+                list.push(Case::new(method, dtype, &[0, 7, 2]));
+            }
+            // A batch of no samples has no statistics; with those of others it may be empty.
+            let mut frozen = Case::new("batch_norm", dtype, &[0, 7, 2]);
+            frozen.frozen = Some(Given::default());
+            list.push(frozen);
+            for case in list {
+                let results = compute(&case, &device.stream()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+                for result in results {
+                    let elements = ["output", "grad_input"].contains(&result.name);
+                    let name = format!("{} {dtype} {:?} {}", case.method, case.shape, result.name);
+                    assert!(!elements || result.values.is_empty(), "{name}");
+                    assert!(result.values.iter().all(|&x| x == 0.0), "{name}: {:?}", result.values);
+                    assert!(result.guards_intact, "{name}");
                 }
             }
         }
@@ -89,16 +94,23 @@ fn forward_and_backward_work_in_place() {
             HostTensor::from_f64(&values, &shape, dtype).unwrap()
         };
         let alpha = HostTensor::from_f64(&[0.7], &[1], dtype).unwrap();
-        let methods: [Box<dyn Method>; 3] = [
+        let methods: [Box<dyn Method>; 9] = [
             Box::new(LayerNorm::new([131])),
             Box::new(RmsNorm::new([131]).partial(0.5)),
             Box::new(DyT::new([131]).alpha(&alpha)),
+            Box::new(Eln::new([131]).alpha(&alpha)),
+            Box::new(BatchNorm::new(131)),
+            Box::new(GroupNorm::new(131, 131)),
+            Box::new(LayerNorm2d::new(131)),
+            Box::new(WeightNorm::new(Some(1))),
+            Box::new(Normalize::new().p(1.0).dim(0)),
         ];
         for method in methods {
             let (x, g) = (tensor(0.2), tensor(1.1));
             let (mut y, mut dx) = (tensor(0.0), tensor(0.0));
             let saves = method.statistics_shape(&shape, dtype).unwrap().is_some();
-            let mut statistics = HostTensor::zeros(&[37, STATISTICS], dtype.compute()).unwrap();
+            let saved_shape = method.statistics_shape(&shape, dtype).unwrap().unwrap_or([0, STATISTICS]);
+            let mut statistics = HostTensor::zeros(&saved_shape, dtype.compute()).unwrap();
             {
                 let mut view = statistics.view_mut().unwrap();
                 let saved = saves.then_some(&mut view);

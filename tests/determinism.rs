@@ -4,7 +4,7 @@
 mod common;
 
 use normkit::backend::cpu::{Cpu, Isa};
-use normkit::check::{Case, Computed, Fill, METHODS, Placement, compute};
+use normkit::check::{Case, Computed, Fill, Mask, MaskKind, Placement, compute};
 use normkit::tensor::DType;
 use normkit::{Cast, Device, Stream};
 
@@ -17,9 +17,8 @@ fn varied(device: &Device) -> Vec<Case> {
     for dtype in common::dtypes(device) {
         // A shader takes a software adapter seconds to compile, so the 16-bit dtypes get the shapes of one leaf only.
         let few = device.backend() == "wgpu" && dtype != DType::F32;
-        for method in METHODS {
-            for (rows, cols) in SHAPES.into_iter().filter(|&(_, cols)| !few || (31..=200).contains(&cols)) {
-                let mut case = Case::new(method, dtype, &[rows], &[cols]);
+        for (rows, cols) in SHAPES.into_iter().filter(|&(_, cols)| !few || (31..=200).contains(&cols)) {
+            for mut case in common::matrices(dtype, rows, cols) {
                 case.name = format!("{rows} x {cols}");
                 case.input = Fill::Mixed(2);
                 if dtype != DType::F64 {
@@ -28,11 +27,22 @@ fn varied(device: &Device) -> Vec<Case> {
                 list.push(case);
             }
         }
-        let mut llama = Case::new("rms_norm", dtype, &[9], &[515]);
+        for (p, cols) in [(1.0, 300), (1.5, 300), (3.0, 5000), (f64::INFINITY, 5000)] {
+            let mut case = Case::matrix("normalize", dtype, 6, cols);
+            (case.p, case.name) = (p, format!("p {p}"));
+            list.push(case);
+        }
+        for cols in [70, 4500] {
+            let mut case = Case::matrix("layer_norm", dtype, 6, cols);
+            case.mask = Some(Mask::of(MaskKind::Random(0.6)));
+            case.name = format!("masked, {cols} columns");
+            list.push(case);
+        }
+        let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
         // No parameters to multiply by, and arguments on both sides of where tanh is 1.
-        let mut bare = Case::new("dyt", dtype, &[300], &[130]);
+        let mut bare = Case::matrix("dyt", dtype, 300, 130);
         (bare.weight, bare.bias, bare.alpha) = (None, None, -3.7);
         bare.input = Fill::Normal { mean: 0.0, deviation: 4.0 };
         list.push(bare);
@@ -70,21 +80,27 @@ fn the_same_call_gives_the_same_bits() {
     }
 }
 
+/// The same case with `count` of its rows, from the `first` on.
+fn rows_from(case: &Case, first: usize, count: usize) -> Case {
+    let (_, cols) = common::dim(case);
+    let shape = Case::matrix(case.method, case.dtype, count, cols).shape;
+    Case { shape, first_row: first, ..case.clone() }
+}
+
 /// One row asked for alone, and at another position in a smaller batch, is the row of the large batch.
 #[test]
 fn a_row_has_the_same_bits_in_any_batch() {
     for device in common::devices() {
         for case in varied(&device) {
-            let (rows, cols) = (case.rows(), case.cols());
+            let (rows, _) = common::dim(&case);
             let batch = bits(&case, &device.stream());
             let chosen = rows / 2;
             for (first, count) in [(chosen, 1), (chosen.saturating_sub(1), 2), (chosen, rows - chosen)] {
-                let mut part = case.clone();
-                (part.outer, part.first_row) = (vec![count], first);
-                let part_bits = bits(&part, &device.stream());
+                let alone = rows_from(&case, first, count);
+                let part_bits = bits(&alone, &device.stream());
                 for ((name, whole), (_, part)) in batch.iter().zip(&part_bits).take(2) {
-                    let expected = &whole[chosen * cols..(chosen + 1) * cols];
-                    let found = &part[(chosen - first) * cols..(chosen - first + 1) * cols];
+                    let expected = &common::rows_of(&case, whole)[chosen];
+                    let found = &common::rows_of(&alone, part)[chosen - first];
                     assert_eq!(expected, found, "{name} of {case:?} as row {} of {count}", chosen - first);
                 }
             }
@@ -127,10 +143,9 @@ fn every_number_of_threads_gives_the_same_bits() {
     let on = |threads| Stream::Cpu(Cpu::default().with_threads(threads).expect("threads"));
     let (one, several) = (on(1), [on(2), on(3), on(7)]);
     // Enough elements that work is worth spreading.
-    for method in METHODS {
-        for dtype in [DType::BF16, DType::F32, DType::F64] {
-            for (rows, cols) in [(4200, 33), (300, 769), (2, 65_537)] {
-                let case = Case::new(method, dtype, &[rows], &[cols]);
+    for dtype in [DType::BF16, DType::F32, DType::F64] {
+        for (rows, cols) in [(4200, 33), (300, 769), (2, 65_537)] {
+            for case in common::matrices(dtype, rows, cols) {
                 let expected = bits(&case, &one);
                 for stream in &several {
                     assert_same(&case, "with more threads", &expected, &bits(&case, stream));
@@ -172,7 +187,7 @@ fn wgpu_gives_the_bits_of_the_cpu() {
 #[cfg(feature = "wgpu")]
 fn sample() -> Vec<Case> {
     let case = |method, rows, cols, input, name: &str| {
-        let mut case = Case::new(method, DType::F32, &[rows], &[cols]);
+        let mut case = Case::matrix(method, DType::F32, rows, cols);
         (case.input, case.name) = (input, name.into());
         case
     };
@@ -181,6 +196,10 @@ fn sample() -> Vec<Case> {
         case("layer_norm", 3, 9001, Fill::UNIT, "three leaves"),
         case("rms_norm", 5, 70, Fill::Uniform(1e30), "rows out of range"),
         case("dyt", 600, 5, Fill::UNIT, "many chunks"),
+        case("batch_norm", 40, 70, Fill::Normal { mean: 100.0, deviation: 0.5 }, "channels"),
+        case("layer_norm_2d", 70, 40, Fill::UNIT, "positions"),
+        case("group_norm", 3, 9002, Fill::UNIT, "groups of three leaves"),
+        case("weight_norm", 40, 70, Fill::ZeroRow, "vectors"),
     ]
 }
 

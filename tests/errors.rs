@@ -4,6 +4,7 @@ mod common;
 
 use normkit::backend::cpu::Cpu;
 use normkit::check::{Case, run};
+use normkit::norm::{Pair, split_packed, steps};
 use normkit::prelude::*;
 use normkit::spec::EpsPosition;
 use normkit::tensor::{DType, Layout, View, ViewMut};
@@ -78,6 +79,212 @@ fn bad_parameters_are_named() {
     check(&DyT::new([4]).alpha(&short), "alpha");
     check(&DyT::new([4]).alpha(&ones(&[1], DType::F64)), "alpha");
     check(&DyT::new([4]).alpha(&ones(&[0], DType::F32)), "alpha");
+}
+
+/// What the methods with channels, norms and heads ask of their options and shapes.
+#[test]
+fn bad_shapes_of_the_family_are_named() {
+    let refuse = |method: &dyn Method, shape: &[usize], name: &str| {
+        let x = ones(shape, DType::F32);
+        assert_eq!(refused(method, &x, shape, DType::F32), name, "{} on {shape:?}", method.name());
+    };
+    for groups in [0, 3, 8] {
+        refuse(&GroupNorm::new(groups, 4), &[2, 4, 5], "num_groups");
+    }
+    refuse(&GroupNorm::new(1, 0), &[2, 0, 5], "num_channels");
+    refuse(&BatchNorm::new(0), &[2, 0, 5], "num_channels");
+    refuse(&LayerNorm2d::new(0), &[2, 0, 5], "num_channels");
+    for shape in [&[4][..], &[2, 5], &[4, 2], &[]] {
+        refuse(&BatchNorm::new(4), shape, "input");
+        refuse(&GroupNorm::new(2, 4), shape, "input");
+        refuse(&LayerNorm2d::new(4), shape, "input");
+    }
+    refuse(&InstanceNorm::new(4), &[2, 4], "input");
+    refuse(&InstanceNorm::new(4), &[2, 4, 0], "input");
+    // One value per channel has no variance.
+    for shape in [&[1, 4][..], &[1, 4, 1], &[1, 4, 1, 1], &[0, 4, 3]] {
+        refuse(&BatchNorm::new(4), shape, "input");
+    }
+    for eps in [-1.0, f64::NAN, f64::INFINITY] {
+        refuse(&BatchNorm::new(4).eps(eps), &[2, 4], "eps");
+        refuse(&GroupNorm::new(2, 4).eps(eps), &[2, 4], "eps");
+        refuse(&InstanceNorm::new(4).eps(eps), &[2, 4, 3], "eps");
+        refuse(&LayerNorm2d::new(4).eps(eps), &[2, 4], "eps");
+        refuse(&Normalize::new().eps(eps), &[2, 4], "eps");
+        refuse(QkNorm::rms().eps(eps).query(), &[2, 4], "eps");
+    }
+    for p in [0.5, 0.999, 0.0, -1.0, f64::NAN, f64::NEG_INFINITY] {
+        refuse(&Normalize::new().p(p), &[2, 4], "p");
+    }
+    for dim in [2, 7, -3, isize::MAX, isize::MIN] {
+        refuse(&Normalize::new().dim(dim), &[2, 4], "dim");
+    }
+    refuse(&Normalize::new().dim(0), &[], "dim");
+    refuse(&Normalize::new(), &[2, 0], "input");
+    refuse(&WeightNorm::new(Some(2)), &[2, 4], "dim");
+    refuse(&WeightNorm::new(Some(usize::MAX)), &[2, 4], "dim");
+    refuse(&WeightNorm::new(Some(0)), &[2, 0], "v");
+    refuse(&Eln::new([4]), &[2, 4], "alpha");
+    refuse(QkNorm::l2().query(), &[4], "input");
+    refuse(QkNorm::layer().query(), &[4, 0], "input");
+}
+
+/// Weights of channels may be `[C]` or broadcast to the input, both of the same shape.
+#[test]
+fn bad_weights_of_the_family_are_named() {
+    let shape = [2, 4, 3];
+    let x = ones(&shape, DType::F32);
+    let check = |method: &dyn Method, name: &str| assert_eq!(refused(method, &x, &shape, DType::F32), name);
+    let good = ones(&[4], DType::F32);
+    for bad in [&[3][..], &[2, 4], &[2, 4, 2], &[1, 3, 1], &[4, 1, 1], &[1, 1, 4, 1], &[]] {
+        let bad = ones(bad, DType::F32);
+        check(&BatchNorm::new(4).weight(&bad), "weight");
+        check(&GroupNorm::new(2, 4).bias(&bad), "bias");
+        check(&InstanceNorm::new(4).weight(&bad), "weight");
+        check(&LayerNorm2d::new(4).weight(&good).bias(&bad), "bias");
+        check(&WeightNorm::new(Some(1)).g(&ones(&[5], DType::F32)), "weight");
+    }
+    check(&BatchNorm::new(4).weight(&good).bias(&ones(&[2, 4, 1], DType::F32)), "bias");
+    check(&BatchNorm::new(4).weight(&ones(&[4], DType::F64)), "weight");
+    check(&WeightNorm::new(None).g(&ones(&[2], DType::F32)), "weight");
+    check(&WeightNorm::new(Some(1)).g(&ones(&[2, 1, 1], DType::F32)), "weight");
+    for bad in [&[4][..], &[2, 3], &[1, 4, 3]] {
+        let bad = ones(bad, DType::F32);
+        check(QkNorm::rms().query_weight(&bad).query(), "weight");
+    }
+}
+
+/// A mask broadcasts to the input and has a dtype that the input's arithmetic holds. One that leaves nothing of a row is
+/// no error: the row is zeros.
+#[test]
+fn bad_masks_are_named_and_empty_rows_are_zeros() {
+    let x = ones(&SHAPE, DType::F32);
+    for bad in [&[3][..], &[4, 3], &[3, 1, 4], &[2, 4], &[1, 3, 4], &[0]] {
+        let bad = ones(bad, DType::F32);
+        assert_eq!(refused(&LayerNorm::new([4]).mask(&bad), &x, &SHAPE, DType::F32), "mask", "{bad:?}");
+        assert_eq!(refused(&BatchNorm::new(4).mask(&bad), &x, &SHAPE, DType::F32), "mask", "{bad:?}");
+    }
+    let double = ones(&[4], DType::F64);
+    assert_eq!(refused(&RmsNorm::new([4]).mask(&double), &x, &SHAPE, DType::F32), "mask");
+
+    let values: Vec<f64> = (0..12).map(|i| common::wave(i, 0.2)).collect();
+    let x = HostTensor::from_f64(&values, &SHAPE, DType::F32).unwrap();
+    let (bias, mask) = (ones(&[4], DType::F32), ones(&[3, 1], DType::F32).to_f64());
+    let mask = HostTensor::from_f64(&[mask[0], 0.0, mask[2]], &[3, 1], DType::F32).unwrap();
+    let norm = LayerNorm::new([4]).bias(&bias).mask(&mask);
+    let (y, saved) = norm.forward_train(&x).unwrap();
+    let dx = norm.backward(&x, &x, &saved).unwrap().input;
+    assert!(y.to_f64()[4..8].iter().chain(&dx.to_f64()[4..8]).all(|&x| x == 0.0));
+    assert!(y.to_f64()[..4].iter().chain(&dx.to_f64()[8..]).all(|&x| x != 0.0));
+}
+
+#[test]
+fn bad_running_statistics_are_named() {
+    let x = ones(&SHAPE, DType::F32);
+    let norm = BatchNorm::new(4);
+    let train = |mean: HostTensor, var: HostTensor, momentum| {
+        let mut running = RunningStatistics { mean, var, batches: 0 };
+        let before = (running.mean.clone(), running.var.clone());
+        let result = norm.train(&x, &mut running, momentum).map(drop);
+        assert_eq!((running.mean, running.var, running.batches), (before.0, before.1, 0));
+        named(result)
+    };
+    let good = || ones(&[4], DType::F32);
+    let half = Momentum::Factor(0.5);
+    for bad in [ones(&[4], DType::F64), ones(&[3], DType::F32), ones(&[1, 4], DType::F32)] {
+        assert_eq!(train(bad.clone(), good(), half), "running_mean");
+        assert_eq!(train(good(), bad.clone(), half), "running_var");
+        let expected = if bad.dtype() == DType::F64 { "statistics" } else { "running_mean" };
+        assert_eq!(named(norm.frozen(&bad, &good()).and_then(|norm| norm.forward(&x))), expected);
+    }
+    for factor in [-0.1, 1.5, f64::NAN] {
+        assert_eq!(train(good(), good(), Momentum::Factor(factor)), "momentum");
+    }
+    // Statistics are in the arithmetic of the running ones; it must be the input's.
+    let frozen = norm.frozen(&good(), &good()).unwrap();
+    assert_eq!(refused(&frozen, &ones(&SHAPE, DType::F64), &SHAPE, DType::F64), "statistics");
+    assert_eq!(refused(&frozen, &ones(&[3, 5], DType::F32), &[3, 5], DType::F32), "input");
+}
+
+#[test]
+fn queries_and_keys_that_do_not_fit_are_named() {
+    let q = ones(&[2, 6, 8], DType::F32);
+    let norm = QkNorm::rms();
+    for bad in [&[2, 4, 8][..], &[2, 0, 8], &[2, 12, 8], &[2, 3, 4], &[6, 8], &[1, 2, 3, 8]] {
+        assert_eq!(named(norm.forward(&q, &ones(bad, DType::F32))), "key", "{bad:?}");
+    }
+    assert_eq!(named(norm.forward(&q, &ones(&[2, 3, 8], DType::F64))), "key");
+    assert!(norm.forward(&q, &ones(&[2, 3, 8], DType::F32)).is_ok());
+    assert!(norm.forward(&q, &ones(&[2, 1, 8], DType::F32)).is_ok());
+    for (shape, heads, key_heads) in
+        [(&[2, 5, 8][..], 4, 2), (&[2, 9, 8], 4, 3), (&[8], 2, 2), (&[2, 3, 4, 8], 3, 3)]
+    {
+        assert_eq!(named(split_packed(&Layout::contiguous(shape), heads, key_heads)), "packed", "{shape:?}");
+    }
+    // A wrong key leaves the queries alone, too.
+    let (k, weight) = (ones(&[2, 3, 8], DType::F32), ones(&[5], DType::F32));
+    let (mut q_out, mut k_out) = (q.clone(), k.clone());
+    let result = QkNorm::rms().key_weight(&weight).forward_into(
+        Pair { query: &q.view().unwrap(), key: &k.view().unwrap() },
+        Pair { query: &mut q_out.view_mut().unwrap(), key: &mut k_out.view_mut().unwrap() },
+        Pair { query: None, key: None },
+        &Device::Cpu.stream(),
+    );
+    assert_eq!(named(result), "weight");
+    assert_eq!((q_out, k_out), (q, k));
+}
+
+#[test]
+fn bad_steps_are_named() {
+    let (x, norm, stream) = (ones(&SHAPE, DType::F32), LayerNorm::new([4]), Device::Cpu.stream());
+    let alpha = ones(&[1], DType::F32);
+    assert_eq!(named(steps::moments(&DyT::new([4]).alpha(&alpha), &x)), "method");
+    let into = |shape: &[usize], dtype| {
+        let mut moments = ones(shape, dtype);
+        named(steps::moments_into(&norm, &x.view().unwrap(), &mut moments.view_mut().unwrap(), &stream))
+    };
+    assert_eq!(into(&[3, 4], DType::F32), "moments");
+    assert_eq!(into(&[4, 5], DType::F32), "moments");
+    assert_eq!(into(&[3, 5], DType::F64), "moments");
+
+    let (moments, wrong) = (ones(&[3, 5], DType::F32), ones(&[4, 5], DType::F32));
+    let merge = |parts: &[&HostTensor]| {
+        let parts: Vec<View<'_>> = parts.iter().map(|part| part.view().unwrap()).collect();
+        let mut merged = ones(&[3, 5], DType::F32);
+        let mut target = merged.view_mut().unwrap();
+        named(steps::merge_moments_into(&norm, &SHAPE, &parts, &mut target, &stream))
+    };
+    assert_eq!(merge(&[]), "parts");
+    assert_eq!(merge(&[&moments, &wrong]), "parts");
+    assert_eq!(merge(&[&moments, &ones(&[3, 5], DType::F64)]), "parts");
+
+    let finish = |moments: &HostTensor, shape: &[usize], dtype| {
+        let mut statistics = ones(shape, dtype);
+        let mut target = statistics.view_mut().unwrap();
+        named(steps::finish_into(&norm, (&SHAPE, DType::F32), &moments.view().unwrap(), &mut target, &stream))
+    };
+    assert_eq!(finish(&moments, &[3, 5], DType::F32), "statistics");
+    assert_eq!(finish(&moments, &[3, 4], DType::F64), "statistics");
+    assert_eq!(finish(&ones(&[3, 4], DType::F32), &[3, 4], DType::F32), "moments");
+
+    let apply = |statistics: &HostTensor| {
+        let mut y = ones(&SHAPE, DType::F32);
+        let (input, mut target) = (x.view().unwrap(), y.view_mut().unwrap());
+        named(steps::apply_into(&norm, &input, &statistics.view().unwrap(), &mut target, &stream))
+    };
+    assert_eq!(apply(&ones(&[3, 5], DType::F32)), "statistics");
+    assert_eq!(apply(&ones(&[2, 4], DType::F32)), "statistics");
+
+    let sums = |shape: &[usize], grads: Gradients<'_>| {
+        let (mut sums, statistics) = (ones(shape, DType::F32), ones(&[3, 4], DType::F32));
+        let (mut target, view) = (sums.view_mut().unwrap(), x.view().unwrap());
+        let (saved, workspace) = (statistics.view().unwrap(), &mut Workspace::new());
+        named(steps::backward_sums_into(&norm, &view, &view, &saved, &mut target, grads, workspace, &stream))
+    };
+    assert_eq!(sums(&[3, 5], Gradients::default()), "sums");
+    let mut dx = ones(&SHAPE, DType::F32);
+    let grads = Gradients { input: Some(dx.view_mut().unwrap()), ..Gradients::default() };
+    assert_eq!(sums(&[3, 6], grads), "grad_input");
 }
 
 #[test]
@@ -211,7 +418,7 @@ fn bad_views_and_layouts_are_refused() {
 #[test]
 fn bad_devices_are_refused() {
     assert_eq!(named(Cpu::default().with_threads(0)), "threads");
-    let unknown = Case::new("no_norm", DType::F32, &[1], &[1]);
+    let unknown = Case::new("no_norm", DType::F32, &[1, 1]);
     assert_eq!(named(run(&unknown, &Device::Cpu)), "method");
 }
 
@@ -243,7 +450,7 @@ fn messages_can_be_acted_on() {
 #[test]
 fn what_a_gpu_cannot_do_is_an_error() {
     let device = common::wgpu_device();
-    let case = Case::new("layer_norm", DType::F64, &[2], &[3]);
+    let case = Case::new("layer_norm", DType::F64, &[2, 3]);
     let error = run(&case, &Device::Wgpu(device.clone())).unwrap_err();
     assert!(matches!(error, Error::UnsupportedDType { backend: "wgpu", dtype: DType::F64, .. }), "{error}");
     // Host memory on a GPU's stream, and the reverse.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::wave;
+use normkit::norm::Pair;
 use normkit::prelude::*;
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Error, Result};
@@ -124,6 +125,68 @@ fn a_foreign_tensor_goes_through_forward_and_backward() {
     let grad_alpha = dyt_grads.alpha.unwrap();
     assert_eq!((grad_alpha.layout.shape(), grad_alpha.values().len()), (&[][..], 1));
     assert_eq!(grad_alpha.values(), host_dyt_grads.alpha.unwrap().to_f64());
+}
+
+/// Running statistics are the framework's own tensors, updated in place; storage that it shares is refused before
+/// anything is written.
+#[test]
+fn foreign_running_statistics_are_updated_in_place() {
+    let x = Foreign::new(data(60, 0.1), &[5, 3, 4]);
+    let start = |value| Foreign::new(vec![value; 3], &[3]);
+    let mut running = RunningStatistics { mean: start(0.0), var: start(1.0), batches: 0 };
+    let norm = BatchNorm::new(3);
+    let (y, saved) = norm.train(&x, &mut running, Momentum::Factor(0.1)).unwrap();
+    let grads = norm.backward(&x, &x, &saved).unwrap();
+
+    let host = |t: &Foreign| HostTensor::from_f64(&t.values(), t.layout.shape(), DType::F32).unwrap();
+    let (hx, mut host_running) =
+        (host(&x), RunningStatistics { mean: host(&start(0.0)), var: host(&start(1.0)), batches: 0 });
+    let (hy, host_saved) = norm.train(&hx, &mut host_running, Momentum::Factor(0.1)).unwrap();
+    assert_eq!((y.values(), running.batches), (hy.to_f64(), 1));
+    assert_eq!(running.mean.values(), host_running.mean.to_f64());
+    assert_eq!(running.var.values(), host_running.var.to_f64());
+    assert_eq!(grads.input.values(), norm.backward(&hx, &hx, &host_saved).unwrap().input.to_f64());
+
+    let frozen = norm.frozen(&running.mean, &running.var).unwrap();
+    let host_frozen = norm.frozen(&host_running.mean, &host_running.var).unwrap();
+    let (z, nothing) = frozen.forward_train(&x).unwrap();
+    assert_eq!(z.values(), host_frozen.forward(&hx).unwrap().to_f64());
+    let grads = frozen.backward(&x, &x, &nothing).unwrap();
+    assert_eq!(grads.input.values(), host_frozen.backward(&hx, &hx, &nothing).unwrap().input.to_f64());
+
+    let copy = running.var.clone();
+    let (mean, batches) = (running.mean.values(), running.batches);
+    let error = norm.train(&x, &mut running, Momentum::Cumulative).err().expect("storage is shared");
+    assert!(matches!(error, Error::Argument { name: "tensor", .. }), "{error}");
+    assert_eq!(
+        (copy.values(), mean, batches),
+        (running.var.values(), running.mean.values(), running.batches)
+    );
+}
+
+/// Heads, weights and norms of a framework's own.
+#[test]
+fn foreign_tensors_go_through_the_family() {
+    let (q, k) = (Foreign::new(data(48, 0.1), &[3, 4, 4]), Foreign::new(data(24, 0.5), &[3, 2, 4]));
+    let host = |t: &Foreign| HostTensor::from_f64(&t.values(), t.layout.shape(), DType::F32).unwrap();
+    let scale = Foreign::new(vec![3.0], &[]);
+    let host_scale = host(&scale);
+    let norm = QkNorm::l2().scale(&scale);
+    let (q_hat, k_hat, saved) = norm.forward_train(&q, &k).unwrap();
+    let grads = norm.backward(Pair { query: &q, key: &k }, &q, &k, &saved).unwrap();
+    let host_norm = QkNorm::l2().scale(&host_scale);
+    let (hq, hk) = (host(&q), host(&k));
+    let (host_q, host_k, host_saved) = host_norm.forward_train(&hq, &hk).unwrap();
+    let host_grads = host_norm.backward(Pair { query: &hq, key: &hk }, &hq, &hk, &host_saved).unwrap();
+    assert_eq!((q_hat.values(), k_hat.values()), (host_q.to_f64(), host_k.to_f64()));
+    assert_eq!(grads.query.input.values(), host_grads.query.input.to_f64());
+    assert_eq!(grads.query.weight.unwrap().values(), host_grads.query.weight.unwrap().to_f64());
+    assert_eq!(grads.key.input.values(), host_grads.key.input.to_f64());
+
+    let unit = Normalize::new().dim(-1).forward(&q).unwrap();
+    assert_eq!(unit.values(), Normalize::new().dim(-1).forward(&hq).unwrap().to_f64());
+    let w = WeightNorm::new(Some(2)).forward(&k).unwrap();
+    assert_eq!(w.values(), WeightNorm::new(Some(2)).forward(&hk).unwrap().to_f64());
 }
 
 /// A view that shares storage is read where it lies.

@@ -26,6 +26,10 @@ struct Tensors {
     weight: HostTensor,
     bias: HostTensor,
     alpha: HostTensor,
+    /// Not differentiated.
+    mask: HostTensor,
+    mean: HostTensor,
+    var: HostTensor,
 }
 
 impl Operands {
@@ -42,6 +46,9 @@ impl Operands {
             weight: tensor(&self.weight, &[COLS]),
             bias: tensor(&self.bias, &[COLS]),
             alpha: tensor(&self.alpha, &[1]),
+            mask: tensor(&(0..ROWS * COLS).map(|i| f64::from(i % 3 != 1)).collect::<Vec<_>>(), &[ROWS, COLS]),
+            mean: tensor(&(0..COLS).map(|i| 0.1 * i as f64).collect::<Vec<_>>(), &[COLS]),
+            var: tensor(&(0..COLS).map(|i| 1.0 + 0.1 * i as f64).collect::<Vec<_>>(), &[COLS]),
         }
     }
 }
@@ -53,7 +60,7 @@ fn rms(tensors: &Tensors) -> RmsNorm<'_> {
     RmsNorm::new([COLS]).eps(1e-3).weight(&tensors.weight).bias(&tensors.bias)
 }
 
-const METHODS: [(&str, Build); 8] = [
+const METHODS: [(&str, Build); 20] = [
     ("layer_norm", |t| Box::new(LayerNorm::new([COLS]).weight(&t.weight).bias(&t.bias))),
     ("rms_norm", |t| Box::new(rms(t))),
     ("rms_norm, eps outside", |t| Box::new(rms(t).eps(0.2).eps_position(EpsPosition::Outside))),
@@ -63,7 +70,27 @@ const METHODS: [(&str, Build); 8] = [
     }),
     ("rms_norm, gemma", |t| Box::new(rms(t).cast(Cast::Gemma))),
     ("rms_norm, weight offset", |t| Box::new(rms(t).weight_offset(-0.4))),
+    ("layer_norm, masked", |t| {
+        Box::new(LayerNorm::new([COLS]).weight(&t.weight).bias(&t.bias).mask(&t.mask))
+    }),
+    ("batch_norm", |t| Box::new(BatchNorm::new(COLS).weight(&t.weight).bias(&t.bias))),
+    ("batch_norm, masked", |t| Box::new(BatchNorm::new(COLS).weight(&t.weight).bias(&t.bias).mask(&t.mask))),
+    ("batch_norm, frozen", |t| {
+        let norm = BatchNorm::new(COLS).weight(&t.weight).bias(&t.bias);
+        Box::new(norm.frozen(&t.mean, &t.var).unwrap())
+    }),
+    ("group_norm", |t| Box::new(GroupNorm::new(1, COLS).weight(&t.weight).bias(&t.bias))),
+    ("layer_norm_2d", |t| Box::new(LayerNorm2d::new(COLS).weight(&t.weight).bias(&t.bias))),
+    ("weight_norm", |t| Box::new(WeightNorm::new(Some(1)).g(&t.weight))),
+    ("normalize, p 1", |_| Box::new(Normalize::new().p(1.0))),
+    ("normalize, p 3", |_| Box::new(Normalize::new().p(3.0).dim(0))),
+    ("normalize, p inf", |_| Box::new(Normalize::new().p(f64::INFINITY))),
+    ("qk_norm", |t| {
+        let both = QkNorm::l2();
+        Box::new(both.query().clone().weight(&t.weight).bias(&t.bias))
+    }),
     ("dyt", |t| Box::new(DyT::new([COLS]).alpha(&t.alpha).weight(&t.weight).bias(&t.bias))),
+    ("eln", |t| Box::new(Eln::new([COLS]).alpha(&t.alpha).weight(&t.weight).bias(&t.bias))),
 ];
 
 fn grad_output() -> Vec<f64> {
@@ -116,8 +143,9 @@ fn gradients_are_the_slopes_of_the_output() {
         [|o| &mut o.input, |o| &mut o.weight, |o| &mut o.bias, |o| &mut o.alpha];
     for (name, build) in METHODS {
         let grads = backward(build, &operands.tensors(DType::F64), [true; 4]).unwrap();
-        assert!(!grads[0].is_empty() && !grads[1].is_empty() && !grads[2].is_empty(), "{name}");
-        assert_eq!(grads[3].is_empty(), name != "dyt");
+        let weight = !name.starts_with("normalize");
+        let there = [true, weight, weight && name != "weight_norm", ["dyt", "eln"].contains(&name)];
+        assert_eq!(std::array::from_fn(|which| !grads[which].is_empty()), there, "{name}");
         for (which, (grad, field)) in grads.iter().zip(fields).enumerate() {
             for (index, &grad) in grad.iter().enumerate() {
                 // Fourth order, so that a step of 1e-3 leaves an error of some 1e-11.

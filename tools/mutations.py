@@ -25,7 +25,7 @@ WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 
-CPU_SCHEDULES = "--test schedules"
+CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"

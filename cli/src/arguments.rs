@@ -29,6 +29,12 @@ pub(crate) enum Command {
     Devices,
     /// Check every result against the oracle and print the worst errors
     Check(CheckArguments),
+    /// Write cases down as shaders and buffers, to be run by another WebGPU implementation
+    #[cfg(feature = "wgpu")]
+    Export(ExportArguments),
+    /// Check the results of exported cases against the oracle
+    #[cfg(feature = "wgpu")]
+    Judge(JudgeArguments),
     /// Apply a method to a tensor in a file
     Run(RunArguments),
     /// Measure the speed, beside a copy of the same bytes
@@ -64,6 +70,36 @@ pub(crate) struct CheckArguments {
     pub(crate) quick: bool,
     #[command(flatten)]
     pub(crate) overrides: Overrides,
+}
+
+/// No adapter is needed: nothing is run.
+#[cfg(feature = "wgpu")]
+#[derive(Args)]
+pub(crate) struct ExportArguments {
+    /// The folder to write; it must be new or empty
+    pub(crate) directory: PathBuf,
+    /// Export this method only
+    #[arg(long)]
+    pub(crate) method: Option<MethodName>,
+    /// Export this dtype only: f16, bf16 or f32
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// Fewer and smaller cases
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Export the cases of at most N shaders of each kernel and dtype, and those as in networks [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) shaders: Option<usize>,
+    /// Also export the shaders for adapters all of whose subgroups have this size
+    #[arg(long, value_name = "N")]
+    pub(crate) subgroup_size: Option<u32>,
+}
+
+#[cfg(feature = "wgpu")]
+#[derive(Args)]
+pub(crate) struct JudgeArguments {
+    /// The folder that `normkit export` wrote, with the results
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Args)]

@@ -8,6 +8,8 @@ mod commands;
 mod copy;
 mod device;
 mod errors;
+#[cfg(feature = "wgpu")]
+mod exported;
 mod failure;
 mod files;
 mod method;

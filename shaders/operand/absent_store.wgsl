@@ -1,1 +1,1 @@
-fn NAME_set(col: u32, cols: u32, x: vec4<f32>) {}
+fn NAME_set(col: u32, count: u32, x: vec4<f32>) {}

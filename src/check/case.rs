@@ -1,14 +1,31 @@
 //! One call of a method, fully determined.
 
 use super::data::Fill;
+use super::mask::Mask;
+use super::method::{Given, HeadKind};
 use super::placement::Placement;
-use crate::norm::{Cast, DyT, LayerNorm, Method, RmsNorm};
-use crate::spec::EpsPosition;
-use crate::tensor::{DType, View};
+use crate::norm::{Cast, Method};
+use crate::spec::{EpsPosition, Spec};
+use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
 /// The methods that can be checked, by the names that [`Method::name`] gives.
-pub const METHODS: &[&str] = &["layer_norm", "rms_norm", "dyt"];
+pub const METHODS: &[&str] = &[
+    "layer_norm",
+    "rms_norm",
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm_2d",
+    "weight_norm",
+    "normalize",
+    "qk_norm",
+    "dyt",
+    "eln",
+];
+
+/// The name of a method that is whatever [`Case::spec`] says.
+pub const ANY_SPEC: &str = "spec";
 
 /// A forward and a backward pass: the method and its options, the operands' shapes, dtypes and values, and where they
 /// lie in memory. Options that the method does not have are ignored.
@@ -16,16 +33,16 @@ pub const METHODS: &[&str] = &["layer_norm", "rms_norm", "dyt"];
 pub struct Case {
     /// What is special about it.
     pub name: String,
-    /// One of [`METHODS`].
+    /// One of [`METHODS`], or [`ANY_SPEC`].
     pub method: &'static str,
     /// Dtype of input, output and their gradients.
     pub dtype: DType,
-    /// Dtype of the parameters and their gradients.
+    /// Dtype of the parameters and their gradients, and of the mask.
     pub weight_dtype: DType,
-    /// Axes that count rows.
-    pub outer: Vec<usize>,
-    /// Axes that make a row.
-    pub inner: Vec<usize>,
+    /// Shape of the input.
+    pub shape: Vec<usize>,
+    /// What [`ANY_SPEC`] computes.
+    pub spec: Option<Spec>,
     /// Values of the input.
     pub input: Fill,
     /// Values of the gradient of the output.
@@ -34,8 +51,12 @@ pub struct Case {
     pub weight: Option<Fill>,
     /// Values of the bias, if there is one.
     pub bias: Option<Fill>,
-    /// Alpha of DyT.
+    /// Shape of weight and bias, where it is not the one that the method has of itself.
+    pub parameter_shape: Option<Vec<usize>>,
+    /// Alpha of DyT and ELN.
     pub alpha: f64,
+    /// Which elements take part, where the method has a mask.
+    pub mask: Option<Mask>,
     /// Epsilon of the norms.
     pub eps: f64,
     /// Where it enters RMSNorm.
@@ -46,6 +67,18 @@ pub struct Case {
     pub weight_offset: f64,
     /// Cast mode of RMSNorm.
     pub cast: Cast,
+    /// How many of the last axes LayerNorm, RMSNorm, DyT and ELN normalize.
+    pub normalized_axes: usize,
+    /// Groups of GroupNorm.
+    pub groups: usize,
+    /// The axis that `normalize` divides along, or that weight normalization keeps (`None`: it keeps none).
+    pub dim: Option<usize>,
+    /// Which norm `normalize` divides by.
+    pub p: f64,
+    /// How QKNorm normalizes a head.
+    pub head: HeadKind,
+    /// BatchNorm is at inference: mean and variance are given.
+    pub frozen: Option<Given>,
     /// How the operands lie in memory.
     pub placement: Placement,
     /// All operands share one buffer, at odd offsets.
@@ -59,25 +92,36 @@ pub struct Case {
 }
 
 impl Case {
-    /// Unit-normal data, weight and bias around 1 and 0, eps 1e-5, row-major.
-    pub fn new(method: &'static str, dtype: DType, outer: &[usize], inner: &[usize]) -> Self {
+    /// Unit-normal data, weight and bias around 1 and 0, eps 1e-5, row-major. One normalized axis, one group, the 2-norm
+    /// along axis 1, one weight norm for each index of axis 0.
+    pub fn new(method: &'static str, dtype: DType, shape: &[usize]) -> Self {
+        let weight = Fill::Normal { mean: 1.0, deviation: 0.3 };
+        let bias = Fill::Normal { mean: 0.0, deviation: 0.5 };
         Case {
             name: String::new(),
             method,
             dtype,
             weight_dtype: dtype,
-            outer: outer.to_vec(),
-            inner: inner.to_vec(),
+            shape: shape.to_vec(),
+            spec: None,
             input: Fill::UNIT,
             grad_output: Fill::UNIT,
-            weight: Some(Fill::Normal { mean: 1.0, deviation: 0.3 }),
-            bias: Some(Fill::Normal { mean: 0.0, deviation: 0.5 }),
+            weight: (method != "normalize").then_some(weight),
+            bias: (!matches!(method, "normalize" | "weight_norm")).then_some(bias),
+            parameter_shape: None,
             alpha: 0.5,
+            mask: None,
             eps: 1e-5,
             eps_position: EpsPosition::Inside,
             partial: 1.0,
             weight_offset: 0.0,
             cast: Cast::Fp32,
+            normalized_axes: 1,
+            groups: 1,
+            dim: Some(if method == "weight_norm" { 0 } else { 1 }),
+            p: 2.0,
+            head: HeadKind::Rms,
+            frozen: None,
             placement: Placement::Contiguous,
             one_buffer: false,
             seed: 1,
@@ -86,58 +130,83 @@ impl Case {
         }
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.outer.iter().product()
+    /// A case with `rows` rows of `cols` elements, whatever axes the method makes rows of: channels of a batch, positions
+    /// of an image, or the rows of a matrix. BatchNorm cannot train on one column and is then at inference.
+    pub fn matrix(method: &'static str, dtype: DType, rows: usize, cols: usize) -> Self {
+        // Two axes that make `cols`, so that a row is not one run of memory where the method allows it.
+        let slow = (2..=cols).find(|&n| cols.is_multiple_of(n)).unwrap_or(1);
+        let fast = cols / slow;
+        let shape = match method {
+            "batch_norm" => vec![slow, rows, fast],
+            "group_norm" => vec![rows, slow, fast],
+            // There is no norm of no channels.
+            "instance_norm" if rows == 0 => vec![0, 1, cols],
+            "instance_norm" | "qk_norm" => vec![1, rows, cols],
+            "layer_norm_2d" | "normalize" => vec![1, cols, rows],
+            _ => vec![rows, cols],
+        };
+        let mut case = Case::new(method, dtype, &shape);
+        if method == "batch_norm" && cols < 2 {
+            case.frozen = Some(Given::default());
+        }
+        case
     }
 
-    /// Number of columns.
-    pub fn cols(&self) -> usize {
-        self.inner.iter().product()
+    /// A case of a spec of its own.
+    pub fn of_spec(spec: &Spec, dtype: DType) -> Self {
+        Case { spec: Some(spec.clone()), ..Case::new(ANY_SPEC, dtype, spec.shape()) }
     }
 
-    /// Shape of the input.
-    pub fn shape(&self) -> Vec<usize> {
-        [&self.outer[..], &self.inner[..]].concat()
+    /// Whether the method has a mask.
+    pub fn takes_mask(&self) -> bool {
+        match (self.method, &self.spec) {
+            (ANY_SPEC, spec) => matches!(spec, Some(Spec::Norm(_))),
+            (method, _) => !matches!(method, "dyt" | "eln" | "normalize" | "weight_norm" | "qk_norm"),
+        }
+    }
+
+    /// Whether the rows of [`Case::matrix`] have weights of their own.
+    pub(super) fn has_parameters_of_rows(&self) -> bool {
+        matches!(self.method, "batch_norm" | "instance_norm" | "weight_norm")
+    }
+
+    /// Whether the method has statistics over rows.
+    pub fn has_rows(&self) -> bool {
+        match (self.method, &self.spec) {
+            (ANY_SPEC, spec) => matches!(spec, Some(Spec::Norm(_))),
+            (method, _) => !matches!(method, "dyt" | "eln"),
+        }
+    }
+
+    /// What the method lowers to.
+    pub fn lower(&self) -> Result<Spec> {
+        // The values of parameters do not matter, but a method may insist on having them, and their shape says along
+        // which axes they vary.
+        let number = [1.0f32];
+        let scalar = || View::from_slice(&number, &[1]);
+        let repeated = |shape: &[usize]| {
+            let strides = vec![0; shape.len()];
+            View::strided(&number, Layout::strided(shape, &strides, 0)?)
+        };
+        let weight = self.parameter_shape.as_deref().map(repeated).transpose()?;
+        let channels = self.shape.get(1).copied().unwrap_or(0);
+        let parameters = Parameters {
+            weight: weight.clone().filter(|_| self.weight.is_some()),
+            bias: weight.filter(|_| self.bias.is_some()),
+            alpha: Some(scalar()?),
+            mask: None,
+            running: Some((repeated(&[channels])?, repeated(&[channels])?)),
+        };
+        self.method(parameters)?.lower(&self.shape, self.dtype)
     }
 
     /// The method with these parameters bound.
     pub fn method<'a>(&self, parameters: Parameters<'a>) -> Result<Box<dyn Method + 'a>> {
-        // One line a parameter: the builders are types of their own, with calls of the same names.
-        macro_rules! bind {
-            ($method:expr, $($call:ident($view:expr)),*) => {{
-                let mut method = $method;
-                $(if let Some(view) = $view { method = method.$call(view); })*
-                Box::new(method)
-            }};
-        }
-        let inner = self.inner.clone();
-        Ok(match self.method {
-            "layer_norm" => bind!(
-                LayerNorm::new(inner).eps(self.eps),
-                weight_view(parameters.weight),
-                bias_view(parameters.bias)
-            ),
-            "rms_norm" => bind!(
-                RmsNorm::new(inner)
-                    .eps(self.eps)
-                    .eps_position(self.eps_position)
-                    .partial(self.partial)
-                    .weight_offset(self.weight_offset)
-                    .cast(self.cast),
-                weight_view(parameters.weight),
-                bias_view(parameters.bias)
-            ),
-            "dyt" => bind!(
-                DyT::new(inner),
-                alpha_view(parameters.alpha),
-                weight_view(parameters.weight),
-                bias_view(parameters.bias)
-            ),
-            other => {
-                return Err(Error::argument("method", format!("one of {METHODS:?}"), format!("{other:?}")));
-            }
-        })
+        super::method::build(self, parameters)
+    }
+
+    pub(super) fn unknown(&self) -> Error {
+        Error::argument("method", format!("one of {METHODS:?}"), format!("{:?}", self.method))
     }
 }
 
@@ -150,4 +219,28 @@ pub struct Parameters<'a> {
     pub bias: Option<View<'a>>,
     /// Alpha.
     pub alpha: Option<View<'a>>,
+    /// The mask.
+    pub mask: Option<View<'a>>,
+    /// Mean and variance of a frozen norm.
+    pub running: Option<(View<'a>, View<'a>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_has_its_rows_and_columns_whatever_the_method() {
+        for method in METHODS {
+            for (rows, cols) in [(1, 1), (3, 7), (5, 12), (2, 4097), (0, 5)] {
+                let spec = Case::matrix(method, DType::F32, rows, cols).lower();
+                if (*method, rows) == ("batch_norm", 0) {
+                    assert!(spec.is_err(), "a norm of no channels");
+                    continue;
+                }
+                let spec = spec.unwrap();
+                assert_eq!((spec.rows(), spec.cols()), (rows, cols), "{method}");
+            }
+        }
+    }
 }

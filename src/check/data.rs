@@ -1,6 +1,8 @@
 //! Deterministic data: every element is a pure function of a seed, its row and its column, so that a row keeps its
 //! values whatever batch it is put into.
 
+use crate::plan::tree::LEAF;
+
 /// What a tensor is filled with, before rounding to its dtype.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fill {
@@ -21,6 +23,32 @@ pub enum Fill {
     Special(f64),
     /// `Normal`, its deviation differing from row to row by powers of ten from 10^-n to 10^n.
     Mixed(i32),
+    /// `Normal`, but this number in the first elements of each row: what a kernel that estimates the mean from them is
+    /// misled by.
+    Outliers {
+        /// How many.
+        first: usize,
+        /// The number.
+        value: f64,
+    },
+    /// Rising from -1 to 1 along each row.
+    Sorted,
+    /// `Normal`, the second half of each row this far from the first.
+    Step(f64),
+    /// `Normal` times `scale` in every `every`-th run of [`LEAF`](crate::plan::tree::LEAF) elements of a row, from the
+    /// second on, plus this: a leaf that is zero, constant, tiny or huge among others.
+    Leaves {
+        /// 2 is alternating.
+        every: usize,
+        /// What their deviation is.
+        scale: f64,
+        /// What their mean is.
+        shift: f64,
+    },
+    /// Whole numbers from -3 to 3, so that many share the largest magnitude.
+    Ties,
+    /// `Normal`, and zero in every element of the second row.
+    ZeroRow,
 }
 
 impl Fill {
@@ -37,6 +65,14 @@ impl Fill {
             Fill::ConstantRows(most) => most * (2.0 * unit(mix(seed ^ mix(row as u64))) - 1.0),
             Fill::Special(value) if (row, col) == (1, cols / 2) => value,
             Fill::Special(_) => bell(key),
+            Fill::Outliers { first, value } if col < first => value,
+            Fill::Outliers { .. } => bell(key),
+            Fill::Sorted => 2.0 * (col as f64 + unit(key)) / cols as f64 - 1.0,
+            Fill::Step(far) => bell(key) + if col < cols / 2 { 0.0 } else { far },
+            Fill::Leaves { every, scale, shift } if col / LEAF % every == 1 => scale * bell(key) + shift,
+            Fill::Leaves { .. } => bell(key),
+            Fill::Ties => (mix(key) % 7) as f64 - 3.0,
+            Fill::ZeroRow => bell(key) * if row == 1 { 0.0 } else { 1.0 },
             Fill::Mixed(decades) => {
                 let decade = mix(seed ^ mix(row as u64)) % (2 * decades.unsigned_abs() as u64 + 1);
                 bell(key) * 10f64.powi(decade as i32 - decades.abs())
@@ -54,7 +90,7 @@ pub(super) fn mix(x: u64) -> u64 {
 }
 
 /// Uniform in [0, 1).
-fn unit(key: u64) -> f64 {
+pub(super) fn unit(key: u64) -> f64 {
     (key >> 11) as f64 / (1u64 << 53) as f64
 }
 

@@ -1,8 +1,8 @@
 //! Runs a case and brings back what was written.
 
-use super::arena::{Arena, Role};
+use super::arena::Arena;
 use super::case::{Case, Parameters};
-use super::data::mix;
+use super::operands;
 use crate::norm::Gradients;
 use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Stream, Workspace};
@@ -27,13 +27,18 @@ impl Computed {
     }
 }
 
-/// A case's operands, as they are after rounding to their dtypes, and its results.
+/// A case's operands, as they are after rounding to their dtypes, and its results. Tensors of the input's shape are in
+/// its row-major order.
 pub(super) struct Executed {
     pub(super) input: Vec<f64>,
     pub(super) grad_output: Vec<f64>,
     pub(super) weight: Option<Vec<f64>>,
     pub(super) bias: Option<Vec<f64>>,
     pub(super) alpha: Option<Vec<f64>>,
+    /// In the mask's own shape.
+    pub(super) mask: Option<Vec<f64>>,
+    /// Means and variances.
+    pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
     pub(super) outputs: Vec<Computed>,
 }
 
@@ -42,7 +47,7 @@ const OUTPUTS: [&str; 5] = ["output", "grad_input", "grad_weight", "grad_bias", 
 
 /// Runs the forward and the backward pass of `case`.
 pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
-    let mut arena = arena(case)?;
+    let mut arena = operands::arena(case)?;
     let before = arena.bytes().to_vec();
     match stream {
         Stream::Cpu(_) => {
@@ -62,68 +67,32 @@ pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
         #[cfg(not(feature = "wgpu"))]
         Stream::Never(never, _) => match *never {},
     }
-    let intact: Vec<bool> = (0..arena.slots().len()).map(|slot| arena.is_intact(slot, &before)).collect();
-    let inputs_intact = arena.slots().iter().zip(&intact).all(|(slot, &intact)| slot.written || intact);
-    let outputs = (arena.slots().iter().zip(&intact))
-        .filter_map(|(slot, &intact)| {
-            let name = OUTPUTS.into_iter().find(|&name| name == slot.name)?;
-            let guards_intact = intact && inputs_intact;
-            Some(Computed { name, dtype: slot.dtype, values: arena.values(name)?, guards_intact })
-        })
-        .collect();
-    Ok(Executed {
-        input: arena.values("input").unwrap_or_default(),
-        grad_output: arena.values("grad_output").unwrap_or_default(),
-        weight: arena.values("weight"),
-        bias: arena.values("bias"),
-        alpha: arena.values("alpha"),
-        outputs,
-    })
+    Ok(Executed::new(&arena, &before))
 }
 
-/// The operands of `case` in memory, outputs not yet written.
-fn arena(case: &Case) -> Result<Arena> {
-    let (shape, cols) = (case.shape(), case.cols());
-    let mut arena = Arena::new(case.placement, case.one_buffer);
-    let dyt = case.method == "dyt";
-    arena.add("input", case.dtype, &shape, Role::Input)?;
-    arena.add("output", case.dtype, &shape, Role::Output)?;
-    arena.add("grad_output", case.dtype, &shape, Role::Input)?;
-    arena.add("grad_input", case.dtype, &shape, Role::Output)?;
-    if case.weight.is_some() {
-        arena.add("weight", case.weight_dtype, &case.inner, Role::Parameter)?;
-        arena.add("grad_weight", case.weight_dtype, &case.inner, Role::ParameterGradient)?;
-    }
-    if case.bias.is_some() {
-        arena.add("bias", case.weight_dtype, &case.inner, Role::Parameter)?;
-        arena.add("grad_bias", case.weight_dtype, &case.inner, Role::ParameterGradient)?;
-    }
-    if dyt {
-        arena.add("alpha", case.weight_dtype, &[1], Role::Parameter)?;
-        arena.add("grad_alpha", case.weight_dtype, &[1], Role::ParameterGradient)?;
-    } else {
-        arena.add(
-            "statistics",
-            case.dtype.compute(),
-            &[case.rows(), crate::spec::STATISTICS],
-            Role::Statistics,
-        )?;
-    }
-    arena.allocate();
-
-    let seed = |tensor: u64| mix(case.seed.wrapping_mul(8).wrapping_add(tensor));
-    let full = |fill: super::Fill, tensor| {
-        move |index: usize| fill.at(seed(tensor), case.first_row + index / cols, index % cols, cols)
-    };
-    arena.fill("input", full(case.input, 0));
-    arena.fill("grad_output", full(case.grad_output, 1));
-    for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {
-        if let Some(fill) = fill {
-            arena.fill(name, |col| fill.at(seed(tensor), 0, col, cols));
+impl Executed {
+    /// What `arena` holds after the passes; `before` is its memory as it was before them.
+    pub(super) fn new(arena: &Arena, before: &[u8]) -> Self {
+        let intact: Vec<bool> = (0..arena.slots().len()).map(|slot| arena.is_intact(slot, before)).collect();
+        let inputs_intact = arena.slots().iter().zip(&intact).all(|(slot, &intact)| slot.written || intact);
+        let outputs = (arena.slots().iter().zip(&intact))
+            .filter_map(|(slot, &intact)| {
+                let name = OUTPUTS.into_iter().find(|&name| name == slot.name)?;
+                let guards_intact = intact && inputs_intact;
+                Some(Computed { name, dtype: slot.dtype, values: arena.values(name)?, guards_intact })
+            })
+            .collect();
+        Executed {
+            input: arena.values("input").unwrap_or_default(),
+            grad_output: arena.values("grad_output").unwrap_or_default(),
+            weight: arena.values("weight"),
+            bias: arena.values("bias"),
+            alpha: arena.values("alpha"),
+            mask: arena.values("mask"),
+            running: arena.values("running_mean").zip(arena.values("running_var")),
+            outputs,
         }
     }
-    arena.fill("alpha", |_| case.alpha);
-    Ok(arena)
 }
 
 /// Views of a case's operands on one device, by name.
@@ -150,6 +119,8 @@ impl<'a> Views<'a> {
             weight: self.read("weight"),
             bias: self.read("bias"),
             alpha: self.read("alpha"),
+            mask: self.read("mask"),
+            running: self.read("running_mean").zip(self.read("running_var")),
         })?;
         let input = self.read("input").ok_or_else(|| missing("input"))?;
         let grad_output = self.read("grad_output").ok_or_else(|| missing("grad_output"))?;

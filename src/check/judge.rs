@@ -1,12 +1,12 @@
 //! The measure of the promise on numbers: how large an error is, and how large it may be.
 
 use super::bound::Bound;
-use super::case::{Case, Parameters};
+use super::case::Case;
 use super::execute::Executed;
+use super::operands;
 use crate::Result;
-use crate::oracle::{self, Dd, Problem, Real};
-use crate::spec::Spec;
-use crate::tensor::{DType, View};
+use crate::oracle::{self, Dd, Index, Problem, Real};
+use crate::tensor::DType;
 use ndarray::{Array1, Array2};
 
 /// The verdict on a case.
@@ -30,7 +30,7 @@ pub struct Quantity {
     /// The share of elements that are the number nearest to the exact result: 16-bit outputs of well-conditioned
     /// cases only.
     pub rounded: Option<f64>,
-    /// Row and column of the worst element, if any is not exact.
+    /// Row and column of the worst element in the spec's rows, or 0 and the parameter; `None` if all are exact.
     pub at: Option<(usize, usize)>,
     /// Nothing around the output was written, nor anything that is only read.
     pub guards_intact: bool,
@@ -68,38 +68,43 @@ pub(super) fn judge(case: &Case, executed: &Executed, flushes: bool) -> Result<O
 }
 
 fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<Outcome> {
-    let (rows, cols) = (case.rows(), case.cols());
-    let row_of = |values: &Option<Vec<f64>>| -> Option<Array1<R>> {
+    let spec = case.lower()?;
+    let elements = Index::of_elements(&spec);
+    let matrix = |values: &[f64]| Array2::from_shape_fn(elements.dim(), |at| R::new(values[elements.at(at)]));
+    let numbers = |values: &Option<Vec<f64>>| -> Option<Array1<R>> {
         values.as_ref().map(|values| values.iter().map(|&x| R::new(x)).collect())
     };
-    let matrix = |values: &[f64]| Array2::from_shape_fn((rows, cols), |(i, j)| R::new(values[i * cols + j]));
     let (input, grad_output) = (matrix(&executed.input), matrix(&executed.grad_output));
-    let (weight, bias) = (row_of(&executed.weight), row_of(&executed.bias));
+    let (weight, bias) = (numbers(&executed.weight), numbers(&executed.bias));
+    let mask = executed.mask.as_ref().zip(case.mask.as_ref()).map(|(values, mask)| {
+        let shape = mask.shape.as_ref().unwrap_or(&case.shape);
+        let whole = operands::broadcast(values, shape, &case.shape);
+        Array2::from_shape_fn(elements.dim(), |at| whole[elements.at(at)] != 0.0)
+    });
+    let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {
+        means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
+    });
     let problem = Problem {
         dtype: case.dtype,
         input: input.view(),
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
-        alpha: row_of(&executed.alpha).map(|alpha| alpha[0]),
+        alpha: numbers(&executed.alpha).map(|alpha| alpha[0]),
+        mask: mask.as_ref().map(|mask| mask.view()),
+        given: given.as_deref(),
     };
-    let spec = spec(case)?;
     let output = oracle::forward(&spec, &problem)?;
     let grads = oracle::backward(&spec, &problem, grad_output.view())?;
 
     let bound = Bound { case, spec: &spec, flushes };
+    let terms = spec.rows() * spec.cols();
+    let each = terms / oracle::parameters(&spec).max(1);
     let quantities = executed.outputs.iter().map(|actual| match actual.name {
-        "output" => bound.elements(&output, actual),
-        "grad_input" => bound.elements(&grads.input, actual),
-        "grad_weight" => bound.sums(&grads.weight, actual, rows),
-        "grad_bias" => bound.sums(&grads.bias, actual, rows),
-        _ => bound.sums(&grads.alpha, actual, rows * cols),
+        "output" => bound.elements(&output, actual, &elements),
+        "grad_input" => bound.elements(&grads.input, actual, &elements),
+        "grad_weight" => bound.sums(&grads.weight, actual, each),
+        "grad_bias" => bound.sums(&grads.bias, actual, each),
+        _ => bound.sums(&grads.alpha, actual, terms),
     });
     Ok(Outcome { quantities: quantities.collect() })
-}
-
-/// What the case's method lowers to. Its parameters' values do not matter, but a method may insist on having them.
-fn spec(case: &Case) -> Result<Spec> {
-    let alpha = [case.alpha];
-    let parameters = Parameters { alpha: Some(View::from_slice(&alpha, &[1])?), ..Default::default() };
-    case.method(parameters)?.lower(&case.shape(), case.dtype)
 }

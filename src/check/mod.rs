@@ -7,7 +7,7 @@
 //! ```
 //! use normkit::check::{Case, run};
 //! use normkit::{Device, tensor::DType};
-//! let case = Case::new("layer_norm", DType::F32, &[4], &[31]);
+//! let case = Case::new("layer_norm", DType::F32, &[4, 31]);
 //! let outcome = run(&case, &Device::Cpu)?;
 //! assert!(outcome.passed(), "{outcome:?}");
 //! # Ok::<(), normkit::Error>(())
@@ -20,16 +20,25 @@ mod cases;
 mod data;
 mod execute;
 mod judge;
+mod mask;
+mod method;
+mod operands;
 mod placement;
+#[cfg(feature = "wgpu")]
+mod replay;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-pub use case::{Case, METHODS, Parameters};
+pub use case::{ANY_SPEC, Case, METHODS, Parameters};
 pub use cases::{Effort, cases};
 pub use data::Fill;
 pub use execute::Computed;
 pub use judge::{Outcome, Quantity};
+pub use mask::{Mask, MaskKind};
+pub use method::{Given, HeadKind};
 pub use placement::Placement;
+#[cfg(feature = "wgpu")]
+pub use replay::{Replay, ReplayBuffer, judge_replay, record};
 
 use crate::{Device, Result, Stream};
 

@@ -16,6 +16,8 @@ pub enum Placement {
     Transposed,
     /// Every second element of the last axis, every row but the first and last of a larger tensor, at an odd offset.
     Sliced,
+    /// Axis 1 innermost, the others in their order: channels-last images, at an odd offset.
+    ChannelsLast,
     /// Every axis backwards.
     Reversed,
     /// The first axis of input and output gradient, and all axes of the parameters, are repeated without memory
@@ -25,13 +27,14 @@ pub enum Placement {
 
 impl Placement {
     /// One of each.
-    pub const ALL: [Placement; 8] = [
+    pub const ALL: [Placement; 9] = [
         Placement::Contiguous,
         Placement::Offset(1),
         Placement::Offset(7),
         Placement::Padded,
         Placement::Transposed,
         Placement::Sliced,
+        Placement::ChannelsLast,
         Placement::Reversed,
         Placement::Expanded,
     ];
@@ -55,6 +58,14 @@ impl Placement {
                 let reversed: Vec<usize> = shape.iter().rev().copied().collect();
                 strides = Layout::contiguous(&reversed).strides().iter().rev().copied().collect();
             }
+            Placement::ChannelsLast if rank > 1 => {
+                let mut order: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
+                order.push(1);
+                let sizes: Vec<usize> = order.iter().map(|&axis| shape[axis]).collect();
+                let inner = Layout::contiguous(&sizes);
+                order.iter().zip(inner.strides()).for_each(|(&axis, &stride)| strides[axis] = stride);
+            }
+            Placement::ChannelsLast => {}
             Placement::Sliced => {
                 let larger: Vec<usize> = (shape.iter().enumerate())
                     .map(|(axis, &size)| if axis + 1 == rank { 2 * size + 1 } else { size + 2 })
@@ -111,6 +122,8 @@ mod tests {
         assert_eq!(strides(Placement::Padded), [8, 1]);
         assert_eq!(strides(Placement::Transposed), [1, 4]);
         assert_eq!(strides(Placement::Sliced), [11, 2]);
+        let image = Placement::ChannelsLast.layout(&[2, 3, 4, 5], true, false).unwrap().0;
+        assert_eq!(image.strides(), [60, 1, 15, 3]);
         assert_eq!(strides(Placement::Reversed), [-5, -1]);
         assert_eq!(Placement::Expanded.layout(&[4, 5], false, false).unwrap().0.strides(), [0, 1]);
     }

@@ -10,14 +10,34 @@ use std::ops::Range;
 
 /// Uploads the arena, as one buffer or as one for each operand, runs the case and brings the bytes back.
 pub(super) fn run(case: &Case, arena: &mut Arena, stream: &Stream<'_>, device: &WgpuDevice) -> Result<()> {
-    let ranges: Vec<Range<usize>> = if arena.one_buffer() {
+    let ranges = ranges(arena);
+    let buffers: Vec<WgpuTensor> =
+        ranges.iter().map(|range| upload(&arena.bytes()[range.clone()], device)).collect::<Result<_>>()?;
+    views(arena, &ranges, &buffers, device)?.run(case, stream)?;
+    for (range, buffer) in ranges.into_iter().zip(&buffers) {
+        let bytes = buffer.read()?;
+        let len = range.len();
+        arena.bytes_mut()[range].copy_from_slice(&bytes.bytes()[..len]);
+    }
+    Ok(())
+}
+
+/// The arena's bytes that each buffer holds.
+pub(super) fn ranges(arena: &Arena) -> Vec<Range<usize>> {
+    if arena.one_buffer() {
         std::iter::once(0..arena.bytes().len()).collect()
     } else {
         arena.slots().iter().map(|slot| slot.bytes.clone()).collect()
-    };
-    let buffers: Vec<WgpuTensor> =
-        ranges.iter().map(|range| upload(&arena.bytes()[range.clone()], device)).collect::<Result<_>>()?;
+    }
+}
 
+/// The operands, in buffers that hold the arena's `ranges`.
+pub(super) fn views<'a>(
+    arena: &Arena,
+    ranges: &[Range<usize>],
+    buffers: &'a [WgpuTensor],
+    device: &WgpuDevice,
+) -> Result<Views<'a>> {
     let mut views = Views::default();
     for (index, slot) in arena.slots().iter().enumerate() {
         let at = if arena.one_buffer() { 0 } else { index };
@@ -31,13 +51,7 @@ pub(super) fn run(case: &Case, arena: &mut Arena, stream: &Stream<'_>, device: &
             views.read.push((slot.name, view));
         }
     }
-    views.run(case, stream)?;
-    for (range, buffer) in ranges.into_iter().zip(&buffers) {
-        let bytes = buffer.read()?;
-        let len = range.len();
-        arena.bytes_mut()[range].copy_from_slice(&bytes.bytes()[..len]);
-    }
-    Ok(())
+    Ok(views)
 }
 
 /// A buffer that begins with `bytes`, which begin at a multiple of the widest dtype.

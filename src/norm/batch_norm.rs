@@ -173,7 +173,9 @@ impl<'a> BatchNorm<'a> {
     pub fn frozen(&self, mean: &impl Tensor, var: &impl Tensor) -> Result<FrozenBatchNorm<'a>> {
         let (mean, var, device) = (mean.view()?, var.view()?, mean.device());
         let mut statistics = device.zeros(&[self.channels, STATISTICS], mean.dtype().compute())?;
-        let norm = self.spec(&[1, self.channels], true)?;
+        // Weight and bias have no part in it, and may vary along axes that only the input has.
+        let norm = BatchNorm { parameters: Parameters::default(), ..self.clone() };
+        let norm = norm.spec(&[1, self.channels], true)?;
         steps::from_running_into(&norm, &mean, &var, &mut statistics.view_mut()?, &device.stream())?;
         Ok(FrozenBatchNorm { norm: self.clone(), statistics })
     }

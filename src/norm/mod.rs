@@ -210,7 +210,7 @@ pub trait Method {
     }
 
     /// Writes the gradients that `grads` asks for, given the gradient of the output, the input of the forward pass
-    /// and the statistics it saved (required where the method has any).
+    /// and the statistics it saved (required where the method has any of the input's own).
     ///
     /// **In place:** the gradient of the input may be exactly `grad_output`.
     fn backward_into(
@@ -222,6 +222,8 @@ pub trait Method {
         workspace: &mut Workspace,
         stream: &Stream<'_>,
     ) -> Result<()> {
+        let of_own = self.given().map(Tensor::view).transpose()?;
+        let statistics = statistics.or(of_own.as_ref());
         let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
         steps::run_backward(self, arguments, workspace, stream)
     }

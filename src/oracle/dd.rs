@@ -5,7 +5,7 @@
 //! multiply-add) is itself a float64 and can be computed. Relative errors are a few 2^-104 per operation; the
 //! functions are good to better than 2^-90, far below the 2^-53 that they are compared against.
 
-use super::real::{Real, power_of_two};
+use super::real::{Real, exponent, power_of_two};
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -141,6 +141,17 @@ impl Real for Dd {
         (r.exp_m1_small() + Dd::new(1.0)).scale(k as i32)
     }
 
+    fn ln(self) -> Self {
+        if self.hi <= 0.0 || !self.hi.is_finite() {
+            return Dd::new(self.hi.ln());
+        }
+        let k = exponent(self.hi);
+        let x = self.scale(-k);
+        // One Newton step of exp(y) = x from the float64 logarithm doubles its digits.
+        let y = Dd::new(x.hi.ln());
+        y + (x * (-y).exp() - Dd::new(1.0)) + LN2 * Dd::new(f64::from(k))
+    }
+
     fn tanh(self) -> Self {
         let doubled = -self.abs().scale(1);
         // e^2|x| - 1 of the negative argument, without cancellation where it is small.
@@ -216,6 +227,18 @@ mod tests {
             let series = x - x * x * x / Dd::new(3.0) + x * x * x * x * x * Dd::new(2.0) / Dd::new(15.0);
             assert_close(x.tanh(), series, if small < 1e-4 { 95 } else { 60 });
         }
+    }
+
+    #[test]
+    fn logarithms_and_powers_invert_exponentials() {
+        for a in numbers().map(|a| a.abs()) {
+            assert_close(a.ln().exp(), a, 92);
+            assert_close(a.pow(3.0), a * a * a, 90);
+            assert_close(a.pow(1.5), a * a.sqrt(), 90);
+            assert_close(a.root(3.0).pow(3.0), a, 90);
+        }
+        assert_close(Dd::new(2f64.powi(-1070)).ln(), LN2 * Dd::new(-1070.0), 100);
+        assert_eq!((Dd::new(0.0).pow(2.5), Dd::new(0.0).pow(0.0)), (Dd::new(0.0), Dd::new(1.0)));
     }
 
     #[test]

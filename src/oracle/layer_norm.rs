@@ -1,37 +1,44 @@
-//! Layer normalization of one row: centred, then divided by its deviation.
+//! Mean and variance of one row: centred, then divided by its deviation. LayerNorm, and whatever else has these
+//! statistics over other axes.
 
 use super::real::Real;
-use super::row::{Normalized, reciprocal, row_exponent};
+use super::row::{Derivative, Normalized, Row, reciprocal, row_exponent};
 use crate::spec::Norm;
-use ndarray::ArrayView1;
 
+/// With `n` elements in the statistic:
+///
 /// ```text
 /// mean  = Σ x / n
 /// rstd  = 1 / sqrt(Σ (x - mean)² / n + eps)
 /// x_hat = (x - mean) * rstd
+///
+/// grad_input = rstd * (ĝ - Σ ĝ / n - x_hat * Σ ĝ x_hat / n)
 /// ```
-pub(super) fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Norm) -> Normalized<R> {
-    let n = R::new(row.len() as f64);
+pub(super) fn normalize<R: Real>(row: &Row<R>, spec: &Norm) -> Normalized<R> {
+    let n = R::new(row.count() as f64);
+    let Some(shift) = row.counted().next() else { return Normalized::nothing(row.x.len()) };
     // Counted from its first element a row keeps its digits however far from zero it lies, and a constant row is
     // exactly zero.
-    let shift = row[0];
-    let shifted = row.mapv(|x| x - shift);
-    let exponent = row_exponent(shifted.iter(), spec);
-    let shifted = shifted.mapv(|x| x.scale(-exponent));
+    let exponent = row_exponent(row.counted().map(|x| x - shift), spec);
+    let shifted = |x: R| (x - shift).scale(-exponent);
 
-    let mean = R::sum(shifted.iter().copied()) / n;
-    let centred = shifted.mapv(|x| x - mean);
-    let variance = R::sum(centred.iter().map(|&d| d * d)) / n;
-    let (rstd, eps_ratio) = reciprocal(variance, exponent, spec);
+    let mean = R::sum(row.counted().map(shifted)) / n;
+    let centred = |x: R| shifted(x) - mean;
+    let variance = R::sum(row.counted().map(|x| centred(x) * centred(x))) / n;
+    let (rstd, ratio) = reciprocal(variance, exponent, spec);
 
-    let of_terms = R::sum(row.iter().map(|x| x.scale(-exponent).abs())) / n;
+    let size = |x: R| x.scale(-exponent).abs();
+    let of_terms = R::sum(row.counted().map(size)) / n;
     let from_zero = (shift.scale(-exponent) + mean).abs();
+    let mag: Vec<f64> = row.x.iter().map(|&x| ((size(x) + from_zero) * rstd).to_f64()).collect();
+    let x_hat: Vec<R> = row.x.iter().map(|&x| centred(x) * rstd).collect();
+    let (centre, slope) = (R::new(1.0) / n, ratio / n);
     Normalized {
-        x_hat: centred.iter().map(|&d| d * rstd).collect(),
-        mag: row.iter().map(|x| ((x.scale(-exponent).abs() + from_zero) * rstd).to_f64()).collect(),
-        term_mag: row.iter().map(|x| ((x.scale(-exponent).abs() + of_terms) * rstd).to_f64()).collect(),
+        term_mag: row.x.iter().map(|&x| ((size(x) + of_terms) * rstd).to_f64()).collect(),
+        derivative: Derivative { centre, along: x_hat.clone(), along_mag: mag.clone(), slope },
+        x_hat,
+        mag,
         rstd,
         exponent,
-        eps_ratio,
     }
 }

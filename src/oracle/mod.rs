@@ -4,41 +4,57 @@
 //! is returned beside `mag`, the same expression with every term replaced by its absolute value. `mag` is the scale on
 //! which a rounding error is small: where terms cancel, the result may be tiny while its error is that of the terms.
 //!
-//! Start with `layer_norm` and `rms_norm`, which normalize one row; `row` scales and shifts rows and writes the
-//! gradients; `dyt` has no statistics. Every definition is generic over [`Real`]: float64 judges tensors of up to 32
-//! bits, [`Dd`] judges float64. The gradients are checked against finite differences of the forward definitions.
+//! Start with `layer_norm`, `rms_norm` and `p_norm`, which normalize one row, whatever axes it is made of; `norm` scales
+//! and shifts rows and writes the gradients. `tanh` and `inverse_square_root` are functions without statistics, which
+//! `pointwise` scales and shifts. `index` says which elements make a row and which weight each has. Every definition is
+//! generic over [`Real`]: float64 judges tensors of up to 32 bits, [`Dd`] judges float64. The gradients are checked
+//! against finite differences of the forward definitions.
 
 mod dd;
-mod dyt;
+mod frozen;
+mod index;
+mod inverse_square_root;
 mod layer_norm;
+mod norm;
+mod p_norm;
+mod pointwise;
 mod real;
 mod rms_norm;
 pub mod round;
 mod row;
+mod running;
+mod tanh;
 #[cfg(test)]
 mod tests;
 
 pub use dd::Dd;
+pub use index::{Index, parameters};
 pub use real::{Real, exponent, power_of_two};
+pub use running::update_running;
 
-use crate::spec::Spec;
+use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::DType;
 use crate::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-/// The operands of a method, as rows and columns.
+/// The operands of a spec, as its rows and columns; [`Index`] says where they lie in tensors.
 #[derive(Clone)]
 pub struct Problem<'a, R> {
     /// The input tensor's dtype: what a spec that rounds the normalized value rounds to.
     pub dtype: DType,
     /// `[rows, cols]`
     pub input: ArrayView2<'a, R>,
-    /// `[cols]`
+    /// The elements of the weight, in row-major order.
     pub weight: Option<ArrayView1<'a, R>>,
-    /// `[cols]`
+    /// The elements of the bias, in row-major order.
     pub bias: Option<ArrayView1<'a, R>>,
     /// The scalar of an elementwise function.
     pub alpha: Option<R>,
+    /// `[rows, cols]`: which elements take part. The others are not in the statistics; their output and gradients are
+    /// zero.
+    pub mask: Option<ArrayView2<'a, bool>>,
+    /// Mean and variance of each row, for a spec whose statistics are frozen.
+    pub given: Option<&'a [(R, R)]>,
 }
 
 /// What an output should be. The gradient of a parameter is one row.
@@ -53,14 +69,15 @@ pub struct Expected<R> {
     pub slack: Array2<f64>,
 }
 
-/// What the gradients should be, whether or not the parameters are bound.
+/// What the gradients should be, whether or not the parameters are bound. Those of weight and bias have one row, an
+/// element for each of the parameter's.
 #[derive(Debug, Clone)]
 pub struct ExpectedGradients<R> {
     /// `[rows, cols]`
     pub input: Expected<R>,
-    /// `[1, cols]`
+    /// `[1, parameters]`
     pub weight: Expected<R>,
-    /// `[1, cols]`
+    /// `[1, parameters]`
     pub bias: Expected<R>,
     /// `[1, 1]`; zero for methods that have no alpha.
     pub alpha: Expected<R>,
@@ -69,9 +86,10 @@ pub struct ExpectedGradients<R> {
 /// The output of a forward pass.
 pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected<R>> {
     let alpha = problem.check(spec)?;
+    let index = Index::of_parameters(spec);
     Ok(match spec {
-        Spec::Norm(spec) => row::forward(spec, problem),
-        Spec::Pointwise(_) => dyt::forward(alpha, problem),
+        Spec::Norm(spec) => norm::forward(spec, &index, problem),
+        Spec::Pointwise(spec) => pointwise::forward(spec, alpha, &index, problem),
     })
 }
 
@@ -82,49 +100,81 @@ pub fn backward<R: Real>(
     grad_output: ArrayView2<'_, R>,
 ) -> Result<ExpectedGradients<R>> {
     let alpha = problem.check(spec)?;
-    if grad_output.dim() != problem.input.dim() {
+    let (rows, cols) = problem.input.dim();
+    if grad_output.dim() != (rows, cols) {
         let (expected, found) = (problem.input.shape(), grad_output.shape());
-        return Err(Error::argument(
-            "grad_output",
-            format!("shape {expected:?}"),
-            format!("shape {found:?}"),
-        ));
+        return Err(Error::argument("grad_output", format!("shape {expected:?}"), format!("{found:?}")));
     }
+    let (index, parameters) = (Index::of_parameters(spec), parameters(spec));
+    let zeros = ExpectedGradients {
+        input: Expected::zeros(rows, cols),
+        weight: Expected::zeros(1, parameters),
+        bias: Expected::zeros(1, parameters),
+        alpha: Expected::zeros(1, 1),
+    };
     Ok(match spec {
-        Spec::Norm(spec) => row::backward(spec, problem, grad_output),
-        Spec::Pointwise(_) => dyt::backward(alpha, problem, grad_output),
+        Spec::Norm(spec) => norm::backward(spec, &index, problem, grad_output, zeros),
+        Spec::Pointwise(spec) => pointwise::backward(spec, alpha, &index, problem, grad_output, zeros),
     })
 }
 
 impl<R: Real> Problem<'_, R> {
     /// Refuses operands that do not fit each other or the spec; gives alpha, or one where the spec has none.
     fn check(&self, spec: &Spec) -> Result<R> {
-        let cols = self.input.ncols();
-        if cols == 0 {
-            return Err(Error::argument("input", "at least one column", "none"));
+        let dim = (spec.rows(), spec.cols());
+        if self.input.dim() != dim || dim.1 == 0 {
+            let expected = format!("{dim:?} rows and columns, of the latter at least one");
+            return Err(Error::argument("input", expected, format!("{:?}", self.input.dim())));
         }
+        let parameters = parameters(spec);
         for (name, parameter) in [("weight", &self.weight), ("bias", &self.bias)] {
-            if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != cols) {
-                return Err(Error::argument(name, format!("{cols} elements"), found));
+            if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {
+                return Err(Error::argument(name, format!("{parameters} elements"), found));
             }
+        }
+        if let Some(found) = self.mask.as_ref().map(|mask| mask.dim()).filter(|&found| found != dim) {
+            return Err(Error::argument("mask", format!("{dim:?}"), format!("{found:?}")));
         }
         match spec {
-            Spec::Norm(row) if !(1..=cols).contains(&row.prefix) => {
-                Err(Error::argument("prefix", format!("within 1..={cols}"), row.prefix))
-            }
-            Spec::Norm(_) => Ok(R::new(1.0)),
+            Spec::Norm(norm) => self.check_norm(norm, dim).map(|()| R::new(1.0)),
             Spec::Pointwise(_) => self.alpha.ok_or_else(|| Error::argument("alpha", "one number", "none")),
         }
     }
 
-    /// What column `col` of the normalized row is multiplied by.
-    fn weight(&self, col: usize, offset: f64) -> R {
-        self.weight.map_or(R::new(1.0), |weight| weight[col] + R::new(offset))
+    fn check_norm(&self, norm: &Norm, (rows, cols): (usize, usize)) -> Result<()> {
+        if !(1..=cols).contains(&norm.prefix) {
+            return Err(Error::argument("prefix", format!("within 1..={cols}"), norm.prefix));
+        }
+        let is_norm = matches!(norm.statistic, Statistic::Norm(_));
+        if is_norm != (norm.eps_position == EpsPosition::Floor) {
+            let expected = "Floor for p-norms, Inside or Outside for others";
+            return Err(Error::argument("eps_position", expected, format!("{:?}", norm.eps_position)));
+        }
+        if norm.frozen != self.given.is_some() || self.given.is_some_and(|given| given.len() != rows) {
+            let expected = "a mean and a variance for each row if the spec is frozen, else none";
+            return Err(Error::argument("given", expected, format!("{:?}", self.given.map(<[_]>::len))));
+        }
+        Ok(())
+    }
+
+    /// Whether the mask lets an element take part.
+    fn takes_part(&self, at: (usize, usize)) -> bool {
+        self.mask.is_none_or(|mask| mask[at])
+    }
+
+    /// The elements of a row; `None` where the mask leaves one out.
+    fn elements(&self, row: usize) -> impl Iterator<Item = Option<R>> {
+        (0..self.input.ncols()).map(move |col| self.takes_part((row, col)).then(|| self.input[(row, col)]))
+    }
+
+    /// What the normalized value is multiplied by.
+    fn weight(&self, parameter: usize, offset: f64) -> R {
+        self.weight.map_or(R::new(1.0), |weight| weight[parameter] + R::new(offset))
     }
 
     /// What is then added to it.
-    fn bias(&self, col: usize) -> R {
-        self.bias.map_or(R::new(0.0), |bias| bias[col])
+    fn bias(&self, parameter: usize) -> R {
+        self.bias.map_or(R::new(0.0), |bias| bias[parameter])
     }
 }
 
@@ -143,8 +193,8 @@ impl<R: Real> Expected<R> {
     }
 
     /// Adds a term to a parameter's gradient.
-    fn add(&mut self, col: usize, term: R, mag: f64) {
-        self.value[(0, col)] = self.value[(0, col)] + term;
-        self.mag[(0, col)] += mag;
+    fn add(&mut self, parameter: usize, term: R, mag: f64) {
+        self.value[(0, parameter)] = self.value[(0, parameter)] + term;
+        self.mag[(0, parameter)] += mag;
     }
 }

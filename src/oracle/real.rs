@@ -12,6 +12,7 @@ pub trait Real:
     + Mul<Output = Self>
     + Div<Output = Self>
     + Neg<Output = Self>
+    + 'static
 {
     /// The number itself, exactly.
     fn new(x: f64) -> Self;
@@ -21,6 +22,8 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// Exponential function.
     fn exp(self) -> Self;
+    /// Natural logarithm of a number that is not negative.
+    fn ln(self) -> Self;
     /// Hyperbolic tangent, with all its digits near zero too.
     fn tanh(self) -> Self;
     /// `self * 2^exponent`, exact unless it leaves the range.
@@ -29,6 +32,29 @@ pub trait Real:
     /// Absolute value.
     fn abs(self) -> Self {
         if self.to_f64().is_sign_negative() { -self } else { self }
+    }
+
+    /// `self^p` of a number that is not negative, `p >= 0`.
+    fn pow(self, p: f64) -> Self {
+        match p {
+            0.0 => Self::new(1.0),
+            0.5 => self.sqrt(),
+            1.0 => self,
+            2.0 => self * self,
+            p if self.to_f64() > 0.0 => (Self::new(p) * self.ln()).exp(),
+            // Zero stays, and so does NaN.
+            _ => self,
+        }
+    }
+
+    /// The number whose `p`-th power this is; neither is negative.
+    fn root(self, p: f64) -> Self {
+        match p {
+            1.0 => self,
+            2.0 => self.sqrt(),
+            p if self.to_f64() > 0.0 => (self.ln() / Self::new(p)).exp(),
+            _ => self,
+        }
     }
 
     /// Sum of `terms`.
@@ -50,8 +76,14 @@ impl Real for f64 {
     fn exp(self) -> Self {
         f64::exp(self)
     }
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
     fn tanh(self) -> Self {
         f64::tanh(self)
+    }
+    fn pow(self, p: f64) -> Self {
+        f64::powf(self, p)
     }
     fn scale(self, exponent: i32) -> Self {
         // Two steps of at most half the way each: 2^exponent itself may be out of range where the result is not.

@@ -1,11 +1,27 @@
-//! Norms whose statistics span a row: scale and shift of the normalized row, and its gradients.
+//! A row, and what normalizing it gives.
 
 use super::real::{self, Real};
-use super::round::{is_ambiguous, round, ulp};
-use super::{Expected, ExpectedGradients, Problem, layer_norm, rms_norm};
-use crate::spec::{EpsPosition, Norm, Statistic};
-use crate::tensor::DType;
-use ndarray::{ArrayView1, ArrayView2};
+use crate::spec::{EpsPosition, Norm};
+
+/// The elements that share statistics.
+pub(super) struct Row<R> {
+    /// The elements; zero where the mask leaves one out.
+    pub(super) x: Vec<R>,
+    /// Whether the statistic sees the element: the mask does not leave it out, and it is one of the first `prefix`.
+    pub(super) counts: Vec<bool>,
+}
+
+impl<R: Real> Row<R> {
+    /// The elements that the statistic sees.
+    pub(super) fn counted(&self) -> impl Iterator<Item = R> {
+        self.x.iter().zip(&self.counts).filter(|(_, counts)| **counts).map(|(&x, _)| x)
+    }
+
+    /// How many elements the statistic sees.
+    pub(super) fn count(&self) -> usize {
+        self.counts.iter().filter(|&&counts| counts).count()
+    }
+}
 
 /// A normalized row. It was read as `x * 2^-exponent`, which changes no digit and keeps every square in range.
 pub(super) struct Normalized<R> {
@@ -19,14 +35,48 @@ pub(super) struct Normalized<R> {
     /// One over the divisor of the scaled row.
     pub(super) rstd: R,
     pub(super) exponent: i32,
-    /// The divisor over the root of the statistic: 1 with eps inside the root, where it cancels from the gradient. 0
-    /// where the root is.
-    pub(super) eps_ratio: R,
+    pub(super) derivative: Derivative<R>,
 }
 
-/// The exponent that brings the larger of the row's largest element and eps near 1; 0 where there is nothing to scale.
-pub(super) fn row_exponent<'a, R: Real + 'a>(row: impl Iterator<Item = &'a R>, spec: &Norm) -> i32 {
-    let largest = row.map(|x| x.abs().to_f64()).fold(0.0, |a: f64, b| if b.is_nan() { b } else { a.max(b) });
+/// How the statistics follow the elements. In elements that the statistic sees,
+/// `grad_input_i = rstd * (ĝ_i - centre * Σ ĝ - along_i * slope * Σ ĝ x_hat)`, elsewhere `rstd * ĝ_i`.
+pub(super) struct Derivative<R> {
+    /// What each element's step adds to the mean.
+    pub(super) centre: R,
+    /// The direction in which the divisor grows.
+    pub(super) along: Vec<R>,
+    /// `along` with every term replaced by its absolute value.
+    pub(super) along_mag: Vec<f64>,
+    /// How much it grows. Zero leaves its term out, whatever the gradient holds.
+    pub(super) slope: R,
+}
+
+impl<R: Real> Derivative<R> {
+    /// Of statistics that do not depend on the row.
+    pub(super) fn none(cols: usize) -> Self {
+        let zero = R::new(0.0);
+        Derivative { centre: zero, along: vec![zero; cols], along_mag: vec![0.0; cols], slope: zero }
+    }
+}
+
+impl<R: Real> Normalized<R> {
+    /// A row of which the statistic sees nothing: zeros, and no gradient.
+    pub(super) fn nothing(cols: usize) -> Self {
+        let zero = R::new(0.0);
+        Normalized {
+            x_hat: vec![zero; cols],
+            mag: vec![0.0; cols],
+            term_mag: vec![0.0; cols],
+            rstd: zero,
+            exponent: 0,
+            derivative: Derivative::none(cols),
+        }
+    }
+}
+
+/// The exponent that brings the larger of the largest element and eps near 1; 0 where there is nothing to scale.
+pub(super) fn row_exponent<R: Real>(elements: impl Iterator<Item = R>, spec: &Norm) -> i32 {
+    let largest = largest(elements).to_f64();
     let of_eps = match spec.eps_position {
         EpsPosition::Inside => real::exponent(spec.eps).div_euclid(2),
         EpsPosition::Outside | EpsPosition::Floor => real::exponent(spec.eps),
@@ -39,7 +89,20 @@ pub(super) fn row_exponent<'a, R: Real + 'a>(row: impl Iterator<Item = &'a R>, s
     }
 }
 
-/// One over the divisor, and [`Normalized::eps_ratio`], given the statistic of a row scaled by `2^-exponent`.
+/// The largest magnitude; NaN if there is one.
+pub(super) fn largest<R: Real>(elements: impl Iterator<Item = R>) -> R {
+    let is_nan = |x: R| x.to_f64().is_nan();
+    let larger = |most: R, x: R| if is_nan(x) || x > most && !is_nan(most) { x } else { most };
+    elements.map(|x| x.abs()).fold(R::new(0.0), larger)
+}
+
+/// One over the divisor that the mean of squares `statistic` of a row scaled by `2^-exponent` gives, and the divisor
+/// over the statistic's root: 1 with eps inside the root, where it cancels from the gradient, and 0 where the root is.
+///
+/// ```text
+/// 1 / sqrt(statistic + eps)        eps inside
+/// 1 / (sqrt(statistic) + eps)      eps outside
+/// ```
 pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Norm) -> (R, R) {
     let one = R::new(1.0);
     match spec.eps_position {
@@ -52,105 +115,4 @@ pub(super) fn reciprocal<R: Real>(statistic: R, exponent: i32, spec: &Norm) -> (
             (one / divisor, ratio)
         }
     }
-}
-
-fn normalize<R: Real>(row: ArrayView1<'_, R>, spec: &Norm) -> Normalized<R> {
-    match spec.statistic {
-        Statistic::Moments => layer_norm::normalize(row, spec),
-        Statistic::MeanSquare => rms_norm::normalize(row, spec),
-        Statistic::Norm(_) => todo!("TEMPORARY"),
-    }
-}
-
-/// What the weight multiplies: `x_hat`, rounded to the input's dtype if the spec says so; and how far a different
-/// rounding would be. Rounding to the dtype that arithmetic is done in is the arithmetic's own rounding.
-fn seen_by_weight<R: Real>(x_hat: R, spec: &Norm, dtype: DType) -> (R, f64) {
-    if !spec.round_normalized || dtype == dtype.compute() {
-        return (x_hat, 0.0);
-    }
-    let x = x_hat.to_f64();
-    let slack = if x.is_finite() && is_ambiguous(dtype, x) { ulp(dtype, x) } else { 0.0 };
-    (R::new(round(dtype, x)), slack)
-}
-
-/// `y = x_hat * weight + bias`
-pub(super) fn forward<R: Real>(spec: &Norm, problem: &Problem<'_, R>) -> Expected<R> {
-    let (rows, cols) = problem.input.dim();
-    let mut output = Expected::zeros(rows, cols);
-    for (i, row) in problem.input.rows().into_iter().enumerate() {
-        let normalized = normalize(row, spec);
-        for j in 0..cols {
-            let (weight, bias) = (problem.weight(j, spec.weight_offset), problem.bias(j));
-            let (x_hat, slack) = seen_by_weight(normalized.x_hat[j], spec, problem.dtype);
-            let weight_mag = weight.abs().to_f64();
-            output.set((i, j), x_hat * weight + bias, normalized.mag[j] * weight_mag + bias.abs().to_f64());
-            output.slack[(i, j)] = slack * weight_mag;
-        }
-    }
-    output
-}
-
-/// With `ĝ = g * weight` and `k` columns in the statistic, the means being sums over all columns divided by `k`:
-///
-/// ```text
-/// grad_input  = rstd * (ĝ - mean(ĝ) - x_hat * mean(ĝ * x_hat))       mean(ĝ) only where the row was centred
-/// grad_input  = rstd * ĝ                                             in columns that the statistic did not see
-/// grad_weight = Σ_rows g * x_hat
-/// grad_bias   = Σ_rows g
-/// ```
-///
-/// With eps outside the root, `mean(ĝ * x_hat)` is multiplied by the divisor over the root.
-pub(super) fn backward<R: Real>(
-    spec: &Norm,
-    problem: &Problem<'_, R>,
-    grad_output: ArrayView2<'_, R>,
-) -> ExpectedGradients<R> {
-    let (rows, cols) = problem.input.dim();
-    let k = spec.prefix as f64;
-    let mut grads = ExpectedGradients {
-        input: Expected::zeros(rows, cols),
-        weight: Expected::zeros(1, cols),
-        bias: Expected::zeros(1, cols),
-        alpha: Expected::zeros(1, 1),
-    };
-    for (i, row) in problem.input.rows().into_iter().enumerate() {
-        let Normalized { x_hat, mag, term_mag, rstd, exponent, eps_ratio } = normalize(row, spec);
-        let g = grad_output.row(i);
-        let ghat: Vec<R> = (0..cols).map(|j| g[j] * problem.weight(j, spec.weight_offset)).collect();
-        let ghat_mag: Vec<f64> = ghat.iter().map(|g| g.abs().to_f64()).collect();
-
-        let centred = spec.statistic == Statistic::Moments;
-        let (mean_ghat, mean_ghat_mag) = match centred {
-            true => (R::sum(ghat.iter().copied()) / R::new(k), ghat_mag.iter().sum::<f64>() / k),
-            false => (R::new(0.0), 0.0),
-        };
-        // A ratio of zero leaves the term out, whatever the gradient holds.
-        let (projection, projection_mag) = match eps_ratio.to_f64() == 0.0 {
-            true => (eps_ratio, 0.0),
-            false => (
-                R::sum((0..cols).map(|j| ghat[j] * x_hat[j])) / R::new(k) * eps_ratio,
-                (0..cols).map(|j| ghat_mag[j] * mag[j]).sum::<f64>() / k * eps_ratio.to_f64(),
-            ),
-        };
-
-        for j in 0..cols {
-            let (inside, inside_mag) = if j < spec.prefix {
-                (
-                    ghat[j] - mean_ghat - x_hat[j] * projection,
-                    ghat_mag[j] + mean_ghat_mag + mag[j] * projection_mag,
-                )
-            } else {
-                (ghat[j], ghat_mag[j])
-            };
-            let grad_mag = Real::scale(rstd.to_f64() * inside_mag, -exponent);
-            grads.input.set((i, j), (rstd * inside).scale(-exponent), grad_mag);
-
-            let (x_hat, slack) = seen_by_weight(x_hat[j], spec, problem.dtype);
-            let g_mag = g[j].abs().to_f64();
-            grads.weight.add(j, g[j] * x_hat, g_mag * term_mag[j]);
-            grads.weight.slack[(0, j)] += g_mag * slack;
-            grads.bias.add(j, g[j], g_mag);
-        }
-    }
-    grads
 }

@@ -9,12 +9,15 @@ use normkit::check::{self, Case, Effort, Outcome, Quantity};
 use normkit::tensor::DType;
 use serde_json::{Value, json};
 
+/// Broken cases that are shown of a method and dtype: a shader that does not compile breaks all of them alike.
+const SHOWN: usize = 10;
+
 /// What was found for a method and dtype on a backend, over all cases.
-struct Found {
+pub(super) struct Found {
     backend: &'static str,
     method: &'static str,
     dtype: DType,
-    cases: usize,
+    pub(super) cases: usize,
     /// The worst error, in units of what the promise allows, and the case and quantity it was found in.
     worst: f64,
     worst_at: String,
@@ -22,7 +25,7 @@ struct Found {
     ulp: Option<f64>,
     /// The smallest share of correctly rounded elements, where it was counted.
     rounded: Option<f64>,
-    broken: Vec<String>,
+    pub(super) broken: Vec<String>,
 }
 
 pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
@@ -45,17 +48,8 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
     let mut all = Vec::new();
     for (place, method, dtype, cases) in &plan {
         bar.set_message(format!("{} {method} {dtype}", place.backend()));
-        let mut found = Found {
-            backend: place.backend(),
-            method,
-            dtype: *dtype,
-            cases: cases.len(),
-            worst: 0.0,
-            worst_at: String::new(),
-            ulp: None,
-            rounded: None,
-            broken: Vec::new(),
-        };
+        let mut found = Found::new(place.backend(), method, *dtype);
+        found.cases = cases.len();
         let stream = place.stream()?;
         for case in cases {
             match check::run_on(case, &stream) {
@@ -74,7 +68,25 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
 }
 
 impl Found {
-    fn add(&mut self, case: &Case, outcome: &Outcome) {
+    pub(super) fn new(backend: &'static str, method: &'static str, dtype: DType) -> Self {
+        let (worst_at, broken) = (String::new(), Vec::new());
+        Found { backend, method, dtype, cases: 0, worst: 0.0, worst_at, ulp: None, rounded: None, broken }
+    }
+
+    /// Whether the case belongs here.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn is_of(&self, case: &Case) -> bool {
+        (self.method, self.dtype) == (case.method, case.dtype)
+    }
+
+    /// Where it stands in a report: by method and dtype, as they are listed.
+    #[cfg(feature = "wgpu")]
+    pub(super) fn order(&self) -> (Option<usize>, Option<usize>) {
+        let method = check::METHODS.iter().position(|&method| method == self.method);
+        (method, DType::ALL.iter().position(|&dtype| dtype == self.dtype))
+    }
+
+    pub(super) fn add(&mut self, case: &Case, outcome: &Outcome) {
         for quantity in &outcome.quantities {
             let place = format!("{}, {}", case.name, quantity.name);
             // NaN is the worst there is.
@@ -124,7 +136,7 @@ fn verdict(quantity: &Quantity) -> String {
     words.join("; ")
 }
 
-fn report(all: &[Found], missing: &[String]) -> Report {
+pub(super) fn report(all: &[Found], missing: &[String]) -> Report {
     let rows = all.iter().map(|found| {
         vec![
             found.backend.into(),
@@ -143,8 +155,12 @@ fn report(all: &[Found], missing: &[String]) -> Report {
     text += "\nerror/bound: the worst error over all cases, in units of the error that is promised at most.\n\
              ulp, correctly rounded: of the outputs of cases as they occur in networks.\n";
     for found in all {
-        for broken in &found.broken {
-            text += &format!("\nBroken: {} {} {}: {broken}", found.backend, found.method, found.dtype);
+        let place = format!("{} {} {}", found.backend, found.method, found.dtype);
+        for broken in found.broken.iter().take(SHOWN) {
+            text += &format!("\nBroken: {place}: {broken}");
+        }
+        if found.broken.len() > SHOWN {
+            text += &format!("\nBroken: {place}: {} more, which --json lists", found.broken.len() - SHOWN);
         }
     }
     missing.iter().for_each(|reason| text += &format!("\nNot checked: {reason}\n"));

@@ -4,6 +4,10 @@ mod bench;
 mod check;
 mod demo;
 mod devices;
+#[cfg(feature = "wgpu")]
+mod export;
+#[cfg(feature = "wgpu")]
+mod judge;
 mod run;
 
 use crate::arguments::Command;
@@ -15,6 +19,10 @@ pub(crate) fn execute(command: &Command) -> Result<Report> {
     match command {
         Command::Devices => devices::devices(),
         Command::Check(arguments) => check::check(arguments),
+        #[cfg(feature = "wgpu")]
+        Command::Export(arguments) => export::export(arguments),
+        #[cfg(feature = "wgpu")]
+        Command::Judge(arguments) => judge::judge(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Demo(arguments) => demo::demo(arguments),

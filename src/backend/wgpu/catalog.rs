@@ -1,6 +1,8 @@
 //! The shaders that plans can produce, listed for whoever wants to look at them or to validate them.
 
-use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Target, Variant};
+use super::variant::{
+    Access, Entry, Flags, Kind, Place, Reduction, Role, Shape, Slot, Style, Target, Variant,
+};
 use crate::tensor::DType;
 use smallvec::SmallVec;
 
@@ -16,9 +18,13 @@ pub struct Shader {
     pub subgroups: bool,
 }
 
-const ENTRIES: [Entry; 9] = [
-    Entry::RowForward,
-    Entry::RowBackward,
+const ENTRIES: [Entry; 13] = [
+    Entry::NormForward,
+    Entry::NormBackward,
+    Entry::MergeMoments,
+    Entry::MergeSums,
+    Entry::FromRunning,
+    Entry::UpdateRunning,
     Entry::Affine,
     Entry::Finish,
     Entry::PointwiseForward,
@@ -30,22 +36,23 @@ const ENTRIES: [Entry; 9] = [
 const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
 
 /// Every constant that a plan can put into a shader, each beside a plain choice of the others: all operands, dtypes
-/// and accesses; all ways to share a row, for subgroups of 4 to 128; all flags of the specs; all lengths of the axes'
-/// tables. `browser` adds the directives that browsers want and native compilers refuse.
+/// and accesses; all ways to share a row, for subgroups of 4 to 128, or to have four to oneself; all flags of the specs;
+/// all lengths of the axes' tables. `browser` adds the directives that browsers want and native compilers refuse.
 pub fn shaders(browser: bool) -> Vec<Shader> {
     let target = if browser { Target::Browser } else { Target::Native };
     let mut variants = Vec::new();
     for entry in ENTRIES {
-        let plain = plain(entry);
-        variants.extend(operands(&plain));
-        variants.extend(shapes(&plain));
-        variants.extend(flags(&plain));
-        for axes in [(1, 2), (2, 1), (4, 4), (8, 8), (11, 13)] {
-            let mut slots = plain.slots.clone();
-            slots.iter_mut().for_each(|slot| slot.access = Access::Element);
-            variants.push(Variant { axes, slots, ..plain.clone() });
+        for plain in plain(entry) {
+            variants.extend(operands(&plain));
+            variants.extend(shapes(&plain));
+            variants.extend(flags(&plain));
+            for axes in [(1, 2), (2, 1), (4, 4), (8, 8), (11, 13)] {
+                let mut slots = plain.slots.clone();
+                slots.iter_mut().for_each(|slot| slot.access = Access::Element);
+                variants.push(Variant { axes, slots, ..plain.clone() });
+            }
+            variants.push(Variant { shared: true, ..plain.clone() });
         }
-        variants.push(Variant { shared: true, ..plain.clone() });
     }
     (variants.iter())
         .map(|variant| Shader {
@@ -57,56 +64,103 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
 }
 
 fn is_parameter(name: &str) -> bool {
-    matches!(name, "weight" | "bias" | "alpha" | "gradient")
+    matches!(name, "weight" | "bias" | "alpha" | "gradient" | "running_mean" | "running_var" | "mask")
 }
 
-fn plain(entry: Entry) -> Variant {
-    let (mut full, mut row, mut flat) = (0, 0, 0);
+/// The kernel with all of its operands, in each style that it has.
+fn plain(entry: Entry) -> Vec<Variant> {
+    let styles: &[Style] = match entry {
+        Entry::NormForward | Entry::NormBackward => &[Style::Row, Style::Column],
+        Entry::MergeMoments | Entry::MergeSums | Entry::FromRunning | Entry::UpdateRunning => {
+            &[Style::Column]
+        }
+        _ => &[Style::Row],
+    };
+    // What is given and what is computed exclude each other.
+    let without = match entry {
+        Entry::NormForward | Entry::NormBackward => "given",
+        Entry::Affine => "sums",
+        _ => "",
+    };
+    let (mut full, mut flat) = (0, 0);
     let next = |counter: &mut u8| {
         *counter += 1;
         *counter - 1
     };
-    let slots = (entry.operands().iter())
+    let slots: SmallVec<[Slot; 8]> = (entry.operands().iter())
+        .filter(|(name, _)| *name != without)
         .map(|&(name, role)| {
             let place = match role {
                 Role::Get | Role::Set => Place::Flat(next(&mut flat)),
-                _ if is_parameter(name) => Place::Row(next(&mut row)),
                 _ => Place::Full(next(&mut full)),
             };
-            Slot { name, role, place, access: Access::Vector, dtype: DType::F32 }
+            let access = match role {
+                Role::Load | Role::Store => Access::Vector,
+                _ => Access::Element,
+            };
+            Slot { name, role, place, access, dtype: DType::F32 }
         })
         .collect();
-    let shape =
-        Shape { reduction: Reduction::Subgroup, group: 32, threads: 32, lanes: 256, held: 4, exact: true };
-    let flags = Flags { moments: true, sums: [true; 3], ..Flags::default() };
-    Variant { entry, slots, axes: (1, 1), shape, flags, shared: false }
+    let of = |style| {
+        let (reduction, lanes) = (Reduction::Subgroup, 256);
+        let shape = match style {
+            Style::Row => Shape { style, reduction, group: 32, threads: 32, lanes, held: 4, exact: true },
+            Style::Column => Shape { style, reduction, group: 64, threads: 1, lanes, held: 0, exact: false },
+        };
+        let flags = Flags { compute: true, finish: true, apply: true, sums: [true; 3], ..Flags::default() };
+        Variant { entry, slots: slots.clone(), axes: (1, 1), shape, flags, shared: false }
+    };
+    styles.iter().copied().map(of).collect()
 }
 
 /// All dtypes and accesses of the tensors and of the parameters, and every operand that may be absent.
 fn operands(plain: &Variant) -> Vec<Variant> {
     let mut all = Vec::new();
     for (dtype, parameter) in DTYPES.iter().flat_map(|a| DTYPES.map(|b| (*a, b))) {
-        for bits in 0..8u32 {
-            let access = |bit: u32| if bits >> bit & 1 == 1 { Access::Element } else { Access::Vector };
+        for bits in 0..16u32 {
+            let bit = |n: u32| bits >> n & 1 == 1;
+            let access = |n: u32| if bit(n) { Access::Element } else { Access::Vector };
             let mut slots = plain.slots.clone();
-            for slot in slots.iter_mut().filter(|slot| matches!(slot.role, Role::Load | Role::Store)) {
+            for slot in slots.iter_mut() {
                 let is_parameter = is_parameter(slot.name);
-                slot.dtype = if is_parameter { parameter } else { dtype };
                 slot.access = match (is_parameter, slot.role) {
-                    (true, _) => access(2),
+                    (true, Role::Load) if bit(3) => Access::Splat,
+                    (true, Role::Load | Role::Store) => access(2),
                     (false, Role::Load) => access(0),
-                    (false, _) => access(1),
+                    (false, Role::Store) => access(1),
+                    (_, Role::NumberOfColumn) if bit(3) => Access::Splat,
+                    _ => continue,
                 };
+                if matches!(slot.role, Role::Load | Role::Store | Role::Update) {
+                    slot.dtype = if is_parameter { parameter } else { dtype };
+                }
             }
             all.push(Variant { slots, ..plain.clone() });
         }
     }
-    for absent in ["weight", "bias", "statistics", "grad_input", "gradient"] {
-        let slots: SmallVec<[Slot; 6]> =
+    let optional =
+        ["weight", "bias", "mask", "statistics", "moments", "sums", "output", "grad_input", "gradient"];
+    for absent in optional {
+        let slots: SmallVec<[Slot; 8]> =
             plain.slots.iter().copied().filter(|slot| slot.name != absent).collect();
         if slots.len() < plain.slots.len() {
             all.push(Variant { slots, ..plain.clone() });
         }
+    }
+    // Numbers that are given take the place of those that are computed.
+    for (computed, given, role) in [
+        ("moments", "given", Role::Number),
+        ("sums", "given", Role::Number),
+        ("statistics", "sums", Role::NumberOfColumn),
+    ] {
+        if !plain.entry.operands().contains(&(given, role)) {
+            continue;
+        }
+        let mut slots = plain.slots.clone();
+        for slot in slots.iter_mut().filter(|slot| slot.name == computed) {
+            (slot.name, slot.role) = (given, role);
+        }
+        all.push(Variant { flags: Flags { compute: false, ..plain.flags }, slots, ..plain.clone() });
     }
     all
 }
@@ -114,12 +168,19 @@ fn operands(plain: &Variant) -> Vec<Variant> {
 /// All ways to share a row.
 fn shapes(plain: &Variant) -> Vec<Variant> {
     let mut all = Vec::new();
+    if plain.shape.style == Style::Column {
+        for lanes in [32, 128, 256] {
+            all.push(Variant { shape: Shape { lanes, ..plain.shape }, ..plain.clone() });
+        }
+        return all;
+    }
     let subgroups = [4, 8, 16, 32, 64, 128].map(|size| (Reduction::Subgroup, size));
     let workgroups = [4, 16, 64, 256].map(|size| (Reduction::Workgroup, size));
     for (reduction, group) in subgroups.into_iter().chain(workgroups) {
         for (lanes, held) in [(32, 1), (32, 3), (32, 8), (256, 0), (256, 2), (256, 16)] {
             for exact in [false, true] {
-                let shape = Shape { reduction, group, threads: group.min(lanes / 4), lanes, held, exact };
+                let threads = group.min(lanes / 4);
+                let shape = Shape { reduction, group, threads, lanes, held, exact, ..plain.shape };
                 all.push(Variant { shape, ..plain.clone() });
             }
         }
@@ -129,18 +190,26 @@ fn shapes(plain: &Variant) -> Vec<Variant> {
 
 /// All flags of the specs.
 fn flags(plain: &Variant) -> Vec<Variant> {
-    (0..64u32)
-        .map(|bits| {
-            let bit = |n: u32| bits >> n & 1 == 1;
-            let flags = Flags {
-                moments: bit(0),
-                prefix: bit(1),
-                outside: bit(2),
-                offset: bit(3),
-                round: bit(4),
-                sums: [bit(5), !bit(5), bit(0)],
-            };
-            Variant { flags, ..plain.clone() }
-        })
-        .collect()
+    let kinds = [Kind::Moments, Kind::MeanSquare, Kind::Norm1, Kind::Norm2, Kind::Largest];
+    let all = |bits: u32| {
+        let bit = |n: u32| bits >> n & 1 == 1;
+        let flags = Flags {
+            kind: kinds[bits as usize % kinds.len()],
+            prefix: bit(0),
+            outside: bit(1),
+            offset: bit(2),
+            round: bit(3),
+            frozen: bit(4),
+            split: bit(5),
+            compute: bit(6),
+            finish: bit(7),
+            apply: bit(0) ^ bit(6),
+            plain: bit(1) ^ bit(5),
+            outer_weight: bit(2) ^ bit(4),
+            accumulate: bit(3),
+            sums: [bit(5), !bit(5), bit(0)],
+        };
+        Variant { flags, ..plain.clone() }
+    };
+    (0..256).map(all).collect()
 }

@@ -2,10 +2,10 @@
 
 use super::WgpuStream;
 use super::geometry;
-use super::launch::{Extent, Launch, Operand, Problem, Scalars};
-use super::variant::{Entry, Flags, Role};
-use crate::plan::{fold, tree};
-use crate::tensor::{View, ViewMut};
+use super::launch::{Launch, Operand, Problem, Scalars};
+use super::variant::{Entry, Flags, Role, Shape, Style};
+use crate::plan::tree;
+use crate::tensor::{Dims, View, ViewMut};
 use crate::{Error, Result};
 
 /// Copies `input` to `output`, of the same shape and dtype, with the workgroups and the accesses of a row norm over
@@ -23,27 +23,27 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             format!("{:?}", input.shape()),
         ));
     }
-    let (grid, walks) = fold(input.shape(), &[input.shape().len() - 1], &[input.layout(), output.layout()]);
-    let problem = Problem::new(
-        stream.device(),
-        &grid,
-        [
-            Operand::new("input", Role::Load, Some(input), Extent::Full(&walks[0]))?,
-            Operand::new("output", Role::Store, Some(&output), Extent::Full(&walks[1]))?,
-        ],
-    )?;
-    let shape = geometry::row(stream.device(), &stream.overrides(), grid.cols, problem.is_vector());
+    let axes: Dims = (0..input.shape().len()).collect();
+    let operands = [
+        Operand::new("input", Role::Load, Some(input))?,
+        Operand::new("output", Role::Store, Some(&output))?,
+    ];
+    let problem = Problem::new(stream.device(), input.shape(), &axes[axes.len() - 1..], operands)?;
+    let cols = problem.grid.cols;
+    let split = geometry::is_split(&stream.overrides(), cols);
+    let leaves = if split { cols.div_ceil(tree::LEAF) } else { 1 };
+    let shape = geometry::norm(stream.device(), &stream.overrides(), Style::Row, cols, problem.is_vector());
+    let shape = Shape { held: 0, ..shape };
     let mut dispatches = Vec::new();
-    let at_once = (shape.group / shape.threads) as usize;
-    for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
+    for rows in problem.split(0..problem.grid.rows, &(0..cols), 1)? {
         dispatches.push(problem.prepare(Launch {
             entry: Entry::Copy,
             shape,
-            flags: Flags::default(),
-            groups: rows.len().div_ceil(at_once),
+            flags: Flags { split, ..Flags::default() },
+            groups: geometry::groups(&shape, rows.len(), leaves),
             rows,
-            cols: 0..grid.cols,
-            scalars: Scalars { leaves: grid.cols.div_ceil(tree::LEAF) as u32, ..Scalars::default() },
+            cols: 0..cols,
+            scalars: Scalars { leaves: leaves as u32, ..Scalars::default() },
         })?);
     }
     stream.run("copy", &dispatches)

@@ -31,6 +31,9 @@ struct Inner {
     pipelines: Pipelines,
     /// What the driver said when the device was lost; only devices made here are watched.
     lost: Arc<OnceLock<String>>,
+    /// Where launches are written down, on a device that does not run them.
+    #[cfg(feature = "check")]
+    recorder: OnceLock<super::record::Recorder>,
 }
 
 /// Which of an adapter's features a device may use. All, by default.
@@ -167,7 +170,7 @@ impl WgpuDevice {
         WgpuDevice::assemble(device, queue, Arc::new(OnceLock::new()), &Options::default())
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         device: wgpu::Device,
         queue: wgpu::Queue,
         lost: Arc<OnceLock<String>>,
@@ -187,6 +190,8 @@ impl WgpuDevice {
                 limits,
                 pipelines: Pipelines::default(),
                 lost,
+                #[cfg(feature = "check")]
+                recorder: OnceLock::new(),
                 device,
                 queue,
             }),
@@ -260,6 +265,12 @@ impl WgpuDevice {
 
     pub(super) fn subgroup(&self) -> Option<u32> {
         self.inner.subgroup
+    }
+
+    /// Where this device's launches are written down, once it is a recording one.
+    #[cfg(feature = "check")]
+    pub(super) fn recorder(&self) -> &OnceLock<super::record::Recorder> {
+        &self.inner.recorder
     }
 
     pub(super) fn pipelines(&self) -> &Pipelines {

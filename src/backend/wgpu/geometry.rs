@@ -2,8 +2,8 @@
 
 use super::WgpuDevice;
 use super::stream::Overrides;
-use super::variant::{Reduction, Shape};
-use crate::plan::tree;
+use super::variant::{Reduction, Shape, Style};
+use crate::plan::{Grid, Walk, tree};
 
 /// Vectors of four that a thread keeps of a row. On the software adapter RMSNorm of 1024 columns took 2.2
 /// times a copy with its 32 vectors kept and 3.2 times reading them again; no GPU was measured.
@@ -11,10 +11,34 @@ const HELD_QUADS: u32 = 32;
 /// Invocations of a workgroup that works through workgroup memory, and of one whose threads do not meet.
 const GROUP: u32 = 64;
 
-/// How a row of `cols` columns is shared out. `vector` says whether all tensors are read four columns at a time: only
+/// Which four elements a thread works on: neighbours in the input's memory, where there are any.
+pub(super) fn style(overrides: &Overrides, grid: &Grid, input: &Walk) -> Style {
+    if let Some(style) = overrides.style {
+        return style;
+    }
+    let along_rows = input.outer.last() == Some(&1) && grid.rows > 1;
+    let single = grid.cols == 1 && grid.rows > 1;
+    if single || along_rows && !input.contiguous { Style::Column } else { Style::Row }
+}
+
+/// Whether each leaf of a row is a task of its own.
+pub(super) fn is_split(overrides: &Overrides, cols: usize) -> bool {
+    overrides.split || cols == 0 || cols > tree::LEAF
+}
+
+/// How rows of `cols` columns are shared out. `vector` says whether all tensors are read four columns at a time: only
 /// such rows are kept in registers, since unrolled loads of single elements make a shader several times as long.
-pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize, vector: bool) -> Shape {
+pub(super) fn norm(
+    device: &WgpuDevice,
+    overrides: &Overrides,
+    style: Style,
+    cols: usize,
+    vector: bool,
+) -> Shape {
     let lanes = tree::lanes(cols) as u32;
+    if style == Style::Column {
+        return Shape { style, lanes, ..columns() };
+    }
     let subgroup = device.subgroup().filter(|_| overrides.reduction != Some(Reduction::Workgroup));
     let (reduction, group) = match subgroup {
         Some(size) => (Reduction::Subgroup, size),
@@ -24,13 +48,34 @@ pub(super) fn row(device: &WgpuDevice, overrides: &Overrides, cols: usize, vecto
     let steps = cols.div_ceil(lanes as usize) as u32;
     let quads = steps.saturating_mul(lanes / 4 / threads);
     let fits = vector && cols <= tree::LEAF && quads <= overrides.held.unwrap_or(HELD_QUADS);
-    let exact = cols.is_multiple_of(lanes as usize);
-    Shape { reduction, group, threads, lanes, held: if fits { steps } else { 0 }, exact }
+    let exact = cols.is_multiple_of(lanes as usize) && cols > 0;
+    Shape { style, reduction, group, threads, lanes, held: if fits { steps } else { 0 }, exact }
+}
+
+/// Workgroups for `tasks` rows or leaves of rows.
+pub(super) fn groups(shape: &Shape, rows: usize, leaves: usize) -> usize {
+    match shape.style {
+        Style::Row => (rows * leaves).div_ceil((shape.group / shape.threads) as usize),
+        Style::Column => (rows.div_ceil(4) * leaves).div_ceil(shape.group as usize),
+    }
 }
 
 /// A kernel whose threads do not meet.
 pub(super) fn columns() -> Shape {
-    Shape { reduction: Reduction::Workgroup, group: GROUP, threads: 1, lanes: 4, held: 0, exact: false }
+    Shape {
+        style: Style::Row,
+        reduction: Reduction::Workgroup,
+        group: GROUP,
+        threads: 1,
+        lanes: 4,
+        held: 0,
+        exact: false,
+    }
+}
+
+/// A kernel that works on numbers of rows, four rows a thread.
+pub(super) fn rows() -> Shape {
+    Shape { style: Style::Column, ..columns() }
 }
 
 /// Rows that the threads of a pointwise workgroup take one after the other, with the parameters read once: several,

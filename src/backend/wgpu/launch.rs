@@ -5,10 +5,9 @@ use super::WgpuDevice;
 use super::fault::{limit, lost, scoped};
 use super::pipeline::Pipeline;
 use super::tensor::BufferRange;
-use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Variant};
+use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Style, Variant};
 use crate::plan::{Grid, Walk, fold};
-use crate::spec::Spec;
-use crate::tensor::{DType, Layout, Memory, View};
+use crate::tensor::{DType, Dims, Layout, Memory, View};
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use smallvec::SmallVec;
@@ -20,6 +19,9 @@ pub(super) struct Dispatch {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) bind_group: wgpu::BindGroup,
     pub(super) groups: (u32, u32),
+    /// What a recording device writes down.
+    #[cfg(feature = "check")]
+    pub(super) note: Option<super::record::Note>,
 }
 
 /// The numbers of `Params` in `shaders/params.wgsl`, in its order.
@@ -32,7 +34,8 @@ pub(super) struct Scalars {
     pub(super) cols: u32,
     pub(super) prefix: u32,
     pub(super) leaves: u32,
-    pub(super) inv_k: f32,
+    pub(super) inv_last: f32,
+    pub(super) inv_count: f32,
     pub(super) eps: f32,
     pub(super) eps_exponent: i32,
     pub(super) eps_rstd: f32,
@@ -48,78 +51,78 @@ pub(super) struct Scalars {
     pub(super) turns: u32,
     pub(super) leaf_base: u32,
     pub(super) first_leaf: u32,
-    pub(super) unused: [u32; 2],
-    pub(super) full_start: [u32; 4],
-    pub(super) row_start: [u32; 4],
+    pub(super) power: f32,
+    pub(super) count: f32,
+    pub(super) factor: f32,
+    pub(super) rest: f32,
+    pub(super) inv_power: f32,
+    pub(super) start_a: [u32; 4],
+    pub(super) start_b: [u32; 4],
     pub(super) flat_start: [u32; 4],
 }
 
-/// Where an operand's elements are.
-pub(super) enum Extent<'a> {
-    /// Rows of the input's shape.
-    Full(&'a Walk),
-    /// One row.
-    Row(&'a Walk),
-    /// `per_row` float32 numbers for each row of the launch.
-    PerRow(usize),
-    /// All of it, whatever the launch.
-    Whole,
-}
-
 /// An operand of a problem.
-pub(super) struct Operand<'a> {
+pub(super) struct Operand {
     name: &'static str,
     role: Role,
     range: BufferRange,
     dtype: DType,
-    extent: Extent<'a>,
+    /// In the problem's shape; `None` for a plain array, of which all is bound whatever the launch.
+    layout: Option<Layout>,
+    /// How many numbers there are at each place of the layout.
+    numbers: usize,
 }
 
-impl<'a> Operand<'a> {
-    /// `None` where there is no view.
-    pub(super) fn new(
+impl Operand {
+    /// A tensor of the problem's shape; `None` where there is no view.
+    pub(super) fn new(name: &'static str, role: Role, view: Option<&View<'_>>) -> Result<Option<Self>> {
+        let Some(view) = view else { return Ok(None) };
+        let (range, layout) = (range_of(name, view)?, Some(view.layout().clone()));
+        Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1 }))
+    }
+
+    /// A plain array of float32 numbers.
+    pub(super) fn flat(name: &'static str, role: Role, view: &View<'_>) -> Result<Option<Self>> {
+        Ok(Some(Operand {
+            name,
+            role,
+            range: range_of(name, view)?,
+            dtype: view.dtype(),
+            layout: None,
+            numbers: 1,
+        }))
+    }
+
+    /// The first `numbers` of `of_row` float32 numbers for each row of `shape`, whose rows are made of the axes
+    /// `reduced`.
+    pub(super) fn per_row(
         name: &'static str,
         role: Role,
         view: Option<&View<'_>>,
-        extent: Extent<'a>,
+        shape: &[usize],
+        reduced: &[usize],
+        [numbers, of_row]: [usize; 2],
     ) -> Result<Option<Self>> {
         let Some(view) = view else { return Ok(None) };
-        let Memory::Wgpu(range) = &view.memory else {
-            return Err(Error::argument(name, "memory on the wgpu device", "memory on the host"));
-        };
-        Ok(Some(Operand { name, role, range: range.clone(), dtype: view.dtype(), extent }))
-    }
-
-    fn is_written(&self) -> bool {
-        matches!(self.role, Role::Store | Role::Set)
-    }
-
-    /// First and last element, from the range's start, that rows and columns of a launch reach; conservative.
-    fn span(&self, grid: &Grid, rows: &Range<usize>, cols: &Range<usize>) -> (i128, i128) {
-        match self.extent {
-            Extent::Full(walk) => {
-                let outer = reach(&grid.outer, &walk.outer, rows);
-                let inner = reach(&grid.inner, &walk.inner, cols);
-                let offset = walk.offset as i128;
-                (offset + outer.0 + inner.0, offset + outer.1 + inner.1)
-            }
-            Extent::Row(walk) => {
-                let inner = reach(&grid.inner, &walk.inner, cols);
-                (walk.offset as i128 + inner.0, walk.offset as i128 + inner.1)
-            }
-            Extent::PerRow(n) => ((rows.start * n) as i128, (rows.end * n) as i128 - 1),
-            Extent::Whole => (0, (self.range.size() / self.dtype.size() as u64) as i128 - 1),
+        let mut strides: Dims<isize> = Dims::from_elem(0, shape.len());
+        let mut stride = of_row as isize;
+        for axis in (0..shape.len()).rev().filter(|axis| !reduced.contains(axis)) {
+            strides[axis] = stride;
+            stride = stride.wrapping_mul(shape[axis].max(1) as isize);
         }
+        let layout = Some(Layout::strided(shape, &strides, view.layout().offset())?);
+        Ok(Some(Operand { name, role, range: range_of(name, view)?, dtype: view.dtype(), layout, numbers }))
     }
 
-    /// Whether four columns lie side by side at a multiple of four elements, in every row.
-    fn access(&self, grid: &Grid) -> Access {
-        let (Extent::Full(walk) | Extent::Row(walk)) = self.extent else { return Access::Element };
-        let first = self.range.start() as usize / self.dtype.size() + walk.offset;
-        let rows_aligned = walk.outer.iter().all(|stride| stride % 4 == 0);
-        let aligned =
-            walk.contiguous && grid.cols.is_multiple_of(4) && first.is_multiple_of(4) && rows_aligned;
-        if aligned { Access::Vector } else { Access::Element }
+    fn is_tensor(&self) -> bool {
+        matches!(self.role, Role::Load | Role::Store)
+    }
+}
+
+fn range_of(name: &'static str, view: &View<'_>) -> Result<BufferRange> {
+    match &view.memory {
+        Memory::Wgpu(range) => Ok(range.clone()),
+        _ => Err(Error::argument(name, "memory on the wgpu device", "memory on the host")),
     }
 }
 
@@ -143,41 +146,11 @@ fn reach(sizes: &[usize], strides: &[isize], range: &Range<usize>) -> (i128, i12
     (low, high)
 }
 
-/// A problem's index space and how its tensors are walked.
-pub(super) struct Folded {
-    pub(super) grid: Grid,
-    pub(super) full: SmallVec<[Walk; 4]>,
-    /// The tensors of a row's shape, those that are absent too.
-    pub(super) row: [RowWalk; 3],
-}
-
-/// How a tensor of a row's shape is walked; nothing where it is absent.
-pub(super) struct RowWalk(Option<Walk>);
-
-impl RowWalk {
-    pub(super) fn extent(&self) -> Extent<'_> {
-        self.0.as_ref().map_or(Extent::Whole, Extent::Row)
-    }
-}
-
-impl Folded {
-    /// Folds tensors of the input and up to three parameters.
-    pub(super) fn new(spec: &Spec, full: &[&Layout], row: [Option<&View<'_>>; 3]) -> Self {
-        let tensors = full.iter().copied().chain(row.iter().flatten().map(|view| view.layout()));
-        let tensors: SmallVec<[&Layout; 8]> = tensors.collect();
-        let (grid, walks) = fold(spec.shape(), spec.row_axes(), &tensors);
-        let mut walks = walks.into_iter();
-        let full = walks.by_ref().take(full.len()).collect();
-        let row = row.map(|view| RowWalk(view.and_then(|_| walks.next())));
-        Folded { grid, full, row }
-    }
-}
-
 /// Operands over one index space.
 pub(super) struct Problem<'a> {
     pub(super) device: &'a WgpuDevice,
-    pub(super) grid: &'a Grid,
-    pub(super) operands: Vec<Operand<'a>>,
+    pub(super) grid: Grid,
+    operands: Vec<(Operand, Option<Walk>)>,
 }
 
 /// One launch over a part of a problem.
@@ -199,25 +172,48 @@ struct Binding {
     start: u32,
 }
 
+/// Tensors that `Params` has strides for.
+const MOST_TENSORS: usize = 7;
+
 impl<'a> Problem<'a> {
+    /// Folds `shape` with its axes `reduced` as rows of the operands.
     pub(super) fn new(
         device: &'a WgpuDevice,
-        grid: &'a Grid,
-        operands: impl IntoIterator<Item = Option<Operand<'a>>>,
+        shape: &[usize],
+        reduced: &[usize],
+        operands: impl IntoIterator<Item = Option<Operand>>,
     ) -> Result<Self> {
+        let operands: Vec<Operand> = operands.into_iter().flatten().collect();
+        let layouts: SmallVec<[&Layout; 8]> = operands.iter().filter_map(|op| op.layout.as_ref()).collect();
+        let (grid, walks) = fold(shape, reduced, &layouts);
+        debug_assert!(layouts.len() <= MOST_TENSORS);
+        drop(layouts);
+        let mut walks = walks.into_iter();
+        let with_walk = |op: Operand| {
+            let walk = op.layout.as_ref().and_then(|_| walks.next());
+            (op, walk)
+        };
+        let operands = operands.into_iter().map(with_walk).collect();
         if grid.cols > i32::MAX as usize {
             return Err(limit("columns", i32::MAX, grid.cols));
         }
-        if grid.rows > u32::MAX as usize {
-            return Err(limit("rows", u32::MAX, grid.rows));
+        if grid.rows > i32::MAX as usize {
+            return Err(limit("rows", i32::MAX, grid.rows));
         }
-        Ok(Problem { device, grid, operands: operands.into_iter().flatten().collect() })
+        Ok(Problem { device, grid, operands })
+    }
+
+    /// How the operand of this name is walked.
+    pub(super) fn walk(&self, name: &str) -> Option<&Walk> {
+        self.operands.iter().find(|(op, _)| op.name == name).and_then(|(_, walk)| walk.as_ref())
     }
 
     /// Whether every tensor's columns can be reached four at a time.
     pub(super) fn is_vector(&self) -> bool {
-        let rows = |op: &&Operand<'_>| matches!(op.extent, Extent::Full(_) | Extent::Row(_));
-        self.operands.iter().filter(rows).all(|op| op.access(self.grid) == Access::Vector)
+        let tensors = self.operands.iter().filter(|(op, _)| op.is_tensor());
+        tensors
+            .filter_map(|(op, walk)| walk.as_ref().map(|walk| (op, walk)))
+            .all(|(op, walk)| self.access(op, walk, Style::Row) != Access::Element)
     }
 
     /// Cuts `rows` until every operand's part fits a binding; cuts fall on multiples of `granule`.
@@ -230,8 +226,8 @@ impl<'a> Problem<'a> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let too_large = self.operands.iter().find_map(|op| self.bind(op, &rows, cols).err());
-        let Some(error) = too_large else { return Ok(vec![rows]) };
+        let bind = |(op, walk): &(Operand, Option<Walk>)| self.bind(op, walk.as_ref(), &rows, cols).err();
+        let Some(error) = self.operands.iter().find_map(bind) else { return Ok(vec![rows]) };
         let middle = rows.start + (rows.len() / 2).max(1).div_ceil(granule) * granule;
         if middle >= rows.end {
             return Err(error);
@@ -241,9 +237,59 @@ impl<'a> Problem<'a> {
         Ok(parts)
     }
 
-    fn bind(&self, operand: &Operand<'_>, rows: &Range<usize>, cols: &Range<usize>) -> Result<Binding> {
+    /// First and last element, from the range's start, that rows and columns of a launch reach; conservative.
+    fn span(
+        &self,
+        op: &Operand,
+        walk: Option<&Walk>,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> (i128, i128) {
+        let Some(walk) = walk else { return (0, (op.range.size() / op.dtype.size() as u64) as i128 - 1) };
+        let outer = reach(&self.grid.outer, &walk.outer, rows);
+        let inner = reach(&self.grid.inner, &walk.inner, cols);
+        let offset = walk.offset as i128;
+        (offset + outer.0 + inner.0, offset + outer.1 + inner.1 + op.numbers as i128 - 1)
+    }
+
+    /// How an operand's four elements are reached, wherever in the problem they are.
+    fn access(&self, op: &Operand, walk: &Walk, style: Style) -> Access {
+        // Along the quads' axis and across it.
+        let (fast, slow, sizes) = match style {
+            Style::Row => (&walk.inner, &walk.outer, &self.grid.inner),
+            Style::Column => (&walk.outer, &walk.inner, &self.grid.outer),
+        };
+        let quads = |size: Option<&usize>| size.is_none_or(|size| size.is_multiple_of(4));
+        if matches!(op.role, Role::Load | Role::NumberOfColumn) {
+            let same = fast.last().is_some_and(|&stride| stride == 0) && quads(sizes.last());
+            if same || fast.iter().all(|&stride| stride == 0) {
+                return Access::Splat;
+            }
+        }
+        if !op.is_tensor() {
+            return Access::Element;
+        }
+        let first = op.range.start() as usize / op.dtype.size() + walk.offset;
+        let across = slow.iter().all(|stride| stride % 4 == 0);
+        let side_by_side = match style {
+            Style::Row => walk.contiguous && self.grid.cols.is_multiple_of(4),
+            Style::Column => {
+                let others = &fast[..fast.len().saturating_sub(1)];
+                fast.last() == Some(&1) && quads(sizes.last()) && others.iter().all(|stride| stride % 4 == 0)
+            }
+        };
+        if side_by_side && across && first.is_multiple_of(4) { Access::Vector } else { Access::Element }
+    }
+
+    fn bind(
+        &self,
+        operand: &Operand,
+        walk: Option<&Walk>,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> Result<Binding> {
         let limits = self.device.limits();
-        let (low, high) = operand.span(self.grid, rows, cols);
+        let (low, high) = self.span(operand, walk, rows, cols);
         let (size, base) = (operand.dtype.size() as i128, i128::from(operand.range.start()));
         let align = i128::from(limits.min_storage_buffer_offset_alignment.max(16));
         let offset = (base + low * size) / align * align;
@@ -264,11 +310,7 @@ impl<'a> Problem<'a> {
                 format!("{} bytes", operand.range.buffer().size()),
             ));
         }
-        let first = match operand.extent {
-            Extent::Full(walk) | Extent::Row(walk) => walk.offset as i128,
-            Extent::PerRow(_) => low,
-            Extent::Whole => 0,
-        };
+        let first = walk.map_or(0, |walk| walk.offset as i128);
         let start = (base + first * size - offset) / size;
         Ok(Binding { offset: offset as u64, size: bytes as u64, start: start as u32 })
     }
@@ -276,63 +318,50 @@ impl<'a> Problem<'a> {
     /// The launch with its pipeline compiled and its operands bound.
     pub(super) fn prepare(&self, launch: Launch) -> Result<Dispatch> {
         let Launch { entry, shape, flags, rows, cols, mut scalars, groups } = launch;
-        let written = |op: &Operand<'_>| {
-            self.operands.iter().any(|o| o.is_written() && o.range.buffer() == op.range.buffer())
+        let written = |op: &Operand| {
+            self.operands.iter().any(|(o, _)| o.role.writes() && o.range.buffer() == op.range.buffer())
         };
-        let shared = self.operands.iter().any(|op| !op.is_written() && written(op));
+        let shared = self.operands.iter().any(|(op, _)| !op.role.writes() && written(op));
         scalars.first_row = rows.start as u32;
         scalars.rows = rows.len() as u32;
         scalars.cols = self.grid.cols as u32;
-        let axes =
-            (bucket(self.grid.outer.len(), &[1, 2, 4, 8]), bucket(self.grid.inner.len(), &[1, 2, 4, 8]));
-        let mut outer = vec![[1u32, 0, 0, 0]; axes.0 as usize];
-        let mut inner = vec![[[1u32, 0, 0, 0], [0; 4]]; axes.1 as usize];
+        let (outer_sizes, inner_sizes) = (&self.grid.outer, &self.grid.inner);
+        let axes = (bucket(outer_sizes.len(), &[1, 2, 4, 8]), bucket(inner_sizes.len(), &[1, 2, 4, 8]));
+        let mut outer = vec![AXIS; axes.0 as usize];
+        let mut inner = vec![AXIS; axes.1 as usize];
         // Axes are slowest first and the table's last is the fastest.
-        let (outer_at, inner_at) = (outer.len() - self.grid.outer.len(), inner.len() - self.grid.inner.len());
-        outer[outer_at..].iter_mut().zip(&self.grid.outer).for_each(|(axis, &size)| axis[0] = size as u32);
-        inner[inner_at..].iter_mut().zip(&self.grid.inner).for_each(|(axis, &size)| axis[0][0] = size as u32);
+        let (outer_at, inner_at) = (outer.len() - outer_sizes.len(), inner.len() - inner_sizes.len());
+        outer[outer_at..].iter_mut().zip(outer_sizes).for_each(|(axis, &size)| axis[0] = size as u32);
+        inner[inner_at..].iter_mut().zip(inner_sizes).for_each(|(axis, &size)| axis[0] = size as u32);
         let mut slots = SmallVec::new();
         let mut bindings = Vec::with_capacity(self.operands.len());
-        let (mut full, mut row, mut flat) = (0u8, 0u8, 0u8);
-        for operand in &self.operands {
-            let binding = self.bind(operand, &rows, &cols)?;
-            let place = match operand.extent {
-                Extent::Full(walk) => {
+        let (mut full, mut flat) = (0u8, 0u8);
+        for (operand, walk) in &self.operands {
+            let binding = self.bind(operand, walk.as_ref(), &rows, &cols)?;
+            let (place, access) = match walk {
+                Some(walk) => {
                     let n = take(&mut full);
-                    scalars.full_start[n] = binding.start;
-                    outer[outer_at..]
-                        .iter_mut()
-                        .zip(&walk.outer)
-                        .for_each(|(axis, &s)| axis[n + 1] = s as u32);
-                    inner[inner_at..]
-                        .iter_mut()
-                        .zip(&walk.inner)
-                        .for_each(|(axis, &s)| axis[0][n + 1] = s as u32);
-                    Place::Full(n as u8)
+                    // The table's first number is the size.
+                    match n {
+                        0..3 => scalars.start_a[n] = binding.start,
+                        _ => scalars.start_b[n - 3] = binding.start,
+                    }
+                    outer[outer_at..].iter_mut().zip(&walk.outer).for_each(|(a, &s)| a[n + 1] = s as u32);
+                    inner[inner_at..].iter_mut().zip(&walk.inner).for_each(|(a, &s)| a[n + 1] = s as u32);
+                    (Place::Full(n as u8), self.access(operand, walk, shape.style))
                 }
-                Extent::Row(walk) => {
-                    let n = take(&mut row);
-                    scalars.row_start[n] = binding.start;
-                    inner[inner_at..]
-                        .iter_mut()
-                        .zip(&walk.inner)
-                        .for_each(|(axis, &s)| axis[1][n] = s as u32);
-                    Place::Row(n as u8)
-                }
-                Extent::PerRow(_) | Extent::Whole => {
+                None => {
                     let n = take(&mut flat);
                     scalars.flat_start[n] = binding.start;
-                    Place::Flat(n as u8)
+                    (Place::Flat(n as u8), Access::Element)
                 }
             };
             let (name, role, dtype) = (operand.name, operand.role, operand.dtype);
-            slots.push(Slot { name, role, place, access: operand.access(self.grid), dtype });
+            slots.push(Slot { name, role, place, access, dtype });
             bindings.push(binding);
         }
-        let pipeline = self
-            .device
-            .pipelines()
-            .get(self.device, &Variant { entry, slots, axes, shape, flags, shared })?;
+        let variant = Variant { entry, slots, axes, shape, flags, shared };
+        let pipeline = self.device.pipelines().get(self.device, &variant)?;
         let mut bytes = bytemuck::bytes_of(&scalars).to_vec();
         bytes.extend_from_slice(bytemuck::cast_slice(&outer));
         bytes.extend_from_slice(bytemuck::cast_slice(&inner));
@@ -343,7 +372,22 @@ impl<'a> Problem<'a> {
             return Err(limit("workgroups", format!("{most} x {most}"), groups));
         }
         let bind_group = self.bind_group(&pipeline, &bytes, &bindings, entry)?;
-        Ok(Dispatch { pipeline, bind_group, groups: (x as u32, y as u32) })
+        #[cfg(feature = "check")]
+        let note = self.device.recorder().get().map(|_| {
+            let bound = self.operands.iter().zip(&bindings);
+            super::record::Note::new(
+                &variant,
+                bytes,
+                bound.map(|((op, _), b)| (op.range.buffer(), b.offset, b.size)),
+            )
+        });
+        Ok(Dispatch {
+            pipeline,
+            bind_group,
+            groups: (x as u32, y as u32),
+            #[cfg(feature = "check")]
+            note,
+        })
     }
 
     fn bind_group(
@@ -367,7 +411,7 @@ impl<'a> Problem<'a> {
             uniform.unmap();
             let mut entries =
                 vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-            for (index, (operand, binding)) in self.operands.iter().zip(bindings).enumerate() {
+            for (index, ((operand, _), binding)) in self.operands.iter().zip(bindings).enumerate() {
                 entries.push(wgpu::BindGroupEntry {
                     binding: index as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -386,6 +430,9 @@ impl<'a> Problem<'a> {
         })?
     }
 }
+
+/// An axis of size 1: its size, then strides.
+const AXIS: [u32; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 
 /// The counter's value, which then goes up.
 fn take(counter: &mut u8) -> usize {

@@ -1,18 +1,22 @@
 //! The WebGPU backend: WGSL kernels from `shaders/`, on any Vulkan, Metal or DX12 adapter.
 //!
-//! [`WgpuDevice`] is a device, normkit's own or a caller's. A launch becomes one or several `Dispatch`es: `row` and
-//! `pointwise` say which, `launch` binds their operands, `variant` renders their shaders, and `geometry` says how
+//! [`WgpuDevice`] is a device, normkit's own or a caller's. A launch becomes one or several `Dispatch`es: `norm`,
+//! `between` and `pointwise` say which, `launch` binds their operands, `render` writes their shaders, and `geometry` says how
 //! threads share the work. Nothing waits: a [`WgpuStream`] submits or records and returns.
 
+mod between;
 mod catalog;
 mod copy;
 mod device;
 mod fault;
 mod geometry;
 mod launch;
+mod norm;
 mod pipeline;
 mod pointwise;
-mod row;
+#[cfg(feature = "check")]
+mod record;
+mod render;
 mod stream;
 mod sums;
 mod tensor;
@@ -22,9 +26,11 @@ mod variant;
 pub use catalog::{Shader, shaders};
 pub use copy::copy;
 pub use device::{AdapterInfo, Options, WgpuDevice, adapters};
+#[cfg(feature = "check")]
+pub use record::{RecordedBinding, RecordedDispatch, Recording};
 pub use stream::{Overrides, WgpuStream};
 pub use tensor::{BufferRange, WgpuTensor};
-pub use variant::Reduction;
+pub use variant::{Reduction, Style};
 
 use super::{Backward, Between, Forward};
 use crate::spec::Spec;
@@ -34,8 +40,8 @@ use crate::{Result, Workspace};
 /// Enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => row::forward(spec, norm, &operands, stream),
-        Spec::Pointwise(_) => pointwise::forward(spec, &operands, stream),
+        Spec::Norm(norm) => norm::forward(norm, &operands, stream),
+        Spec::Pointwise(pointwise) => pointwise::forward(pointwise, &operands, stream),
     }
 }
 
@@ -47,12 +53,12 @@ pub(crate) fn backward(
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => row::backward(spec, norm, &operands, workspace, stream),
-        Spec::Pointwise(_) => pointwise::backward(spec, &operands, workspace, stream),
+        Spec::Norm(norm) => norm::backward(norm, &operands, workspace, stream),
+        Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }
 
 /// Enqueues a launch between passes.
-pub(crate) fn between(_: DType, _: Between<'_>, _: &WgpuStream<'_>) -> Result<()> {
-    todo!("TEMPORARY")
+pub(crate) fn between(_: DType, launch: Between<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+    between::between(launch, stream)
 }

@@ -1,45 +1,42 @@
 //! The `pointwise` schedule: `shaders/pointwise_forward.wgsl` and `shaders/pointwise_backward.wgsl`.
 
-use super::launch::{Extent, Folded, Launch, Operand, Problem, Scalars};
+use super::launch::{Launch, Operand, Problem, Scalars};
 use super::sums::Sums;
-use super::variant::{Entry, Flags, Role};
+use super::variant::{Entry, Flags, Role, Style};
 use super::{WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
-use crate::plan::Walk;
-use crate::spec::Spec;
-use crate::tensor::View;
+use crate::spec::Pointwise;
+use crate::tensor::{Layout, View};
 use crate::{Result, Workspace};
-use smallvec::smallvec;
 
-/// Alpha is the same element in every column.
-fn repeated(alpha: Option<&View<'_>>, inner: usize) -> Walk {
-    let offset = alpha.map_or(0, |view| view.layout().offset());
-    Walk { outer: smallvec![], inner: smallvec![0; inner], offset, contiguous: false }
+/// Alpha is the same element everywhere.
+fn repeated<'v>(spec: &Pointwise, alpha: Option<&View<'v>>) -> Result<Option<View<'v>>> {
+    let Some(alpha) = alpha else { return Ok(None) };
+    let strides = vec![0; spec.shape.len()];
+    let layout = Layout::strided(&spec.shape, &strides, alpha.layout().offset())?;
+    alpha.clone().with_layout(layout).map(Some)
 }
 
-pub(super) fn forward(spec: &Spec, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
     let Forward { input, weight, bias, alpha, output, .. } = operands;
     let Some(output) = output else { return Ok(()) };
-    let output = output.as_view();
-    let (weight, bias, alpha) = (weight.as_ref(), bias.as_ref(), alpha.as_ref());
-    let folded = Folded::new(spec, &[input.layout(), output.layout()], [weight, bias, None]);
-    let Folded { grid, full, row } = &folded;
-    let along = repeated(alpha, grid.inner.len());
+    let alpha = repeated(spec, alpha.as_ref())?;
     let problem = Problem::new(
         stream.device(),
-        grid,
+        &spec.shape,
+        &spec.affine.axes,
         [
-            Operand::new("input", Role::Load, Some(input), Extent::Full(&full[0]))?,
-            Operand::new("output", Role::Store, Some(&output), Extent::Full(&full[1]))?,
-            Operand::new("weight", Role::Load, weight, row[0].extent())?,
-            Operand::new("bias", Role::Load, bias, row[1].extent())?,
-            Operand::new("alpha", Role::Load, alpha, Extent::Row(&along))?,
+            Operand::new("input", Role::Load, Some(input))?,
+            Operand::new("output", Role::Store, Some(&output.as_view()))?,
+            Operand::new("weight", Role::Load, weight.as_ref())?,
+            Operand::new("bias", Role::Load, bias.as_ref())?,
+            Operand::new("alpha", Role::Load, alpha.as_ref())?,
         ],
     )?;
-    let shape = geometry::columns();
-    let col_groups = grid.cols.div_ceil(4 * shape.group as usize);
+    let (shape, cols) = (geometry::columns(), problem.grid.cols);
+    let col_groups = cols.div_ceil(4 * shape.group as usize);
     let mut dispatches = Vec::new();
-    for rows in problem.split(0..grid.rows, &(0..grid.cols), 1)? {
+    for rows in problem.split(0..problem.grid.rows, &(0..cols), 1)? {
         let turns = geometry::turns(rows.len(), 1);
         dispatches.push(problem.prepare(Launch {
             entry: Entry::PointwiseForward,
@@ -47,7 +44,7 @@ pub(super) fn forward(spec: &Spec, operands: &Forward<'_>, stream: &WgpuStream<'
             flags: Flags::default(),
             groups: rows.len().div_ceil(turns).saturating_mul(col_groups),
             rows,
-            cols: 0..grid.cols,
+            cols: 0..cols,
             scalars: Scalars { col_groups: col_groups as u32, turns: turns as u32, ..Scalars::default() },
         })?);
     }
@@ -55,7 +52,7 @@ pub(super) fn forward(spec: &Spec, operands: &Forward<'_>, stream: &WgpuStream<'
 }
 
 pub(super) fn backward(
-    spec: &Spec,
+    spec: &Pointwise,
     operands: &Backward<'_>,
     workspace: &mut Workspace,
     stream: &WgpuStream<'_>,
@@ -64,54 +61,45 @@ pub(super) fn backward(
     let [grad_input, grad_weight, grad_bias, grad_alpha] =
         [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.grad_alpha]
             .map(|target| target.as_ref().map(|view| view.as_view()));
-    let (weight, alpha) = (weight.as_ref(), alpha.as_ref());
-    let target = grad_input.as_ref().unwrap_or(grad_output);
-    let folded = Folded::new(
-        spec,
-        &[grad_output.layout(), input.layout(), target.layout()],
-        [weight, grad_weight.as_ref(), grad_bias.as_ref()],
-    );
-    let Folded { grid, full, row } = &folded;
-    let along = repeated(alpha, grid.inner.len());
+    let alpha = repeated(spec, alpha.as_ref())?;
     let device = stream.device();
     let wanted = [grad_weight.is_some(), grad_bias.is_some(), grad_alpha.is_some()];
+    let axes = &spec.affine.axes;
+    let count = |axes: &mut dyn Iterator<Item = usize>| axes.map(|axis| spec.shape[axis]).product::<usize>();
+    let cols = count(&mut axes.iter().copied());
+    let rows = count(&mut (0..spec.shape.len()).filter(|axis| !axes.contains(axis)));
     // Without sums the chunks still say how rows are shared out.
-    let sums = Sums::new(wanted, 3, grid);
+    let sums = Sums::new(wanted, 3, rows, cols);
     if !sums.is_wanted() && grad_input.is_none() {
         return Ok(());
     }
     let scratch = device.scratch(workspace, sums.bytes())?;
     let mut dispatches = Vec::new();
-    for cols in sums.blocks(grid.cols) {
+    for block in sums.blocks(cols) {
         let problem = Problem::new(
             device,
-            grid,
+            &spec.shape,
+            axes,
             [
-                Operand::new("grad_output", Role::Load, Some(grad_output), Extent::Full(&full[0]))?,
-                Operand::new("input", Role::Load, Some(input), Extent::Full(&full[1]))?,
-                Operand::new("grad_input", Role::Store, grad_input.as_ref(), Extent::Full(&full[2]))?,
-                Operand::new("weight", Role::Load, weight, row[0].extent())?,
-                Operand::new("alpha", Role::Load, alpha, Extent::Row(&along))?,
-                Operand::new("partials", Role::Set, Some(&scratch), Extent::Whole)?,
+                Operand::new("grad_output", Role::Load, Some(grad_output))?,
+                Operand::new("input", Role::Load, Some(input))?,
+                Operand::new("grad_input", Role::Store, grad_input.as_ref())?,
+                Operand::new("weight", Role::Load, weight.as_ref())?,
+                Operand::new("alpha", Role::Load, alpha.as_ref())?,
+                Operand::flat("partials", Role::Set, &scratch)?,
             ],
         )?;
-        let scalars = sums.scalars(&cols, Scalars::default());
-        dispatches.extend(sums.partials(
-            &problem,
-            Entry::PointwiseBackward,
-            Flags::default(),
-            &cols,
-            scalars,
-        )?);
+        let scalars = sums.scalars(&block, Scalars::default());
+        let entry = Entry::PointwiseBackward;
+        dispatches.extend(sums.partials(&problem, entry, Flags::default(), &block, scalars)?);
         for (index, view) in [&grad_weight, &grad_bias].into_iter().enumerate() {
-            let gradient = Operand::new("gradient", Role::Store, view.as_ref(), row[index + 1].extent())?;
-            let Some(gradient) = gradient else { continue };
-            dispatches.push(sums.finish(device, grid, &scratch, Some(gradient), index, &cols)?);
+            let Some(view) = view else { continue };
+            dispatches.push(sums.finish(device, &scratch, Some((view, &spec.affine)), index, &block)?);
         }
         if grad_alpha.is_some() {
-            let shape = geometry::row(device, &stream.overrides(), grid.cols, false);
-            dispatches.push(sums.finish(device, grid, &scratch, None, 2, &cols)?);
-            dispatches.push(sums.leaves(device, shape, &scratch, 2, &cols)?);
+            let shape = geometry::norm(device, &stream.overrides(), Style::Row, cols, false);
+            dispatches.push(sums.finish(device, &scratch, None, 2, &block)?);
+            dispatches.push(sums.leaves(device, shape, &scratch, 2, &block)?);
         }
     }
     if let Some(gradient) = &grad_alpha {

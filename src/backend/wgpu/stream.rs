@@ -3,7 +3,7 @@
 use super::WgpuDevice;
 use super::fault::scoped;
 use super::launch::Dispatch;
-use super::variant::Reduction;
+use super::variant::{Reduction, Style};
 use crate::{Error, Result};
 use std::cell::RefCell;
 
@@ -28,6 +28,10 @@ pub struct Overrides {
     pub group: Option<u32>,
     /// The most vectors of four that a thread keeps of a row before it reads the row again instead.
     pub held: Option<u32>,
+    /// Which four elements a thread works on at a time.
+    pub style: Option<Style>,
+    /// Compute each leaf of a row as a task of its own, however short the row is.
+    pub split: bool,
 }
 
 impl<'a> WgpuStream<'a> {
@@ -71,6 +75,11 @@ impl<'a> WgpuStream<'a> {
     /// Enqueues `dispatches` in their order, in one pass.
     pub(super) fn run(&self, what: &str, dispatches: &[Dispatch]) -> Result<()> {
         if dispatches.is_empty() {
+            return Ok(());
+        }
+        #[cfg(feature = "check")]
+        if let Some(recorder) = self.device.recorder().get() {
+            recorder.add(dispatches);
             return Ok(());
         }
         scoped(&self.device, what, || match &mut *self.target.borrow_mut() {

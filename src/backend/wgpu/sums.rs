@@ -1,12 +1,13 @@
 //! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
 
-use super::launch::{Dispatch, Extent, Launch, Operand, Problem, Scalars};
-use super::variant::{Entry, Flags, Reduction, Role, Shape};
-use super::{WgpuDevice, geometry};
-use crate::Result;
-use crate::plan::{Grid, Walk, tree};
-use crate::tensor::View;
-use smallvec::smallvec;
+use super::launch::{Dispatch, Launch, Operand, Problem, Scalars};
+use super::variant::{Entry, Flags, Role, Shape};
+use super::{WgpuDevice, WgpuStream, geometry};
+use crate::backend::Backward;
+use crate::plan::tree;
+use crate::spec::{Affine, Norm, STATISTICS, SUMS};
+use crate::tensor::{Dims, Layout, View};
+use crate::{Result, Workspace};
 use std::ops::Range;
 
 /// How the sums over rows are cut. Partial sums are laid out as [parameter][chunk][column], then the leaves' sums of a
@@ -20,14 +21,91 @@ pub(super) struct Sums {
     leaves: usize,
 }
 
+/// What the terms of a norm's gradients are made of.
+pub(super) enum Source<'s> {
+    /// The tensors, whose elements have a parameter each.
+    Tensors { operands: &'s Backward<'s>, statistics: Option<&'s View<'s>> },
+    /// Sums over the elements that share a parameter in a row, which are those of the axes `reduced`.
+    Sums { view: &'s View<'s>, reduced: &'s [usize] },
+}
+
+/// The gradients of a norm's weight and bias.
+pub(super) struct Parameters<'s> {
+    pub(super) spec: &'s Norm,
+    pub(super) flags: Flags,
+    pub(super) scalars: Scalars,
+    pub(super) wanted: [Option<&'s View<'s>>; 2],
+}
+
+impl Parameters<'_> {
+    pub(super) fn launches(
+        &self,
+        source: Source<'_>,
+        workspace: &mut Workspace,
+        stream: &WgpuStream<'_>,
+    ) -> Result<Vec<Dispatch>> {
+        let device = stream.device();
+        let (shape, affine) = (&self.spec.shape[..], &self.spec.affine);
+        let cols: usize = affine.axes.iter().map(|&axis| shape[axis]).product();
+        let kept = |axis: &usize| !affine.axes.contains(axis) && !source.sums_over(*axis);
+        let rows: usize = (0..shape.len()).filter(kept).map(|axis| shape[axis]).product();
+        let sums = Sums::new([self.wanted[0].is_some(), self.wanted[1].is_some(), false], 2, rows, cols);
+        let scratch = device.scratch(workspace, sums.bytes())?;
+        // The axes that were summed are gone: each place of the others has one sum.
+        let gone = |axis: usize| source.sums_over(axis);
+        let left: Dims = (0..shape.len()).filter(|&axis| !gone(axis)).collect();
+        let sizes: Dims = left.iter().map(|&axis| shape[axis]).collect();
+        let at =
+            |axes: &[usize]| -> Dims { (0..left.len()).filter(|&at| axes.contains(&left[at])).collect() };
+        let mut dispatches = Vec::new();
+        for cols in sums.blocks(cols) {
+            let partials = Operand::flat("partials", Role::Set, &scratch)?;
+            let operands = match &source {
+                Source::Tensors { operands, statistics } => vec![
+                    Operand::new("grad_output", Role::Load, Some(&operands.grad_output))?,
+                    Operand::new("input", Role::Load, Some(&operands.input))?,
+                    Operand::new("mask", Role::Load, operands.mask.as_ref())?,
+                    Operand::per_row(
+                        "statistics",
+                        Role::NumberOfColumn,
+                        *statistics,
+                        shape,
+                        &self.spec.reduced,
+                        [STATISTICS, STATISTICS],
+                    )?,
+                    partials,
+                ],
+                Source::Sums { view, .. } => {
+                    let role = Role::NumberOfColumn;
+                    vec![Operand::per_row("sums", role, Some(view), &sizes, &[], [SUMS, SUMS])?, partials]
+                }
+            };
+            let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?;
+            let scalars = sums.scalars(&cols, self.scalars);
+            dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
+            for (index, gradient) in self.wanted.iter().enumerate() {
+                let Some(gradient) = gradient else { continue };
+                dispatches.push(sums.finish(device, &scratch, Some((gradient, affine)), index, &cols)?);
+            }
+        }
+        Ok(dispatches)
+    }
+}
+
+impl Source<'_> {
+    fn sums_over(&self, axis: usize) -> bool {
+        matches!(self, Source::Sums { reduced, .. } if reduced.contains(&axis))
+    }
+}
+
 impl Sums {
     /// `params` is the number of sums per column that the chunks are planned for.
-    pub(super) fn new(wanted: [bool; 3], params: usize, grid: &Grid) -> Self {
-        let chunk_rows = tree::chunk_rows(grid.rows, grid.cols, params, 4);
-        let chunks = grid.rows.div_ceil(chunk_rows);
+    pub(super) fn new(wanted: [bool; 3], params: usize, rows: usize, cols: usize) -> Self {
+        let chunk_rows = tree::chunk_rows(rows, cols, params, 4);
+        let chunks = rows.div_ceil(chunk_rows);
         let most = tree::PARTIALS_LIMIT / (4 * params) / tree::LEAF * tree::LEAF;
-        let block = if chunks <= 1 { grid.cols.min(most) } else { grid.cols };
-        let leaves = if wanted[2] { grid.cols.div_ceil(tree::LEAF) } else { 0 };
+        let block = if chunks <= 1 { cols.min(most) } else { cols };
+        let leaves = if wanted[2] { cols.div_ceil(tree::LEAF) } else { 0 };
         Sums { wanted, chunk_rows, chunks, block, leaves }
     }
 
@@ -104,14 +182,23 @@ impl Sums {
     pub(super) fn finish(
         &self,
         device: &WgpuDevice,
-        grid: &Grid,
         scratch: &View<'_>,
-        gradient: Option<Operand<'_>>,
+        gradient: Option<(&View<'_>, &Affine)>,
         index: usize,
         cols: &Range<usize>,
     ) -> Result<Dispatch> {
-        let partials = Operand::new("partials", Role::Set, Some(scratch), Extent::Whole)?;
-        let problem = Problem::new(device, grid, [partials, gradient])?;
+        let partials = Operand::flat("partials", Role::Set, scratch)?;
+        let mut sizes = Dims::from_slice(&[cols.end]);
+        let mut own = None;
+        if let Some((view, affine)) = gradient {
+            let layout = view.layout();
+            sizes = affine.axes.iter().map(|&axis| layout.shape()[axis]).collect();
+            let strides: Dims<isize> = affine.axes.iter().map(|&axis| layout.strides()[axis]).collect();
+            own = Some(view.clone().with_layout(Layout::strided(&sizes, &strides, layout.offset())?)?);
+        }
+        let gradient = Operand::new("gradient", Role::Store, own.as_ref())?;
+        let axes: Dims = (0..sizes.len()).collect();
+        let problem = Problem::new(device, &sizes, &axes, [partials, gradient])?;
         let scalars = Scalars { parameter: self.position(index), ..self.scalars(cols, Scalars::default()) };
         problem.prepare(Launch {
             entry: Entry::Finish,
@@ -134,17 +221,17 @@ impl Sums {
         cols: &Range<usize>,
     ) -> Result<Dispatch> {
         let leaves = cols.len().div_ceil(tree::LEAF);
-        let grid = plain_grid(leaves, cols.len());
-        let partials = Operand::new("partials", Role::Set, Some(scratch), Extent::Whole)?;
-        let problem = Problem::new(device, &grid, [partials])?;
-        let scalars = Scalars { parameter: self.position(index), ..self.scalars(cols, Scalars::default()) };
+        let partials = Operand::flat("partials", Role::Set, scratch)?;
+        let problem = Problem::new(device, &[cols.len()], &[0], [partials])?;
+        let scalars = self.scalars(cols, Scalars::default());
+        let scalars = Scalars { parameter: self.position(index), leaves: leaves as u32, ..scalars };
         problem.prepare(Launch {
             entry: Entry::Leaves,
             shape: Shape { held: 0, exact: false, ..row },
-            flags: Flags::default(),
-            rows: 0..leaves,
+            flags: Flags { split: true, ..Flags::default() },
+            rows: 0..1,
             cols: 0..cols.len(),
-            groups: leaves.div_ceil((row.group / row.threads) as usize),
+            groups: geometry::groups(&row, 1, leaves),
             scalars,
         })
     }
@@ -156,24 +243,15 @@ impl Sums {
         scratch: &View<'_>,
         gradient: &View<'_>,
     ) -> Result<Dispatch> {
-        let grid = plain_grid(1, 1);
-        let walk = Walk {
-            outer: smallvec![],
-            inner: smallvec![1],
-            offset: gradient.layout().offset(),
-            contiguous: true,
-        };
-        let problem = Problem::new(
-            device,
-            &grid,
-            [
-                Operand::new("partials", Role::Get, Some(scratch), Extent::Whole)?,
-                Operand::new("gradient", Role::Store, Some(gradient), Extent::Row(&walk))?,
-            ],
-        )?;
+        let own = gradient.clone().with_layout(Layout::strided(&[1], &[1], gradient.layout().offset())?)?;
+        let operands = [
+            Operand::flat("partials", Role::Get, scratch)?,
+            Operand::new("gradient", Role::Store, Some(&own))?,
+        ];
+        let problem = Problem::new(device, &[1], &[0], operands)?;
         problem.prepare(Launch {
             entry: Entry::Total,
-            shape: Shape { reduction: Reduction::Workgroup, group: 1, ..geometry::columns() },
+            shape: Shape { group: 1, ..geometry::columns() },
             flags: Flags::default(),
             rows: 0..1,
             cols: 0..1,
@@ -190,8 +268,4 @@ impl Sums {
     fn position(&self, index: usize) -> u32 {
         self.wanted[..index].iter().filter(|&&wanted| wanted).count() as u32
     }
-}
-
-fn plain_grid(rows: usize, cols: usize) -> Grid {
-    Grid { rows, cols, outer: smallvec![rows], inner: smallvec![cols] }
 }

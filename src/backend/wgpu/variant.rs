@@ -1,15 +1,17 @@
-//! One value describes a compiled shader; this module renders it as WGSL.
+//! One value describes a compiled shader.
 
-use super::unroll::unroll;
 use crate::tensor::DType;
 use smallvec::SmallVec;
-use std::fmt::Write;
 
 /// The kernels, one entry point each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Entry {
-    RowForward,
-    RowBackward,
+    NormForward,
+    NormBackward,
+    MergeMoments,
+    MergeSums,
+    FromRunning,
+    UpdateRunning,
     Affine,
     Finish,
     PointwiseForward,
@@ -22,10 +24,18 @@ pub(crate) enum Entry {
 /// What a kernel does with an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
-    /// Reads four columns of the current row.
+    /// Reads four elements.
     Load,
-    /// Writes four columns of the current row.
+    /// Writes four elements.
     Store,
+    /// Reads and writes four elements.
+    Update,
+    /// Reads numbers of the current row.
+    Number,
+    /// Reads and writes numbers of the current row.
+    SetNumber,
+    /// Reads numbers of what a column belongs to.
+    NumberOfColumn,
     /// Reads single float32 numbers by index.
     Get,
     /// Reads and writes single float32 numbers by index.
@@ -35,10 +45,8 @@ pub(crate) enum Role {
 /// Which of the launch's strides and offsets an operand uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
-    /// The n-th tensor of the input's shape.
+    /// The n-th tensor with strides.
     Full(u8),
-    /// The n-th tensor of a row's shape.
-    Row(u8),
     /// The n-th plain array.
     Flat(u8),
 }
@@ -46,8 +54,10 @@ pub(crate) enum Place {
 /// How an operand's elements are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
-    /// Four columns at once: they lie side by side and start at a multiple of four elements.
+    /// Four at once: they lie side by side and start at a multiple of four elements.
     Vector,
+    /// One for four: they are the same element.
+    Splat,
     /// One element at a time, wherever its strides say.
     Element,
 }
@@ -71,11 +81,36 @@ pub enum Reduction {
     Workgroup,
 }
 
+/// Which four elements a thread works on at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Style {
+    /// Neighbouring columns of a row that several threads share.
+    #[default]
+    Row,
+    /// One column of neighbouring rows, which a thread has to itself.
+    Column,
+}
+
+/// What is summed over a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Kind {
+    /// Differences from the mean, and their squares.
+    #[default]
+    Moments,
+    /// Squares, whose mean counts.
+    MeanSquare,
+    /// Squares, whose sum's root counts.
+    Norm2,
+    /// Magnitudes.
+    Norm1,
+    /// The largest magnitude.
+    Largest,
+}
+
 /// What distinguishes the specs that share a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Flags {
-    /// The statistic is mean and variance, not the mean square.
-    pub(crate) moments: bool,
+    pub(crate) kind: Kind,
     /// The statistic sees fewer columns than the row has.
     pub(crate) prefix: bool,
     /// eps is added to the root.
@@ -84,6 +119,22 @@ pub(crate) struct Flags {
     pub(crate) offset: bool,
     /// The normalized value is rounded to the input's dtype.
     pub(crate) round: bool,
+    /// The statistics are constants.
+    pub(crate) frozen: bool,
+    /// Rows have several leaves, each of which is a task of its own.
+    pub(crate) split: bool,
+    /// The leaf's numbers are computed.
+    pub(crate) compute: bool,
+    /// They are finished to statistics.
+    pub(crate) finish: bool,
+    /// The elements are written.
+    pub(crate) apply: bool,
+    /// Sums of a parameter's gradient over a part of a row.
+    pub(crate) plain: bool,
+    /// The weight is the same in all of a row.
+    pub(crate) outer_weight: bool,
+    /// What is there already is merged with one more part.
+    pub(crate) accumulate: bool,
     /// Sums of the weight's, the bias's and alpha's gradient are wanted.
     pub(crate) sums: [bool; 3],
 }
@@ -91,6 +142,7 @@ pub(crate) struct Flags {
 /// How a row is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
+    pub(crate) style: Style,
     pub(crate) reduction: Reduction,
     /// Invocations of a workgroup.
     pub(crate) group: u32,
@@ -108,7 +160,7 @@ pub(crate) struct Shape {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Variant {
     pub(crate) entry: Entry,
-    pub(crate) slots: SmallVec<[Slot; 6]>,
+    pub(crate) slots: SmallVec<[Slot; 8]>,
     /// Length of the tables of outer and inner axes.
     pub(crate) axes: (u32, u32),
     pub(crate) shape: Shape,
@@ -124,18 +176,23 @@ pub(crate) enum Target {
     Browser,
 }
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
-    };
+impl Role {
+    /// Whether the operand is written.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Role::Store | Role::Update | Role::SetNumber | Role::Set)
+    }
 }
 
 impl Entry {
     /// The entry point's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Entry::RowForward => "row_forward",
-            Entry::RowBackward => "row_backward",
+            Entry::NormForward => "norm_forward",
+            Entry::NormBackward => "norm_backward",
+            Entry::MergeMoments => "merge_moments",
+            Entry::MergeSums => "merge_sums_of_rows",
+            Entry::FromRunning => "from_running",
+            Entry::UpdateRunning => "update_running",
             Entry::Affine => "affine",
             Entry::Finish => "finish",
             Entry::PointwiseForward => "pointwise_forward",
@@ -148,31 +205,50 @@ impl Entry {
 
     /// Every operand that the kernel's text names.
     pub(super) fn operands(self) -> &'static [(&'static str, Role)] {
-        use Role::{Get, Load, Set, Store};
+        use Role::{Get, Load, Number, NumberOfColumn, Set, SetNumber, Store, Update};
         match self {
-            Entry::RowForward => {
-                &[("input", Load), ("weight", Load), ("bias", Load), ("output", Store), ("statistics", Set)]
-            }
-            Entry::RowBackward => &[
+            Entry::NormForward => &[
+                ("input", Load),
+                ("output", Store),
+                ("weight", Load),
+                ("bias", Load),
+                ("mask", Load),
+                ("given", Number),
+                ("moments", SetNumber),
+                ("statistics", SetNumber),
+            ],
+            Entry::NormBackward => &[
                 ("grad_output", Load),
                 ("input", Load),
-                ("weight", Load),
-                ("statistics", Get),
                 ("grad_input", Store),
+                ("weight", Load),
+                ("mask", Load),
+                ("statistics", Number),
+                ("given", Number),
+                ("sums", SetNumber),
             ],
-            Entry::Affine => {
-                &[("grad_output", Load), ("input", Load), ("statistics", Get), ("partials", Set)]
-            }
+            Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
+            Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
+            Entry::FromRunning => &[("running_mean", Load), ("running_var", Load), ("statistics", SetNumber)],
+            Entry::UpdateRunning => &[("moments", Number), ("running_mean", Update), ("running_var", Update)],
+            Entry::Affine => &[
+                ("grad_output", Load),
+                ("input", Load),
+                ("mask", Load),
+                ("statistics", NumberOfColumn),
+                ("sums", NumberOfColumn),
+                ("partials", Set),
+            ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {
-                &[("input", Load), ("weight", Load), ("bias", Load), ("alpha", Load), ("output", Store)]
+                &[("input", Load), ("output", Store), ("weight", Load), ("bias", Load), ("alpha", Load)]
             }
             Entry::PointwiseBackward => &[
                 ("grad_output", Load),
                 ("input", Load),
+                ("grad_input", Store),
                 ("weight", Load),
                 ("alpha", Load),
-                ("grad_input", Store),
                 ("partials", Set),
             ],
             Entry::Leaves => &[("partials", Set)],
@@ -181,26 +257,9 @@ impl Entry {
         }
     }
 
-    /// The files that the kernel is made of, besides those that all kernels share.
-    fn files(self) -> &'static [&'static str] {
-        match self {
-            Entry::RowForward => {
-                &[shader!("row"), shader!("weight"), shader!("row_parameters"), shader!("row_forward")]
-            }
-            Entry::RowBackward => &[shader!("row"), shader!("weight"), shader!("row_backward")],
-            Entry::Affine => &[shader!("columns"), shader!("affine")],
-            Entry::Finish => &[shader!("columns"), shader!("finish")],
-            Entry::PointwiseForward => &[shader!("tanh"), shader!("pointwise_forward")],
-            Entry::PointwiseBackward => &[shader!("tanh"), shader!("columns"), shader!("pointwise_backward")],
-            Entry::Leaves => &[shader!("row"), shader!("leaves")],
-            Entry::Total => &[shader!("row"), shader!("total")],
-            Entry::Copy => &[shader!("row"), shader!("copy")],
-        }
-    }
-
-    /// Whether the kernel combines the numbers of several threads.
-    fn folds(self) -> bool {
-        matches!(self, Entry::RowForward | Entry::RowBackward | Entry::Leaves | Entry::Total | Entry::Copy)
+    /// Whether threads may combine their numbers in it.
+    pub(super) fn folds(self) -> bool {
+        matches!(self, Entry::NormForward | Entry::NormBackward | Entry::Leaves | Entry::Copy)
     }
 }
 
@@ -212,142 +271,11 @@ impl Variant {
 
     /// Whether binding `index + 1` may be written.
     pub(crate) fn is_writable(&self, index: usize) -> bool {
-        self.shared || matches!(self.slots[index].role, Role::Store | Role::Set)
-    }
-
-    /// The shader's text.
-    pub(crate) fn render(&self, target: Target) -> String {
-        let mut text = String::with_capacity(16 << 10);
-        if target == Target::Browser && self.uses_subgroups() {
-            text.push_str("enable subgroups;\n");
-        }
-        self.render_constants(&mut text);
-        text.push_str(shader!("params"));
-        text.push_str(shader!("convert"));
-        text.push_str(shader!("math"));
-        for &(name, role) in self.entry.operands() {
-            match self.slots.iter().position(|slot| slot.name == name) {
-                Some(index) => text.push_str(&self.render_slot(index)),
-                None => text.push_str(&absent(role).replace("NAME", name)),
-            }
-        }
-        if self.entry.folds() {
-            text.push_str(match self.shape.reduction {
-                Reduction::Subgroup => shader!("fold_subgroup"),
-                Reduction::Workgroup => shader!("fold_workgroup"),
-            });
-        }
-        let invocation = match self.shape.reduction {
-            Reduction::Subgroup => "subgroup_invocation_id",
-            Reduction::Workgroup => "local_invocation_index",
-        };
-        let Shape { threads, lanes, held, .. } = self.shape;
-        let bounds = [("QUADS", lanes / 4 / threads), ("HELD", held)];
-        for file in self.entry.files() {
-            text.push_str(&unroll(&file.replace("INVOCATION", invocation), &bounds));
-        }
-        text
+        self.shared || self.slots[index].role.writes()
     }
 
     /// Whether the shader needs subgroup operations.
     pub(crate) fn uses_subgroups(&self) -> bool {
-        self.entry.folds() && self.shape.reduction == Reduction::Subgroup
-    }
-
-    fn render_constants(&self, text: &mut String) {
-        let Shape { group, threads, lanes, held, exact, .. } = self.shape;
-        let Flags { moments, prefix, outside, offset, round, sums } = self.flags;
-        let (low, high): (u32, u32) = if outside { (127 - 40, 127 + 50) } else { (127 - 80, 127 + 100) };
-        let number = [
-            ("OUTER", self.axes.0),
-            ("INNER", self.axes.1),
-            ("GROUP", group),
-            ("THREADS", threads),
-            ("LANES", lanes),
-            ("HELD", held),
-            // A divisor within these bits is regular.
-            ("LOW", low << 23),
-            ("HIGH", high << 23),
-        ];
-        let has = |name| self.slot(name).is_some();
-        let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
-        let flag = [
-            ("EXACT", exact),
-            ("MOMENTS", moments),
-            ("PREFIX", prefix),
-            ("OUTSIDE", outside),
-            ("OFFSET", offset),
-            ("ROUND", round),
-            // The result is rounded to 16 bits.
-            ("SHORT", dtype.size() == 2),
-            ("SUM_WEIGHT", sums[0]),
-            ("SUM_BIAS", sums[1]),
-            ("SUM_ALPHA", sums[2]),
-            ("HAS_WEIGHT", has("weight")),
-            ("HAS_BIAS", has("bias")),
-            ("HAS_STATISTICS", has("statistics")),
-            ("HAS_GRAD_INPUT", has("grad_input")),
-            ("HAS_GRADIENT", has("gradient")),
-        ];
-        for (name, value) in number {
-            writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
-        }
-        for (name, value) in flag {
-            writeln!(text, "const {name} = {value};").expect("a String takes any text");
-        }
-        let round =
-            "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
-        text.push_str(&round.replace("DTYPE", dtype.name()));
-    }
-
-    fn render_slot(&self, index: usize) -> String {
-        let slot = &self.slots[index];
-        let half = slot.dtype.size() == 2;
-        let files: &[&str] = match (slot.role, slot.access) {
-            (Role::Load, Access::Vector) => &[shader!("operand/load_vector")],
-            (Role::Store, Access::Vector) => &[shader!("operand/store_vector")],
-            (Role::Load, Access::Element) if half => {
-                &[shader!("operand/load_element_16"), shader!("operand/load_element")]
-            }
-            (Role::Load, Access::Element) => {
-                &[shader!("operand/load_element_32"), shader!("operand/load_element")]
-            }
-            (Role::Store, Access::Element) if half => {
-                &[shader!("operand/store_element_16"), shader!("operand/store_element")]
-            }
-            (Role::Store, Access::Element) => {
-                &[shader!("operand/store_element_32"), shader!("operand/store_element")]
-            }
-            (Role::Get, _) => &[shader!("operand/get")],
-            (Role::Set, _) => &[shader!("operand/get"), shader!("operand/set")],
-        };
-        let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
-        let (start, along) = match slot.place {
-            Place::Full(n) => {
-                (format!("start.{}", component(n)), format!("along_full(col).{}", component(n)))
-            }
-            Place::Row(n) => {
-                (format!("params.row_start.{}", component(n)), format!("along_row(col).{}", component(n)))
-            }
-            Place::Flat(n) => (format!("params.flat_start.{}", component(n)), String::new()),
-        };
-        files
-            .concat()
-            .replace("NAME", slot.name)
-            .replace("BINDING", &(index + 1).to_string())
-            .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
-            .replace("WORDS", if half { "vec2<u32>" } else { "vec4<u32>" })
-            .replace("DTYPE", slot.dtype.name())
-            .replace("START", &start)
-            .replace("ALONG", &along)
-    }
-}
-
-/// What stands in for an operand that a launch does not have; the kernel's constants keep it from being called.
-fn absent(role: Role) -> &'static str {
-    match role {
-        Role::Load => shader!("operand/absent_load"),
-        Role::Store => shader!("operand/absent_store"),
-        Role::Get | Role::Set => shader!("operand/absent_flat"),
+        self.entry.folds() && self.shape.style == Style::Row && self.shape.reduction == Reduction::Subgroup
     }
 }

@@ -1,0 +1,15 @@
+// The mean of the leaf's first elements, as many as the largest power of two up to 32 that there are.
+fn first_mean() -> vec4<f32> {
+    let count = 1u << min(firstLeadingBit(leaf_length()), 5u);
+    for (var index = 0u; index < count; index++) {
+        let x = first_element(leaf_start() + lane_at(index, count));
+        push(index, x, x);
+    }
+    let bits = firstTrailingBit(count);
+    return opaque4(waiting_a[bits] * bitcast<f32>((127u - bits) << 23u));
+}
+
+// Of each row, the input's element in the column named for it.
+fn pick(col: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(input_at(col.x).x, input_at(col.y).y, input_at(col.z).z, input_at(col.w).w);
+}

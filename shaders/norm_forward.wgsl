@@ -1,0 +1,105 @@
+// y = (x - mean) * rstd * weight + bias, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
+// them to statistics, APPLY those. A row that fits is read once and held in registers.
+
+var<private> held: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> statistics_of_row: Statistics;
+
+fn element(i: u32, col: u32) -> vec4<f32> {
+    if HELD > 0u {
+        return held[i];
+    }
+    return input_at(col);
+}
+
+fn first_held() -> vec4<f32> {
+    return held[0];
+}
+
+// The weight that multiplies: what is stored, plus the offset.
+fn full_weight(col: u32) -> vec4<f32> {
+    if OFFSET {
+        return opaque4(weight_at(col) + params.weight_offset);
+    }
+    return weight_at(col);
+}
+
+// Writes what the scaled elements at `col` become.
+fn write(col: u32, x: vec4<f32>) {
+    let s = statistics_of_row;
+    var y = x;
+    if MOMENTS {
+        y = opaque4(opaque4(y - s.mean) - s.correction);
+    }
+    y = opaque4(y * s.rstd);
+    if ROUND {
+        y = round_input(y);
+    }
+    if HAS_WEIGHT {
+        y = opaque4(y * full_weight(col));
+    }
+    if HAS_BIAS {
+        y += bias_at(col);
+    }
+    if HAS_MASK {
+        y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));
+    }
+    let count = there(col);
+    if count > 0u {
+        output_set(col, count, y);
+    }
+}
+
+fn fast_write(i: u32, col: u32) {
+    write(col, element(i, col));
+}
+
+fn slow_write(col: u32) {
+    write(col, scale_row(input_at(col), -statistics_of_row.exponent));
+}
+
+@compute @workgroup_size(GROUP)
+fn norm_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(INVOCATION) invocation: u32,
+) {
+    if !enter(group, groups, invocation) {
+        return;
+    }
+    var s: Statistics;
+    if COMPUTE {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                held[step * QUADS + quad] = input_at(column(step, quad));
+            }
+        }
+        let m = leaf_moments();
+        if HAS_MOMENTS && is_first() {
+            let at = MOMENTS_SIZE * leaf;
+            moments_set(at, m.count);
+            moments_set(at + 1u, m.mean);
+            moments_set(at + 2u, m.correction);
+            moments_set(at + 3u, m.m2);
+            moments_set(at + 4u, REAL(m.exponent));
+        }
+        if FINISH {
+            s = finish(m);
+        }
+    } else {
+        s = Statistics(given_get(0u), given_get(1u), given_get(2u), INT(given_get(3u)));
+    }
+    if HAS_STATISTICS && is_first() && leaf == 0u {
+        statistics_set(0u, s.mean);
+        statistics_set(1u, s.correction);
+        statistics_set(2u, s.rstd);
+        statistics_set(3u, REAL(s.exponent));
+    }
+    if APPLY {
+        statistics_of_row = s;
+        if some(s.exponent != INT(0)) {
+            slow_apply();
+        } else {
+            fast_apply();
+        }
+    }
+}

@@ -1,0 +1,5 @@
+@group(0) @binding(BINDING) var<storage, ACCESS> NAME: array<u32>;
+
+fn NAME_bits(index: u32) -> u32 {
+    return NAME[index];
+}

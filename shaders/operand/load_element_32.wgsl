@@ -1,5 +1,0 @@
-@group(0) @binding(BINDING) var<storage, ACCESS> NAME: array<u32>;
-
-fn NAME_bits(col: u32) -> u32 {
-    return NAME[START + ALONG];
-}

@@ -1,0 +1,4 @@
+
+fn NAME_bits(index: u32) -> u32 {
+    return NAME[index];
+}

@@ -1,5 +1,0 @@
-@group(0) @binding(BINDING) var<storage, read_write> NAME: array<u32>;
-
-fn NAME_put(col: u32, bits: u32) {
-    NAME[START + ALONG] = bits;
-}

@@ -1,0 +1,4 @@
+// The norm that m2 is: of the 2-norm, its root.
+fn root_of(m2: REAL) -> REAL {
+    return sqrt_parts(m2, REAL(0.0)).hi;
+}

@@ -1,0 +1,290 @@
+//! A variant as WGSL.
+
+use super::unroll::unroll;
+use super::variant::{Access, Entry, Flags, Kind, Place, Reduction, Role, Shape, Style, Target, Variant};
+use crate::plan::tree::LEAF;
+use crate::spec::{MOMENTS, SUMS};
+use crate::tensor::DType;
+use std::fmt::Write;
+
+/// What a browser wants before subgroup operations. Its check of their control flow knows the uniformity of workgroups
+/// only, and so refuses branches on a `subgroupAny`; it must be switched off for the whole module, because what counts
+/// is where the shuffle is written and not where the branch is.
+const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+
+macro_rules! shader {
+    ($name:literal) => {
+        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// The text for rows that threads share, or for those that a thread has to itself.
+macro_rules! styled {
+    ($style:expr, $name:literal) => {
+        match $style {
+            Style::Row => include_str!(concat!("../../../shaders/", $name, "_row.wgsl")),
+            Style::Column => include_str!(concat!("../../../shaders/", $name, "_column.wgsl")),
+        }
+    };
+}
+
+impl Variant {
+    /// The shader's text.
+    pub(crate) fn render(&self, target: Target) -> String {
+        let mut text = String::with_capacity(32 << 10);
+        if target == Target::Browser && self.uses_subgroups() {
+            text.push_str(BROWSER_SUBGROUPS);
+        }
+        self.render_constants(&mut text);
+        text.push_str(shader!("params"));
+        text.push_str(styled!(self.shape.style, "quad"));
+        text.push_str(shader!("convert"));
+        text.push_str(shader!("math"));
+        for &(name, role) in self.entry.operands() {
+            match self.slots.iter().position(|slot| slot.name == name) {
+                Some(index) => text.push_str(&self.render_slot(index)),
+                None => text.push_str(&absent(role).replace("NAME", name)),
+            }
+        }
+        if self.entry.folds() && self.shape.style == Style::Row {
+            text.push_str(match self.shape.reduction {
+                Reduction::Subgroup => shader!("fold_subgroup"),
+                Reduction::Workgroup => shader!("fold_workgroup"),
+            });
+        }
+        let invocation =
+            if self.uses_subgroups() { "subgroup_invocation_id" } else { "local_invocation_index" };
+        let Shape { threads, lanes, held, .. } = self.shape;
+        let quads = lanes / 4 / threads;
+        let bounds = [("QUADS", quads), ("HELD", held)];
+        for file in self.files() {
+            let text_of = file.replace("INVOCATION", invocation).replace("    HALVE;\n", &halvings(quads));
+            text.push_str(&unroll(&text_of, &bounds));
+        }
+        text
+    }
+
+    /// The files that the kernel is made of, besides those that all kernels share.
+    fn files(&self) -> Vec<&'static str> {
+        let style = self.shape.style;
+        let statistics = [shader!("nearest"), self.root(), shader!("statistics")];
+        let (leaf, sums) = (styled!(style, "leaf"), styled!(style, "sums"));
+        let (again, first) = (styled!(style, "sums_again"), styled!(style, "first"));
+        let (apply, apply_again) = (styled!(style, "apply"), styled!(style, "apply_again"));
+        let mut files = Vec::new();
+        match self.entry {
+            Entry::NormForward => {
+                files.extend([leaf]);
+                files.extend(statistics);
+                files.extend([sums, again, first, self.degree(), shader!("moments"), apply, apply_again]);
+                files.push(shader!("norm_forward"));
+            }
+            Entry::NormBackward => {
+                files.extend([leaf]);
+                files.extend(statistics);
+                files.extend([shader!("row_sums"), sums, again, self.slope(), apply, apply_again]);
+                files.push(shader!("norm_backward"));
+            }
+            Entry::MergeMoments => {
+                files.push(shader!("rows"));
+                files.extend(statistics);
+                files.push(shader!("merge_moments"));
+            }
+            Entry::MergeSums => files.extend([shader!("rows"), shader!("row_sums"), shader!("merge_sums")]),
+            Entry::FromRunning => files.extend([shader!("rows"), shader!("nearest"), shader!("running")]),
+            Entry::UpdateRunning => {
+                files.push(shader!("rows"));
+                files.extend(statistics);
+                files.push(shader!("update_running"));
+            }
+            Entry::Affine => files.extend([shader!("columns"), shader!("affine")]),
+            Entry::Finish => files.extend([shader!("columns"), shader!("finish")]),
+            Entry::PointwiseForward => files.extend([shader!("tanh"), shader!("pointwise_forward")]),
+            Entry::PointwiseBackward => {
+                files.extend([shader!("tanh"), shader!("columns"), shader!("pointwise_backward")]);
+            }
+            Entry::Leaves => files.extend([leaf, again, shader!("leaves")]),
+            Entry::Total => files.push(shader!("total")),
+            Entry::Copy => files.extend([leaf, apply, shader!("copy")]),
+        }
+        files
+    }
+
+    fn root(&self) -> &'static str {
+        match self.flags.kind {
+            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => shader!("root_2"),
+            Kind::Norm1 | Kind::Largest => shader!("root_1"),
+        }
+    }
+
+    fn degree(&self) -> &'static str {
+        match self.flags.kind {
+            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => shader!("degree_2"),
+            Kind::Norm1 | Kind::Largest => shader!("degree_1"),
+        }
+    }
+
+    fn slope(&self) -> &'static str {
+        shader!("slope_1")
+    }
+
+    fn render_constants(&self, text: &mut String) {
+        let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
+        let Flags { kind, prefix, outside, offset, round, frozen, .. } = self.flags;
+        let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
+        let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
+        let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
+        let number = [
+            ("OUTER", self.axes.0),
+            ("INNER", self.axes.1),
+            ("GROUP", group),
+            ("THREADS", threads),
+            ("LANES", lanes),
+            ("LANE_BITS", lanes.trailing_zeros()),
+            ("LEAF", LEAF as u32),
+            ("HELD", held),
+            ("HELD_QUADS", held * (lanes / 4 / threads)),
+            ("MOMENTS_SIZE", MOMENTS as u32),
+            ("SUMS_SIZE", SUMS as u32),
+            // A statistic within these bits is regular.
+            ("LOW", low << 23),
+            ("HIGH", high << 23),
+        ];
+        let has = |name| self.slot(name).is_some();
+        let needs_starts = |slot: &super::variant::Slot| {
+            slot.access == Access::Element && matches!(slot.place, Place::Full(_))
+        };
+        let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
+        let flag = [
+            ("EXACT", exact || style == Style::Column),
+            // No operand's four rows need to be found apart.
+            ("EVEN", style == Style::Column && !self.slots.iter().any(needs_starts)),
+            ("MOMENTS", kind == Kind::Moments),
+            ("NORM", matches!(kind, Kind::Norm1 | Kind::Norm2 | Kind::Largest)),
+            ("LARGEST_ONE", kind == Kind::Largest),
+            // The gradient's direction has the sign of the input.
+            ("SIGNED", matches!(kind, Kind::Norm1 | Kind::Largest)),
+            ("PREFIX", prefix),
+            ("OUTSIDE", outside),
+            ("OFFSET", offset),
+            ("ROUND", round),
+            ("FROZEN", frozen),
+            ("SPLIT", split),
+            ("COMPUTE", compute),
+            ("FINISH", finish),
+            ("APPLY", apply),
+            ("PLAIN", plain),
+            ("OUTER_WEIGHT", has("weight") && outer_weight),
+            ("INNER_WEIGHT", has("weight") && !outer_weight),
+            ("ACCUMULATE", accumulate),
+            // The result is rounded to 16 bits.
+            ("SHORT", dtype.size() == 2),
+            ("SUM_WEIGHT", sums[0]),
+            ("SUM_BIAS", sums[1]),
+            ("SUM_ALPHA", sums[2]),
+            ("FROM_SUMS", has("sums")),
+            ("HAS_WEIGHT", has("weight")),
+            ("HAS_BIAS", has("bias")),
+            ("HAS_MASK", has("mask")),
+            ("HAS_GIVEN", has("given")),
+            ("HAS_MOMENTS", has("moments")),
+            ("HAS_STATISTICS", has("statistics")),
+            ("HAS_SUMS", has("sums")),
+            ("HAS_GRAD_INPUT", has("grad_input")),
+            ("HAS_GRADIENT", has("gradient")),
+        ];
+        for (name, value) in number {
+            writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
+        }
+        for (name, value) in flag {
+            writeln!(text, "const {name} = {value};").expect("a String takes any text");
+        }
+        // The power of the elements that a statistic is.
+        writeln!(text, "const DEGREE = {};", if squares { 2 } else { 1 }).expect("a String takes any text");
+        let round =
+            "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
+        text.push_str(&round.replace("DTYPE", dtype.name()));
+    }
+
+    fn render_slot(&self, index: usize) -> String {
+        let slot = &self.slots[index];
+        let style = self.shape.style;
+        let half = slot.dtype.size() == 2;
+        let bits = if half { shader!("operand/bits_16") } else { shader!("operand/bits_32") };
+        let put = if half { shader!("operand/put_16") } else { shader!("operand/put_32") };
+        let read = if half { shader!("operand/atomic_bits_16") } else { shader!("operand/read_bits_32") };
+        let (load, store) = (styled!(style, "operand/load_element"), styled!(style, "operand/store_element"));
+        let files: &[&str] = match (slot.role, slot.access) {
+            (Role::Load, Access::Vector) => &[shader!("operand/load_vector")],
+            (Role::Load, Access::Splat) => &[bits, shader!("operand/load_splat")],
+            (Role::Load, Access::Element) => &[bits, load],
+            (Role::Store, Access::Vector) => &[shader!("operand/store_vector")],
+            (Role::Store, _) => &[put, store],
+            (Role::Update, _) => &[put, read, load, store],
+            (Role::Number, _) => &[styled!(style, "operand/number")],
+            (Role::SetNumber, _) => &[styled!(style, "operand/number"), styled!(style, "operand/number_set")],
+            (Role::NumberOfColumn, Access::Splat) => &[shader!("operand/number_splat")],
+            (Role::NumberOfColumn, _) => &[shader!("operand/number_each")],
+            (Role::Get, _) => &[shader!("operand/flat")],
+            (Role::Set, _) => &[shader!("operand/flat"), shader!("operand/flat_set")],
+        };
+        let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
+        let (part, along) = match slot.place {
+            Place::Full(n) if n < 3 => {
+                (format!("a.{}", component(n)), format!("along_a(col).{}", component(n)))
+            }
+            Place::Full(n) => {
+                (format!("b.{}", component(n - 3)), format!("along_b(col).{}", component(n - 3)))
+            }
+            Place::Flat(n) => (component(n).to_owned(), String::new()),
+        };
+        let base = match slot.place {
+            Place::Full(_) => "start",
+            Place::Flat(_) => "params.flat_start",
+        };
+        let quad = match style {
+            Style::Row if self.shape.exact => "col",
+            Style::Row => "min(col, params.cols - 4u)",
+            Style::Column => "ALONG",
+        };
+        let safe_quad = if style == Style::Row { "col" } else { "ALONG" };
+        files
+            .concat()
+            .replace("NAME", slot.name)
+            .replace("BINDING", &(index + 1).to_string())
+            .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
+            .replace("WORDS", if half { "vec2<u32>" } else { "vec4<u32>" })
+            .replace("DTYPE", slot.dtype.name())
+            .replace("SAFE_QUAD", safe_quad)
+            .replace("QUAD", quad)
+            .replace("ALONG", &along)
+            .replace("BASE_0", &format!("{base}.{part}"))
+            .replace("BASE_1", &format!("start_1.{part}"))
+            .replace("BASE_2", &format!("start_2.{part}"))
+            .replace("BASE_3", &format!("start_3.{part}"))
+    }
+}
+
+/// Statements that halve the sums `a` and `b` of a thread's quads.
+fn halvings(quads: u32) -> String {
+    let mut text = String::new();
+    let mut half = quads / 2;
+    while half > 0 {
+        for (name, quad) in ["a", "b"].iter().flat_map(|name| (0..half).map(move |quad| (name, quad))) {
+            let other = quad + half;
+            writeln!(text, "    {name}[{quad}u] += {name}[{other}u];").expect("a String takes any text");
+        }
+        half /= 2;
+    }
+    text
+}
+
+/// What stands in for an operand that a launch does not have; the kernel's constants keep it from being called.
+fn absent(role: Role) -> &'static str {
+    match role {
+        Role::Load => shader!("operand/absent_load"),
+        Role::Store | Role::Update => shader!("operand/absent_store"),
+        Role::Number | Role::SetNumber | Role::NumberOfColumn => shader!("operand/absent_number"),
+        Role::Get | Role::Set => shader!("operand/absent_flat"),
+    }
+}

@@ -1,0 +1,132 @@
+//! A case's operands: which there are, where they lie and what is in them.
+
+use super::arena::{Arena, Role};
+use super::case::Case;
+use super::data::mix;
+use super::mask::MaskKind;
+use crate::oracle::Index;
+use crate::spec::{STATISTICS, Spec};
+use crate::{Error, Result};
+
+/// The operands of `case` in memory, outputs not yet written.
+pub(super) fn arena(case: &Case) -> Result<Arena> {
+    let spec = case.lower()?;
+    let mut arena = Arena::new(case.placement, case.one_buffer);
+    arena.add("input", case.dtype, &case.shape, Role::Input)?;
+    arena.add("output", case.dtype, &case.shape, Role::Output)?;
+    arena.add("grad_output", case.dtype, &case.shape, Role::Input)?;
+    arena.add("grad_input", case.dtype, &case.shape, Role::Output)?;
+    let parameters = [("weight", "grad_weight", case.weight), ("bias", "grad_bias", case.bias)];
+    for (name, gradient, fill) in parameters {
+        if fill.is_some() {
+            let shape = &spec.affine().shape;
+            arena.add(name, case.weight_dtype, shape, Role::Parameter)?;
+            arena.add(gradient, case.weight_dtype, shape, Role::ParameterGradient)?;
+        }
+    }
+    if let Some(mask) = &case.mask {
+        if !case.takes_mask() {
+            return Err(Error::argument("mask", format!("none with {}", case.method), "one"));
+        }
+        let shape = mask.shape.as_ref().unwrap_or(&case.shape);
+        arena.add("mask", case.weight_dtype, shape, Role::Input)?;
+    }
+    if matches!(spec, Spec::Pointwise(_)) {
+        arena.add("alpha", case.weight_dtype, &[1], Role::Parameter)?;
+        arena.add("grad_alpha", case.weight_dtype, &[1], Role::ParameterGradient)?;
+    } else if case.frozen.is_some() {
+        // Their arithmetic is done once, in the compute dtype of the input.
+        arena.add("running_mean", case.dtype.compute(), &[spec.rows()], Role::Parameter)?;
+        arena.add("running_var", case.dtype.compute(), &[spec.rows()], Role::Parameter)?;
+    } else {
+        arena.add("statistics", case.dtype.compute(), &[spec.rows(), STATISTICS], Role::Statistics)?;
+    }
+    arena.allocate();
+    fill(&mut arena, case, &spec);
+    Ok(arena)
+}
+
+fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
+    let seed = |tensor: u64| mix(case.seed.wrapping_mul(8).wrapping_add(tensor));
+    let (index, cols) = (Index::of_elements(spec), spec.cols());
+    for (name, fill, tensor) in [("input", case.input, 0), ("grad_output", case.grad_output, 1)] {
+        let mut values = vec![0.0; case.shape.iter().product()];
+        for (row, col) in index.grid() {
+            values[index.at((row, col))] = fill.at(seed(tensor), case.first_row + row, col, cols);
+        }
+        arena.fill(name, |at| values[at]);
+    }
+    let index = Index::of_parameters(spec);
+    for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {
+        let Some(fill) = fill else { continue };
+        let mut values = vec![0.0; crate::oracle::parameters(spec)];
+        for (parameter, (row, col)) in index.firsts() {
+            // Where each row has its own, they move with the rows.
+            let first_row = if case.has_parameters_of_rows() { case.first_row } else { 0 };
+            let row = first_row + row;
+            values[parameter] = fill.at(seed(tensor), row, col, cols);
+        }
+        arena.fill(name, |at| values[at]);
+    }
+    if let Some(mask) = &case.mask {
+        fill_mask(arena, case, spec, mask.kind, mask.shape.as_deref(), seed(4));
+    }
+    if let Some(given) = case.frozen {
+        let near =
+            |tensor, row: usize| super::Fill::Uniform(1.0).at(seed(tensor), case.first_row + row, 0, 1);
+        arena.fill("running_mean", |row| given.mean * near(5, row));
+        arena.fill("running_var", |row| given.var * (1.0 + 0.5 * near(6, row)));
+    }
+    arena.fill("alpha", |_| case.alpha);
+}
+
+/// A mask of the input's shape is filled along the spec's rows; one of another shape, along its own last axis.
+fn fill_mask(
+    arena: &mut Arena,
+    case: &Case,
+    spec: &Spec,
+    kind: MaskKind,
+    shape: Option<&[usize]>,
+    seed: u64,
+) {
+    if let Some(shape) = shape {
+        let cols = shape.last().copied().unwrap_or(1).max(1);
+        return arena.fill("mask", |at| kind.at(seed, at / cols, at % cols, cols));
+    }
+    let (index, cols) = (Index::of_elements(spec), spec.cols());
+    let mut values = vec![0.0; case.shape.iter().product()];
+    for (row, col) in index.grid() {
+        values[index.at((row, col))] = kind.at(seed, case.first_row + row, col, cols);
+    }
+    arena.fill("mask", |at| values[at]);
+}
+
+/// The elements of a mask of `shape` as those of a tensor of the input's shape, in row-major order.
+pub(super) fn broadcast<T: Copy>(mask: &[T], shape: &[usize], input: &[usize]) -> Vec<T> {
+    let leading = input.len() - shape.len();
+    let mut strides = vec![0; input.len()];
+    shape.iter().enumerate().rev().fold(1, |stride, (axis, &size)| {
+        strides[leading + axis] = if size == 1 { 0 } else { stride };
+        stride * size
+    });
+    let of_index = |mut index: usize| {
+        (input.iter().zip(&strides)).rev().fold(0, |at, (&size, &stride)| {
+            let step = index % size;
+            index /= size;
+            at + step * stride
+        })
+    };
+    (0..input.iter().product()).map(|index| mask[of_index(index)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_repeat_along_axes_of_size_one() {
+        assert_eq!(broadcast(&[1, 2], &[2], &[2, 2]), [1, 2, 1, 2]);
+        assert_eq!(broadcast(&[1, 2], &[2, 1], &[2, 3]), [1, 1, 1, 2, 2, 2]);
+        assert_eq!(broadcast(&[1, 2, 3, 4], &[2, 1, 2], &[2, 2, 2]), [1, 2, 1, 2, 3, 4, 3, 4]);
+    }
+}

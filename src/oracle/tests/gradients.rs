@@ -1,0 +1,148 @@
+//! Every gradient is the slope of the loss `Σ g y`.
+
+use super::*;
+use ndarray::Array1;
+
+/// The operands of a small problem, to be nudged one number at a time.
+#[derive(Clone)]
+struct Operands {
+    input: Array2<Dd>,
+    weight: Array1<Dd>,
+    bias: Array1<Dd>,
+    alpha: Dd,
+    mask: Option<Array2<bool>>,
+    given: Option<Vec<(Dd, Dd)>>,
+    grad_output: Array2<Dd>,
+}
+
+impl Operands {
+    fn new(spec: &Spec) -> Self {
+        let wave = |i: usize, j: usize, k: f64| Dd::new((k + 1.7 * i as f64 + (2.0 + k) * j as f64).sin());
+        let (rows, cols, parameters) = (spec.rows(), spec.cols(), parameters(spec));
+        let frozen = matches!(spec, Spec::Norm(Norm { frozen: true, .. }));
+        let given = |i| (wave(i, 0, 0.5), wave(i, 1, 0.2).abs() + Dd::new(0.1));
+        Operands {
+            input: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 0.3) + Dd::new(0.4)),
+            weight: Array1::from_shape_fn(parameters, |j| wave(1, j, 0.7)),
+            bias: Array1::from_shape_fn(parameters, |j| wave(2, j, 1.1)),
+            alpha: Dd::new(0.8),
+            mask: None,
+            given: frozen.then(|| (0..rows).map(given).collect()),
+            grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
+        }
+    }
+
+    fn problem(&self) -> Problem<'_, Dd> {
+        Problem {
+            dtype: DType::F64,
+            input: self.input.view(),
+            weight: Some(self.weight.view()),
+            bias: Some(self.bias.view()),
+            alpha: Some(self.alpha),
+            mask: self.mask.as_ref().map(|mask| mask.view()),
+            given: self.given.as_deref(),
+        }
+    }
+
+    fn loss(&self, spec: &Spec) -> Dd {
+        let y = forward(spec, &self.problem()).unwrap();
+        Dd::sum(y.value.iter().zip(&self.grad_output).map(|(&y, &g)| y * g))
+    }
+
+    /// Central difference of the loss along the number that `pick` names; its own error is some 1e-20.
+    fn slope(&self, spec: &Spec, pick: impl Fn(&mut Operands) -> &mut Dd) -> f64 {
+        let step = Dd::new(2f64.powi(-36));
+        let (mut up, mut down) = (self.clone(), self.clone());
+        let (at_up, at_down) = (pick(&mut up), pick(&mut down));
+        (*at_up, *at_down) = (*at_up + step, *at_down - step);
+        ((up.loss(spec) - down.loss(spec)) / step.scale(1)).to_f64()
+    }
+}
+
+/// Compares every gradient with the slope of the loss.
+fn check(spec: &Spec, operands: &Operands) {
+    let grads = backward(spec, &operands.problem(), operands.grad_output.view()).unwrap();
+    let compare = |what: &str, grad: &Expected<Dd>, at: (usize, usize), slope: f64| {
+        let (value, mag) = (grad.value[at].to_f64(), grad.mag[at]);
+        let error = (value - slope).abs();
+        assert!(error < 1e-15 * mag.max(1.0), "{spec:?}: {what}{at:?} is {value}, off by {error:e}");
+        assert!(mag >= value.abs() * (1.0 - 1e-15), "{spec:?}: {what}{at:?}: mag below value");
+    };
+    for at in ndarray::indices(operands.input.dim()) {
+        compare("input", &grads.input, at, operands.slope(spec, |o| &mut o.input[at]));
+    }
+    for j in 0..operands.weight.len() {
+        compare("weight", &grads.weight, (0, j), operands.slope(spec, |o| &mut o.weight[j]));
+        compare("bias", &grads.bias, (0, j), operands.slope(spec, |o| &mut o.bias[j]));
+    }
+    compare("alpha", &grads.alpha, (0, 0), operands.slope(spec, |o| &mut o.alpha));
+}
+
+/// Every statistic and place of eps, over the rows of a matrix.
+fn statistics() -> Vec<Norm> {
+    let shape = [3, 5];
+    let square = |eps| rows(shape, Statistic::MeanSquare, eps);
+    let outside = |norm| Norm { eps_position: EpsPosition::Outside, ..norm };
+    let p_norm = |p| rows(shape, Statistic::Norm(p), 1e-3);
+    vec![
+        rows(shape, Statistic::Moments, 1e-3),
+        rows(shape, Statistic::Moments, 0.0),
+        Norm { frozen: true, ..rows(shape, Statistic::Moments, 1e-3) },
+        outside(rows(shape, Statistic::Moments, 0.3)),
+        Norm { prefix: 3, ..rows(shape, Statistic::Moments, 1e-3) },
+        square(1e-3),
+        outside(square(0.3)),
+        Norm { prefix: 2, ..square(1e-3) },
+        outside(Norm { prefix: 2, ..square(0.3) }),
+        Norm { weight_offset: 1.0, ..square(1e-3) },
+        p_norm(1.0),
+        p_norm(1.3),
+        p_norm(2.0),
+        p_norm(3.0),
+        p_norm(7.7),
+        p_norm(f64::INFINITY),
+        // The floor above every norm: a constant divisor.
+        rows(shape, Statistic::Norm(2.0), 9.0),
+        rows(shape, Statistic::Norm(2.0), 0.0),
+    ]
+}
+
+#[test]
+fn of_every_statistic() {
+    for spec in statistics().into_iter().map(Spec::Norm) {
+        check(&spec, &Operands::new(&spec));
+    }
+}
+
+#[test]
+fn with_a_mask() {
+    for spec in statistics().into_iter().map(Spec::Norm) {
+        let mut operands = Operands::new(&spec);
+        // Ragged rows, and one of which nothing takes part.
+        operands.mask = Some(Array2::from_shape_fn((3, 5), |(i, j)| i != 1 && (i + j) % 3 != 1));
+        check(&spec, &operands);
+    }
+}
+
+#[test]
+fn over_any_axes() {
+    let shape = [2, 3, 4];
+    for reduced in [&[0, 2][..], &[1], &[0], &[0, 1, 2], &[]] {
+        for affine in [&[1][..], &[0, 2], &[], &[0, 1, 2]] {
+            for statistic in [Statistic::Moments, Statistic::Norm(2.0)] {
+                let spec = Spec::Norm(norm(&shape, reduced, affine, statistic, 1e-2));
+                check(&spec, &Operands::new(&spec));
+            }
+        }
+    }
+}
+
+#[test]
+fn of_functions_of_each_element() {
+    for affine in [&[1][..], &[0, 1], &[]] {
+        for function in [Function::Tanh, Function::InverseSquareRoot] {
+            let spec = pointwise(&[3, 4], affine, function);
+            check(&spec, &Operands::new(&spec));
+        }
+    }
+}
