@@ -89,7 +89,7 @@ MUTATIONS = [
              "let d = (b.mean - a.mean) + (b.correction - a.correction);",
              "let d = b.mean - a.mean;",
              (CPU_UNITS,)),
-    Mutation("cpu: mask ignored by the sums of gradients", CPU_LEAF,
+    Mutation("cpu: mask ignored by the sums of gradients", "src/backend/cpu/leaf_backward.rs",
              "        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);",
              "",
              (CPU_NUMBERS,)),
