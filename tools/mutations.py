@@ -25,7 +25,7 @@ WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 
-CPU_SCHEDULES = "--test schedules"
+CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"
@@ -58,8 +58,8 @@ MUTATIONS = [
              "            d[i] = d[i] - F::ZERO * self.shift;\n",
              (CPU_UNITS,)),
     Mutation("cpu: no correction of the mean", CPU_LEAF,
-             "(shift, correction, s2 - p)",
-             "(shift, F::ZERO, s2 - p)",
+             "let (mean, correction) = two_sum(shift, mean);",
+             "let (mean, correction) = (shift + mean, F::ZERO);",
              (CPU_UNITS,)),
     Mutation("cpu: no second round for a guess that is far off", CPU_LEAF,
              "    (F::FOUR * p).magnitude() <= s2.magnitude()",
@@ -89,7 +89,7 @@ MUTATIONS = [
              "let d = (b.mean - a.mean) + (b.correction - a.correction);",
              "let d = b.mean - a.mean;",
              (CPU_UNITS,)),
-    Mutation("cpu: mask ignored by the sums of gradients", CPU_LEAF,
+    Mutation("cpu: mask ignored by the sums of gradients", "src/backend/cpu/leaf_backward.rs",
              "        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);",
              "",
              (CPU_NUMBERS,)),
