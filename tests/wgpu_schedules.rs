@@ -164,12 +164,7 @@ fn run(problem: &Problem, stream: &Stream<'_>) -> Results {
         tensor.view_mut().unwrap().with_layout(layout.clone()).unwrap()
     }
     method
-        .forward_into(
-            &input,
-            &mut target(&mut y, &layout),
-            Some(&mut statistics.view_mut().unwrap()),
-            stream,
-        )
+        .forward_into(&input, &mut target(&mut y, &layout), Some(&mut statistics.view_mut().unwrap()), stream)
         .unwrap();
     steps::moments_into(&method, &input, &mut moments.view_mut().unwrap(), stream).unwrap();
     let of_moments = moments.view().unwrap();
@@ -189,17 +184,8 @@ fn run(problem: &Problem, stream: &Stream<'_>) -> Results {
     method.backward_into(&grad, &input, Some(&saved), grads, &mut workspace, stream).unwrap();
     let nothing = Gradients::default();
     let mut of_sums = sums.view_mut().unwrap();
-    steps::backward_sums_into(
-        &method,
-        &grad,
-        &input,
-        &saved,
-        &mut of_sums,
-        nothing,
-        &mut workspace,
-        stream,
-    )
-    .unwrap();
+    steps::backward_sums_into(&method, &grad, &input, &saved, &mut of_sums, nothing, &mut workspace, stream)
+        .unwrap();
     let of_sums = sums.view().unwrap();
     let mut to = target(&mut dx_again, &layout);
     steps::backward_apply_into(&method, &grad, &input, &saved, &of_sums, &mut to, stream).unwrap();
@@ -220,7 +206,8 @@ fn run(problem: &Problem, stream: &Stream<'_>) -> Results {
 
 /// Each way to run a norm.
 fn forced() -> [(&'static str, Overrides); 5] {
-    let of = |style, split, reduction| Overrides { style: Some(style), split, reduction, ..Overrides::default() };
+    let of =
+        |style, split, reduction| Overrides { style: Some(style), split, reduction, ..Overrides::default() };
     [
         ("row", of(Style::Row, false, None)),
         ("column", of(Style::Column, false, None)),

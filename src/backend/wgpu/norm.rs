@@ -31,9 +31,9 @@ pub(super) fn flags(spec: &Norm) -> Result<Flags> {
     let kind = match spec.statistic {
         Statistic::Moments => Kind::Moments,
         Statistic::MeanSquare => Kind::MeanSquare,
-        Statistic::Norm(p) if p == 2.0 => Kind::Norm2,
-        Statistic::Norm(p) if p == 1.0 => Kind::Norm1,
-        Statistic::Norm(p) if p == f64::INFINITY => Kind::Largest,
+        Statistic::Norm(2.0) => Kind::Norm2,
+        Statistic::Norm(1.0) => Kind::Norm1,
+        Statistic::Norm(f64::INFINITY) => Kind::Largest,
         Statistic::Norm(p) if p > MOST_POWER => {
             return Err(Error::argument("p", format!("at most {MOST_POWER}, or infinity"), p));
         }

@@ -107,7 +107,7 @@ impl Variant {
             Entry::PointwiseForward => {
                 files.extend(self.function());
                 files.push(shader!("pointwise_forward"));
-            },
+            }
             Entry::PointwiseBackward => {
                 files.extend(self.function());
                 files.extend([shader!("columns"), shader!("pointwise_backward")]);
