@@ -46,7 +46,9 @@ fn layout(shape: &[usize], order: Order) -> (Layout, usize) {
         Order::RowMajor => ((0..rank).collect(), 1),
         Order::Gaps => ((0..rank).collect(), 3),
         Order::Reversed => ((0..rank).rev().collect(), 1),
-        Order::ChannelsLast => ((0..rank).filter(|&axis| axis != 1).chain([1]).filter(|&a| a < rank).collect(), 1),
+        Order::ChannelsLast => {
+            ((0..rank).filter(|&axis| axis != 1).chain([1]).filter(|&a| a < rank).collect(), 1)
+        }
     };
     let mut strides = vec![0; rank];
     let mut stride = step;
@@ -154,7 +156,8 @@ fn norms_over_channels() {
     for shape in [&[3, 40, 5, 7][..], &[2, 300, 70], &[5, 33], &[2, 9, 4200], &[1, 4500, 40]] {
         let channels = shape[1];
         let (weight, bias) = (parameter(&[channels]), parameter(&[channels]));
-        let mask: Vec<f64> = (0..shape.iter().product()).map(|i: usize| f64::from(i % 5 != 0)).collect();
+        let mask: Vec<f64> =
+            (0..shape.iter().product()).map(|i: usize| f64::from(!i.is_multiple_of(5))).collect();
         let mask = HostTensor::from_f64(&mask, shape, DType::F32).expect("a mask");
         let layer = norm::LayerNorm2d::new(channels).weight(&weight).bias(&bias);
         let batch = norm::BatchNorm::new(channels).weight(&weight).bias(&bias);
@@ -201,14 +204,22 @@ fn weights_over_any_axis() {
             _ => parameter(&[1, 270]),
         };
         for order in ORDERS {
-            assert_same(&format!("weight_norm {dim:?}"), &norm::WeightNorm::new(dim).g(&g), &shape, DType::F32, order);
+            assert_same(
+                &format!("weight_norm {dim:?}"),
+                &norm::WeightNorm::new(dim).g(&g),
+                &shape,
+                DType::F32,
+                order,
+            );
         }
     }
 }
 
 #[test]
 fn groups_and_long_rows() {
-    for (groups, shape) in [(4, &[3, 8, 5, 7][..]), (1, &[2, 6, 3000]), (2, &[1, 4, 20_000]), (8, &[2, 8, 70])] {
+    for (groups, shape) in
+        [(4, &[3, 8, 5, 7][..]), (1, &[2, 6, 3000]), (2, &[1, 4, 20_000]), (8, &[2, 8, 70])]
+    {
         let (weight, bias) = (parameter(&[shape[1]]), parameter(&[shape[1]]));
         let method = norm::GroupNorm::new(groups, shape[1]).weight(&weight).bias(&bias);
         for order in ORDERS {

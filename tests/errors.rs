@@ -194,7 +194,8 @@ fn bad_running_statistics_are_named() {
     for bad in [ones(&[4], DType::F64), ones(&[3], DType::F32), ones(&[1, 4], DType::F32)] {
         assert_eq!(train(bad.clone(), good(), half), "running_mean");
         assert_eq!(train(good(), bad.clone(), half), "running_var");
-        assert_eq!(named(norm.frozen(&bad, &good()).and_then(|norm| norm.forward(&x))), "running_mean");
+        let expected = if bad.dtype() == DType::F64 { "statistics" } else { "running_mean" };
+        assert_eq!(named(norm.frozen(&bad, &good()).and_then(|norm| norm.forward(&x))), expected);
     }
     for factor in [-0.1, 1.5, f64::NAN] {
         assert_eq!(train(good(), good(), Momentum::Factor(factor)), "momentum");
@@ -260,7 +261,7 @@ fn bad_steps_are_named() {
     let finish = |moments: &HostTensor, shape: &[usize], dtype| {
         let mut statistics = ones(shape, dtype);
         let mut target = statistics.view_mut().unwrap();
-        named(steps::finish_into(&norm, &SHAPE, &moments.view().unwrap(), &mut target, &stream))
+        named(steps::finish_into(&norm, (&SHAPE, DType::F32), &moments.view().unwrap(), &mut target, &stream))
     };
     assert_eq!(finish(&moments, &[3, 5], DType::F32), "statistics");
     assert_eq!(finish(&moments, &[3, 4], DType::F64), "statistics");

@@ -170,7 +170,9 @@ fn run(problem: &Problem, stream: &Stream<'_>) -> Results {
     let of_moments = moments.view().unwrap();
     let parts = [of_moments.clone(), of_moments.clone()];
     steps::merge_moments_into(&method, shape, &parts, &mut twice.view_mut().unwrap(), stream).unwrap();
-    steps::finish_into(&method, shape, &of_moments, &mut finished.view_mut().unwrap(), stream).unwrap();
+    let mut target_of_rows = finished.view_mut().unwrap();
+    steps::finish_into(&method, (shape, *dtype), &of_moments, &mut target_of_rows, stream).unwrap();
+    drop(target_of_rows);
     let of_row = finished.view().unwrap();
     steps::apply_into(&method, &input, &of_row, &mut target(&mut again, &layout), stream).unwrap();
     let mut workspace = Workspace::new();

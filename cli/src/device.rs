@@ -3,7 +3,7 @@
 use crate::arguments::Backend;
 use crate::failure::{Failure, Result};
 use clap::Args;
-use normkit::backend::cpu::{Cpu, Isa};
+use normkit::backend::cpu::{Cpu, Isa, Schedule};
 #[cfg(feature = "wgpu")]
 use normkit::backend::wgpu;
 use normkit::tensor::{DType, HostTensor};
@@ -18,6 +18,9 @@ pub(crate) struct Overrides {
     /// Use this many threads on the CPU
     #[arg(long, value_name = "N", help_heading = "Experiments")]
     pub(crate) threads: Option<usize>,
+    /// Run norms by this schedule, where it can run them
+    #[arg(long, help_heading = "Experiments")]
+    pub(crate) schedule: Option<ScheduleName>,
     /// Use the adapter with this in its name
     #[cfg(feature = "wgpu")]
     #[arg(long, value_name = "NAME", help_heading = "Experiments")]
@@ -34,6 +37,14 @@ pub(crate) struct Overrides {
     #[cfg(feature = "wgpu")]
     #[arg(long, value_name = "N", help_heading = "Experiments")]
     pub(crate) held: Option<u32>,
+}
+
+/// How a norm's rows are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ScheduleName {
+    Row,
+    Column,
+    Split,
 }
 
 /// How the invocations of a row combine their sums.
@@ -54,6 +65,13 @@ impl Overrides {
         if let Some(threads) = self.threads {
             cpu = cpu.with_threads(threads)?;
         }
+        if let Some(schedule) = self.schedule {
+            cpu = cpu.with_schedule(match schedule {
+                ScheduleName::Row => Schedule::Row,
+                ScheduleName::Column => Schedule::Column,
+                ScheduleName::Split => Schedule::Split,
+            });
+        }
         Ok(cpu)
     }
 
@@ -64,7 +82,13 @@ impl Overrides {
             ReductionName::Subgroup => wgpu::Reduction::Subgroup,
             ReductionName::Workgroup => wgpu::Reduction::Workgroup,
         });
-        wgpu::Overrides { reduction, group: self.group, held: self.held }
+        let style = match self.schedule {
+            Some(ScheduleName::Row) => Some(wgpu::Style::Row),
+            Some(ScheduleName::Column) => Some(wgpu::Style::Column),
+            _ => None,
+        };
+        let split = self.schedule == Some(ScheduleName::Split);
+        wgpu::Overrides { reduction, group: self.group, held: self.held, style, split }
     }
 
     #[cfg(feature = "wgpu")]

@@ -71,6 +71,17 @@ impl Export {
         Ok(())
     }
 
+    /// Adds a case that cannot be launched, and why: it is listed and judged, but there is nothing to run.
+    pub(crate) fn add_refused(&mut self, case: &Case, way: &str, reason: &str) {
+        self.cases.push(json!({
+            "method": case.method,
+            "dtype": case.dtype.name(),
+            "case": case.name,
+            "way": way,
+            "refused": reason,
+        }));
+    }
+
     fn dispatch(&mut self, dispatch: &RecordedDispatch) -> Result<Value> {
         let bindings = dispatch.storage.iter().map(|binding| {
             json!({
@@ -123,6 +134,7 @@ fn buffer(buffer: &ReplayBuffer) -> Value {
 pub(crate) struct Exported {
     pub(crate) case: Case,
     pub(crate) way: String,
+    refused: Option<String>,
     index: usize,
     directory: PathBuf,
 }
@@ -148,13 +160,17 @@ impl Exported {
                     Failure::file(&path, format!("case {index} is none that this command knows"))
                 })?;
                 let (way, directory) = (word("way").to_owned(), directory.to_owned());
-                Ok(Exported { case, way, index, directory })
+                let refused = entry["refused"].as_str().map(str::to_owned);
+                Ok(Exported { case, way, refused, index, directory })
             })
             .collect()
     }
 
     /// The operands after the case has run, or why there are none.
     pub(crate) fn result(&self) -> Result<Vec<u8>> {
+        if let Some(reason) = &self.refused {
+            return Err(Failure::new(reason));
+        }
         let file = |extension: &str| self.directory.join(format!("results/{}.{extension}", self.index));
         match fs::read_to_string(file("error")) {
             Ok(message) => Err(Failure::new(message)),

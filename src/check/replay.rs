@@ -99,7 +99,7 @@ mod tests {
             let mut case = Case::matrix(method, DType::F16, 5, 33);
             case.weight_dtype = DType::F32;
             let replay = record(&case, &Stream::Wgpu(device.stream())).unwrap();
-            assert!(replay.dispatches.len() >= 3, "{method}");
+            assert!(replay.dispatches.len() >= 2, "{method}");
             for dispatch in &replay.dispatches {
                 assert!(dispatch.source.contains(&format!("fn {}(", dispatch.entry)), "{}", dispatch.entry);
                 assert_eq!(dispatch.params[0], 0, "`zero` is the first of the parameters");

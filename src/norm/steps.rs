@@ -182,16 +182,17 @@ pub fn merge_moments<T: Tensor>(
     Ok(output)
 }
 
-/// Writes the statistics, `[rows, STATISTICS]`, that follow from `moments`.
+/// Writes the statistics, `[rows, STATISTICS]`, that follow from `moments`. Shape and dtype of the input tell the method
+/// what it would be for such an input: RMSNorm's eps, say, is by default that of the dtype.
 pub fn finish_into<M: Method + ?Sized>(
     method: &M,
-    input_shape: &[usize],
+    (input_shape, input_dtype): (&[usize], DType),
     moments: &View<'_>,
     statistics: &mut ViewMut<'_>,
     stream: &Stream<'_>,
 ) -> Result<()> {
     let dtype = moments.dtype();
-    let norm = norm_of(method, input_shape, dtype)?;
+    let norm = norm_of(method, input_shape, input_dtype)?;
     let rows = moments.shape().first().copied().unwrap_or(0);
     check_per_row("moments", moments, [rows, MOMENTS], dtype, stream)?;
     let output = statistics.as_view();
@@ -206,7 +207,8 @@ pub fn finish<T: Tensor>(method: &impl Method, input: &T, moments: &DeviceTensor
     let (view, device, moments) = (input.view()?, input.device(), moments.view()?);
     let rows = rows_of(method, view.shape(), view.dtype())?;
     let mut statistics = device.zeros(&[rows, STATISTICS], view.dtype().compute())?;
-    finish_into(method, view.shape(), &moments, &mut statistics.view_mut()?, &device.stream())?;
+    let input = (view.shape(), view.dtype());
+    finish_into(method, input, &moments, &mut statistics.view_mut()?, &device.stream())?;
     Ok(statistics)
 }
 
@@ -298,7 +300,7 @@ pub(super) fn from_running_into(
     stream: &Stream<'_>,
 ) -> Result<()> {
     let dtype = statistics.dtype();
-    let rows = mean.shape().first().copied().unwrap_or(0);
+    let rows = statistics.shape().first().copied().unwrap_or(0);
     check_running("running_mean", mean, rows, dtype, stream)?;
     check_running("running_var", var, rows, dtype, stream)?;
     let output = statistics.as_view();

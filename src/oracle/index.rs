@@ -66,11 +66,6 @@ impl Index {
         rows.iter().flat_map(at).collect()
     }
 
-    /// Whether every row has the same numbers.
-    pub fn is_shared_by_rows(&self) -> bool {
-        self.of_row.iter().all(|&number| number == 0)
-    }
-
     /// Number of rows and of columns.
     pub fn dim(&self) -> (usize, usize) {
         (self.of_row.len(), self.of_col.len())

@@ -307,27 +307,30 @@ pub(crate) fn overlap(a: &View<'_>, b: &View<'_>) -> Overlap {
     if interleaved(a, low_a, b, low_b) { Overlap::None } else { Overlap::Some }
 }
 
-/// Whether the two lie side by side within the same stride, as the columns of one matrix do.
+/// Whether the two lie side by side within some common period, as the columns of one matrix do, or the queries and keys
+/// of a packed tensor. Seen from their lowest bytes, the elements of a view lie within a lane that its strides below the
+/// period span, repeated by those that are multiples of it.
 fn interleaved(a: &View<'_>, low_a: i128, b: &View<'_>, low_b: i128) -> bool {
-    let outermost = |view: &View<'_>| -> Option<(i128, i128)> {
+    let strides = |view: &View<'_>| -> Vec<(i128, i128)> {
         let size = view.dtype.size() as i128;
-        let axes = || (view.shape().iter().zip(view.layout.strides())).filter(|&(&n, _)| n > 1);
-        let (_, stride) = axes().max_by_key(|(_, stride)| stride.unsigned_abs())?;
-        let reach: i128 = axes()
-            .filter(|(_, s)| s.unsigned_abs() != stride.unsigned_abs())
-            .map(|(&n, s)| (n as i128 - 1) * s.unsigned_abs() as i128)
-            .sum();
-        Some((stride.unsigned_abs() as i128 * size, (reach + 1) * size))
+        let axes = view.shape().iter().zip(view.layout.strides());
+        axes.filter(|&(&n, _)| n > 1)
+            .map(|(&n, s)| (n as i128 - 1, s.unsigned_abs() as i128 * size))
+            .collect()
     };
-    let (Some((stride_a, width_a)), Some((stride_b, width_b))) = (outermost(a), outermost(b)) else {
-        return false;
+    let (strides_a, strides_b) = (strides(a), strides(b));
+    let lane = |strides: &[(i128, i128)], period: i128, size: usize| -> Option<i128> {
+        let (within, across): (Vec<_>, Vec<_>) = strides.iter().partition(|(_, stride)| *stride < period);
+        let repeats = across.iter().all(|(_, stride)| stride % period == 0);
+        repeats.then(|| within.iter().map(|(steps, stride)| steps * stride).sum::<i128>() + size as i128)
     };
-    if stride_a != stride_b {
-        return false;
-    }
-    // Distance from a's lane to b's, around the stride: both lanes must fit without touching.
-    let ahead = (low_b - low_a).rem_euclid(stride_a);
-    ahead >= width_a && ahead + width_b <= stride_a
+    strides_a.iter().map(|&(_, stride)| stride).filter(|&period| period > 0).any(|period| {
+        let lanes = (lane(&strides_a, period, a.dtype.size()), lane(&strides_b, period, b.dtype.size()));
+        let (Some(width_a), Some(width_b)) = lanes else { return false };
+        // Distance from a's lane to b's, around the period: both lanes must fit without touching.
+        let ahead = (low_b - low_a).rem_euclid(period);
+        ahead >= width_a && ahead + width_b <= period
+    })
 }
 
 #[cfg(test)]
@@ -358,6 +361,11 @@ mod tests {
         assert_eq!(overlap(&left, &at(&[4, 3], &[6, 1], 2)), Overlap::Some);
         assert_eq!(overlap(&left, &at(&[3, 4], &[4, 1], 0)), Overlap::Some);
         assert_eq!(overlap(&at(&[2, 3], &[3, 1], 0), &at(&[2, 3], &[3, 1], 6)), Overlap::None);
+        // Two and one of three heads of two numbers, in a packed tensor of two by two.
+        let (two, one) =
+            (at(&[2, 2, 2, 2], &[12, 6, 2, 1], 0), |offset| at(&[2, 2, 1, 2], &[12, 6, 2, 1], offset));
+        assert_eq!((overlap(&two, &one(4)), overlap(&one(4), &two)), (Overlap::None, Overlap::None));
+        assert_eq!((overlap(&two, &one(3)), overlap(&one(2), &two)), (Overlap::Some, Overlap::Some));
     }
 
     #[cfg(feature = "ndarray")]

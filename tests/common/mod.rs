@@ -134,7 +134,7 @@ pub(crate) fn rows_of<T: Copy>(case: &Case, values: &[T]) -> Vec<Vec<T>> {
 /// every run, so that a change that breaks one is the change that fails, and so that a software adapter's shader cache has
 /// them; `PROPTEST_RNG_SEED=n` draws others.
 pub(crate) fn check_random(device: &Device) {
-    let mut config = ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() };
+    let mut config = ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         config.rng_seed = RngSeed::Fixed(2026);
     }

@@ -9,6 +9,9 @@ use normkit::check::{self, Case, Effort, Outcome, Quantity};
 use normkit::tensor::DType;
 use serde_json::{Value, json};
 
+/// Broken cases that are shown of a method and dtype: a shader that does not compile breaks all of them alike.
+const SHOWN: usize = 10;
+
 /// What was found for a method and dtype on a backend, over all cases.
 pub(super) struct Found {
     backend: &'static str,
@@ -152,8 +155,12 @@ pub(super) fn report(all: &[Found], missing: &[String]) -> Report {
     text += "\nerror/bound: the worst error over all cases, in units of the error that is promised at most.\n\
              ulp, correctly rounded: of the outputs of cases as they occur in networks.\n";
     for found in all {
-        for broken in &found.broken {
-            text += &format!("\nBroken: {} {} {}: {broken}", found.backend, found.method, found.dtype);
+        let place = format!("{} {} {}", found.backend, found.method, found.dtype);
+        for broken in found.broken.iter().take(SHOWN) {
+            text += &format!("\nBroken: {place}: {broken}");
+        }
+        if found.broken.len() > SHOWN {
+            text += &format!("\nBroken: {place}: {} more, which --json lists", found.broken.len() - SHOWN);
         }
     }
     missing.iter().for_each(|reason| text += &format!("\nNot checked: {reason}\n"));

@@ -2,9 +2,9 @@
 
 use super::column::{LEAST_ROWS, Rows, factor, has_tiles, is_simple, load, pick, rescale, settled};
 use super::elementwise::Factor;
+use super::gradient::{outer_exponent, piece_gradient};
 use super::lanes::BLOCK;
 use super::launch::with_scratch;
-use super::gradient::{outer_exponent, piece_gradient};
 use super::leaf_backward::{Gradients, sums};
 use super::memory::finish_streaming;
 use super::real::Real;
@@ -129,7 +129,8 @@ fn tile_gradient<F: Real>(
     for i in 0..rows.count {
         (c1[i], c2[i]) = sums(i).means(c, &s(i));
     }
-    let (inner, outer) = if job.is_outer { (TileFactor::Absent, loaded.w) } else { (loaded.w, TileFactor::Absent) };
+    let (inner, outer) =
+        if job.is_outer { (TileFactor::Absent, loaded.w) } else { (loaded.w, TileFactor::Absent) };
     let Loaded { g, x, cols, .. } = loaded;
     let pitch = rows.pitch;
     for run in sink.runs(rows.first, cols.clone()) {

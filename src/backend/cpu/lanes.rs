@@ -6,8 +6,8 @@
 //! into the callee, and a closure cannot have it.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::stored::Stored;
 use super::real::Real;
+use super::stored::Stored;
 use pulp::NullaryFnOnce;
 
 /// Elements handled together: two to eight registers, on any instruction set.
@@ -177,7 +177,8 @@ fn block_sums<F: Real, const M: usize>(
             }
         }
     }
-    sums
+    // Through memory: seeing that the lanes are added to each other, the compiler would keep them apart from the start.
+    std::hint::black_box(sums)
 }
 
 /// Halves the lanes down to one.

@@ -6,8 +6,8 @@ use super::lanes::{BLOCK, Block, read, write};
 use super::leaf::guess_len;
 use super::memory::{Ahead, is_aligned, stream};
 use super::operand::{Sink, Source};
-use super::stored::Stored;
 use super::real::Real;
+use super::stored::Stored;
 use pulp::NullaryFnOnce;
 
 /// Lines that are asked for ahead of the one being read.
@@ -88,7 +88,7 @@ impl<F: Real> TileFactor<'_, F> {
     fn plus(self, col: usize, at: usize, y: &mut Block<F>) {
         if let Some(b) = self.block(col, at) {
             for i in 0..BLOCK {
-                y[i] = y[i] + b[i];
+                y[i] += b[i];
             }
         }
     }
@@ -345,7 +345,7 @@ pub(super) fn guesses<F: Real>(tile: &[F], pitch: usize, at: usize) -> Block<F> 
     while half > 0 {
         for col in 0..half {
             for i in 0..BLOCK {
-                lanes[col][i] = lanes[col][i] + lanes[col + half][i];
+                lanes[col][i] += lanes[col + half][i];
             }
         }
         half /= 2;
