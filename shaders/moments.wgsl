@@ -109,6 +109,10 @@ fn is_near(p: REAL, s: REAL) -> TRUTH {
 
 // By bits, so that NaN is irregular too.
 fn is_regular(x: REAL) -> TRUTH {
+    if POWERS {
+        // Powers leave the range too soon to tell.
+        return TRUTH(false);
+    }
     let bits = bitcast<BITS>(x);
     return (bits >= BITS(LOW)) & (bits <= BITS(HIGH));
 }
@@ -133,8 +137,9 @@ fn leaf_moments() -> Moments {
         let c = opaque(sums.a * inv);
         let p = opaque(sums.a * c);
         m.m2 = opaque(sums.b - p);
-        m.mean = shift;
-        m.correction = c;
+        let mean = two_sum(shift, c);
+        m.mean = mean.hi;
+        m.correction = mean.lo;
         good = is_near(p, sums.b) & is_regular(opaque(m.m2 * inv));
     }
     if any_row(!good) {
@@ -170,8 +175,9 @@ fn slow_moments(fast: Moments, good: TRUTH, inv: REAL) -> Moments {
             settles = (shifted & is_near(p, sums.b)) | centred;
             m2 = select(opaque(sums.b - p), sums.b, centred);
             rest = select(rest, c, shifted);
-            m.mean = select(m.mean, shift, settles);
-            m.correction = select(m.correction, rest, settles);
+            let mean = two_sum(shift, rest);
+            m.mean = select(m.mean, mean.hi, settles);
+            m.correction = select(m.correction, mean.lo, settles);
         }
         m.m2 = select(m.m2, m2, settles);
         let irregular = settles & !scaled & !is_regular(opaque(m2 * inv)) & (most < BITS(INFINITY));

@@ -204,7 +204,11 @@ fn row_constants(sums: RowSums) {
     }
     c1 = opaque(sums.s1 * inv);
     c2 = opaque(sums.s2 * inv);
-    if OUTSIDE {
+    if OUTSIDE && MOMENTS {
+        // The root's share of the divisor, which has not been saved.
+        let share = opaque(1.0 - opaque(s.rstd * scale(REAL(params.eps), -s.exponent)));
+        c2 = select(REAL(0.0), opaque(c2 * nearest_recip(share, REAL(0.0))), share > REAL(0.0));
+    } else if OUTSIDE {
         c2 = select(opaque(c2 * nearest_recip_product(s.rstd, s.mean)), REAL(0.0), s.mean == REAL(0.0));
     }
 }

@@ -40,13 +40,17 @@ struct Params {
     // Where the sums of leaves begin among the partial sums, and the first of this launch.
     leaf_base: u32,
     first_leaf: u32,
-    // The power of a p-norm, and one over it.
+    // The power of a p-norm, one over it, and one less, each as two numbers.
     power: f32,
-    // Elements of a row that count, and the weight of a new sample.
-    count: f32,
+    power_low: f32,
+    inv_power: f32,
+    inv_power_low: f32,
+    slope_power: f32,
+    slope_power_low: f32,
+    // The weight of a new sample in a running estimate, and of what was there.
     factor: f32,
     rest: f32,
-    inv_power: f32,
+    unused: u32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32.
     start_a: vec4<u32>,
     start_b: vec4<u32>,

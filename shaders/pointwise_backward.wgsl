@@ -1,4 +1,4 @@
-// grad_input = grad_output * weight * alpha * sech(alpha x)^2, and partial sums of the parameters' gradients over the
+// grad_input = grad_output * weight * the function's derivative, and partial sums of the parameters' gradients over the
 // rows of a chunk, all from one reading.
 
 @compute @workgroup_size(GROUP)
@@ -14,7 +14,7 @@ fn pointwise_backward(
     let alpha = alpha_at(0u).x;
     // Ones where there is no weight: multiplying by them changes nothing.
     let weight = weight_at(col);
-    let b = two_prod4(weight, vec4<f32>(alpha));
+    let of_column = begin_slopes(alpha, weight);
     var weight_sum = begin_partial(OF_WEIGHT);
     var bias_sum = begin_partial(OF_BIAS);
     var alpha_sum = begin_partial(OF_ALPHA);
@@ -26,25 +26,12 @@ fn pointwise_backward(
         for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {
             locate(row);
             let g = grad_output_at(col);
-            let x = input_at(col);
-            let z = scaled_input(alpha, x);
-            let s = tanh_backward(z.hi, z.lo);
-            if SUM_WEIGHT {
-                weight_leaf += opaque4(g * s.t);
-            }
+            let s = slopes(alpha, of_column, weight, input_at(col), g);
+            weight_leaf += opaque4(g * s.value);
             bias_leaf += g;
-            if SUM_ALPHA {
-                let slope = opaque4(opaque4(s.h * x) + opaque4(s.hl * x));
-                alpha_leaf += times_power(opaque4(opaque4(g * weight) * slope), s.k);
-            }
+            alpha_leaf += s.grad_alpha;
             if HAS_GRAD_INPUT {
-                let t = two_prod4(b.hi, s.h);
-                let tl = opaque4(t.lo + opaque4(opaque4(b.hi * s.hl) + opaque4(b.lo * s.h)));
-                let high = opaque4(g * t.hi);
-                let low = opaque4(g * tl);
-                // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
-                let sum = select(high, opaque4(high + low), magnitude4(low) < vec4<u32>(INFINITY));
-                grad_input_set(col, min(params.cols - col, 4u), times_power(sum, s.k));
+                grad_input_set(col, min(params.cols - col, 4u), s.grad_input);
             }
         }
         weight_sum += weight_leaf;

@@ -1,4 +1,4 @@
-// y = tanh(alpha * x) * weight + bias. A thread owns four columns, reads their weight and bias once and takes
+// y = f(alpha, x) * weight + bias. A thread owns four columns, reads their weight and bias once and takes
 // `turns` rows one after the other; a workgroup's threads are neighbours in a row.
 
 @compute @workgroup_size(GROUP)
@@ -20,14 +20,7 @@ fn pointwise_forward(
     let first = (index / params.col_groups) * params.turns;
     for (var row = first; row < min(first + params.turns, params.rows); row++) {
         locate(params.first_row + row);
-        let x = input_at(col);
-        var y: vec4<f32>;
-        if SHORT {
-            y = tanh_short(opaque4(alpha * x));
-        } else {
-            let z = scaled_input(alpha, x);
-            y = tanh_forward(z.hi, z.lo);
-        }
+        var y = value(alpha, input_at(col));
         if HAS_WEIGHT {
             y = opaque4(y * weight);
         }

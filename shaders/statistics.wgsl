@@ -20,11 +20,6 @@ fn steps(old: INT, wanted: INT) -> INT {
     return select(old - wanted, INT(0), old == INT(NONE));
 }
 
-// The power of x that m2 is.
-fn scale_m2(m2: REAL, p: INT) -> REAL {
-    return scale(m2, DEGREE * p);
-}
-
 // Numbers that are compared as bits, so that NaN is the largest.
 fn larger(a: REAL, b: REAL) -> REAL {
     return select(a, b, magnitude(b) > magnitude(a));
@@ -97,7 +92,7 @@ fn finish(m: Moments) -> Statistics {
         let largest = REAL(LARGEST);
         let of_eps = scale(REAL(params.eps_rstd), e);
         let held = select(largest, of_eps, magnitude(of_eps) < BITS(INFINITY));
-        s.rstd = select(s.rstd, held, (magnitude(m2) == BITS(0u)) & (e != INT(0)));
+        s.rstd = select(s.rstd, held, (magnitude(m2) == BITS(0u)) & (e != INT(0)) & TRUTH(params.eps > 0.0));
     }
     let empty = m.count == REAL(0.0);
     return Statistics(

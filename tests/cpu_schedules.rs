@@ -156,7 +156,8 @@ fn norms_over_channels() {
     for shape in [&[3, 40, 5, 7][..], &[2, 300, 70], &[5, 33], &[2, 9, 4200], &[1, 4500, 40]] {
         let channels = shape[1];
         let (weight, bias) = (parameter(&[channels]), parameter(&[channels]));
-        let mask: Vec<f64> = (0..shape.iter().product()).map(|i: usize| f64::from(i % 5 != 0)).collect();
+        let mask: Vec<f64> =
+            (0..shape.iter().product()).map(|i: usize| f64::from(!i.is_multiple_of(5))).collect();
         let mask = HostTensor::from_f64(&mask, shape, DType::F32).expect("a mask");
         let layer = norm::LayerNorm2d::new(channels).weight(&weight).bias(&bias);
         let batch = norm::BatchNorm::new(channels).weight(&weight).bias(&bias);

@@ -70,8 +70,7 @@ fn running_statistics_are_within_the_bound() {
                         for (found, expected) in [&running.mean, &running.var].into_iter().zip(&expected) {
                             for (found, &(value, mag)) in read(found).into_iter().zip(expected) {
                                 // Both factors of a sum are rounded, and the variance has a reciprocal.
-                                let of_dtype =
-                                    if running_dtype == running_dtype.compute() { 0.0 } else { 1.0 };
+                                let of_dtype = if running_dtype == dtype.compute() { 0.0 } else { 1.0 };
                                 let bound = 4.0 * round::ulp(dtype.compute(), mag)
                                     + of_dtype * round::ulp(running_dtype, value);
                                 let error = (found - value).abs();

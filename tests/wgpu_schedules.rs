@@ -286,3 +286,44 @@ fn other_norms_and_long_rows() {
         Problem { frozen: true, ..Problem::new(&[4, 6, 10], &[0, 2], &[1], Statistic::Moments) },
     ]);
 }
+
+#[test]
+fn powers() {
+    check(&[
+        Problem::new(&[6, 37], &[1], &[0], Statistic::Norm(3.0)),
+        Problem { values: (0.0, 1e20), ..Problem::new(&[6, 5, 7], &[1], &[0], Statistic::Norm(2.5)) },
+    ]);
+}
+
+/// The pointwise functions, with parameters along the last axis.
+#[test]
+fn elementwise_functions() {
+    let run = |device: &Device| {
+        let (rows, n) = (37, 11);
+        let like = |values: Vec<f64>, shape: &[usize]| {
+            let host = HostTensor::from_f64(&values, shape, DType::F32).unwrap();
+            match device {
+                Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&host).unwrap()),
+                _ => DeviceTensor::Host(host),
+            }
+        };
+        // Some so large that their squares overflow, some so small that they vanish.
+        let size = |i: usize| [1.0, 1e25, 1e-25, 30.0][i % 4];
+        let x = numbers(rows * n, 1).iter().enumerate().map(|(i, x)| x * size(i)).collect();
+        let (x, g) = (like(x, &[rows, n]), like(numbers(rows * n, 2), &[rows, n]));
+        let (w, b) = (like(numbers(n, 3), &[n]), like(numbers(n, 4), &[n]));
+        let alpha = like(vec![0.75], &[1]);
+        let method = Eln::new([n]).alpha(&alpha).weight(&w).bias(&b);
+        let (y, saved) = method.forward_train(&x).unwrap();
+        let grads = method.backward(&g, &x, &saved).unwrap();
+        let all = [Some(y), Some(grads.input), grads.weight, grads.bias, grads.alpha];
+        all.map(|tensor| bits(&tensor.unwrap()))
+    };
+    let wgpu = Device::Wgpu(WgpuDevice::new().unwrap_or_else(|error| panic!("{error}")));
+    let names = ["output", "grad_input", "grad_weight", "grad_bias", "grad_alpha"];
+    for ((name, cpu), wgpu) in names.iter().zip(run(&Device::Cpu)).zip(run(&wgpu)) {
+        let differs = cpu.iter().zip(&wgpu).position(|(a, b)| a != b);
+        let at = differs.map(|at| (at, f64::from_bits(cpu[at]), f64::from_bits(wgpu[at])));
+        assert_eq!(at, None, "{name}");
+    }
+}

@@ -18,20 +18,28 @@ CPU_LANES = "src/backend/cpu/lanes.rs"
 CPU_AFFINE = "src/backend/cpu/affine.rs"
 CPU_MATH = "src/backend/cpu/math.rs"
 
-WGPU_ROW = "shaders/row_forward.wgsl"
-WGPU_ROW_BACKWARD = "shaders/row_backward.wgsl"
-WGPU_SUM = "shaders/row.wgsl"
+WGPU_MOMENTS = "shaders/moments.wgsl"
+WGPU_STATISTICS = "shaders/statistics.wgsl"
+WGPU_FORWARD = "shaders/norm_forward.wgsl"
+WGPU_BACKWARD = "shaders/norm_backward.wgsl"
+WGPU_LEAF_ROW = "shaders/leaf_row.wgsl"
+WGPU_LEAF_COLUMN = "shaders/leaf_column.wgsl"
 WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 
-CPU_SCHEDULES = "--test schedules"
+CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_RANGE = "--features check --test range"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
+# Forced schedules, compared likewise.
+WGPU_BATCH = "--features check,wgpu --test wgpu_schedules batch_norm"
+WGPU_MASKS = "--features check,wgpu --test wgpu_schedules masks"
+WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
+WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
 
 
 class Mutation(NamedTuple):
@@ -58,8 +66,8 @@ MUTATIONS = [
              "            d[i] = d[i] - F::ZERO * self.shift;\n",
              (CPU_UNITS,)),
     Mutation("cpu: no correction of the mean", CPU_LEAF,
-             "(shift, correction, s2 - p)",
-             "(shift, F::ZERO, s2 - p)",
+             "let (mean, correction) = two_sum(shift, mean);",
+             "let (mean, correction) = (shift + mean, F::ZERO);",
              (CPU_UNITS,)),
     Mutation("cpu: no second round for a guess that is far off", CPU_LEAF,
              "    (F::FOUR * p).magnitude() <= s2.magnitude()",
@@ -89,7 +97,7 @@ MUTATIONS = [
              "let d = (b.mean - a.mean) + (b.correction - a.correction);",
              "let d = b.mean - a.mean;",
              (CPU_UNITS,)),
-    Mutation("cpu: mask ignored by the sums of gradients", CPU_LEAF,
+    Mutation("cpu: mask ignored by the sums of gradients", "src/backend/cpu/leaf_backward.rs",
              "        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);",
              "",
              (CPU_NUMBERS,)),
@@ -134,46 +142,66 @@ MUTATIONS = [
              "let (factor, k) = exp2(y, ye + (ll * p + l * pl));",
              "let (factor, k) = exp2(y, F::ZERO);",
              (CPU_UNITS,)),
-    Mutation("wgpu: eps dropped", WGPU_ROW,
-             "divisor = opaque(statistic + scale(params.eps, -2 * exponent));",
-             "divisor = statistic;",
+    Mutation("wgpu: eps dropped", WGPU_STATISTICS,
+             "two_sum(v.hi, scale(REAL(params.eps), -2 * e));",
+             "two_sum(v.hi, REAL(0.0));",
              (WGPU_SAMPLE,)),
-    Mutation("wgpu: no correction of the mean", WGPU_ROW,
-             "correction = opaque(row_sum(CENTRED, kept) * params.inv_k);",
-             "correction = 0.0;",
+    Mutation("wgpu: no correction of the mean", WGPU_MOMENTS,
+             "m.correction = mean.lo;\n        good",
+             "m.correction = REAL(0.0);\n        good",
              (WGPU_SAMPLE,)),
-    Mutation("wgpu: one-pass variance", WGPU_ROW,
-             "    return inside(col, opaque4(e * e));\n}",
-             "    return inside(col, select(e * e, x * x - vec4<f32>(mean * mean), vec4<bool>(MOMENTS)));\n}",
-             (WGPU_SAMPLE,)),
-    Mutation("wgpu: rows out of range not scaled", WGPU_ROW,
-             "let again = usable && !is_regular();",
-             "let again = usable && !is_regular() && params.eps < 0.0;",
-             (WGPU_SAMPLE,)),
-    Mutation("wgpu: tail mask off by one", WGPU_SUM,
-             "vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(end));",
-             "vec4<u32>(0u, 1u, 2u, 3u) <= vec4<u32>(end));",
+    Mutation("wgpu: no second round of moments", WGPU_MOMENTS,
+             "good = is_near(p, sums.b) &",
+             "good =",
+             (WGPU_RANGE,)),
+    Mutation("wgpu: rows out of range not scaled", WGPU_MOMENTS,
+             "let again = irregular & (most > BITS(0u))",
+             "let again = irregular & (most > BITS(INFINITY))",
+             (WGPU_RANGE,)),
+    Mutation("wgpu: the mask ignored in moments", WGPU_MOMENTS,
+             "all = all & (magnitude4(mask_at(col)) != vec4<u32>(0u));",
+             "all = all & (magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
+             (WGPU_MASKS,)),
+    Mutation("wgpu: the mask ignored in the output", WGPU_FORWARD,
+             "y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));",
+             "y = select(vec4<f32>(1.0), y, magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
+             (WGPU_MASKS,)),
+    Mutation("wgpu: tail mask off by one", WGPU_LEAF_ROW,
+             "return indices(col) < vec4<u32>(end);",
+             "return indices(col) <= vec4<u32>(end);",
              (WGPU_SAMPLE,)),
     Mutation("wgpu: lanes halved in another order", WGPU_FOLD,
              "return (four.x + four.z) + (four.y + four.w);",
              "return (four.x + four.y) + (four.z + four.w);",
              (WGPU_BARRIERS,)),
+    Mutation("wgpu: lanes of a column visited in order", WGPU_LEAF_COLUMN,
+             "return select(reverseBits(index) >> (32u - firstTrailingBit(lanes)), 0u, lanes == 1u);",
+             "return index;",
+             (WGPU_BATCH,)),
     Mutation("wgpu: a shuffle from the wrong thread", "shaders/fold_subgroup.wgsl",
              "subgroupShuffleXor(select(two.y, two.x, odd), QUARTER);",
              "subgroupShuffleXor(select(two.y, two.x, odd), HALF);",
              (WGPU_SAMPLE,)),
-    Mutation("wgpu: leaves added in another order", WGPU_SUM,
-             "push(leaf, leaf_sum(which, false, leaf));",
-             "push(leaf, leaf_sum(which, false, params.leaves - 1u - leaf));",
-             (WGPU_SAMPLE,)),
+    Mutation("wgpu: leaves merged in another order", "shaders/merge_moments.wgsl",
+             "var m = leaf_at(MOMENTS_SIZE * index);",
+             "var m = leaf_at(MOMENTS_SIZE * (params.leaves - 1u - index));",
+             (WGPU_LONG,)),
+    Mutation("wgpu: leaves' sums merged in another order", "shaders/merge_sums.wgsl",
+             "var s = leaf_at(SUMS_SIZE * index);",
+             "var s = leaf_at(SUMS_SIZE * (params.leaves - 1u - index));",
+             (WGPU_LONG,)),
     Mutation("wgpu: a barrier removed", WGPU_FOLD,
-             "    shared_sums[lane] = x;\n    workgroupBarrier();",
-             "    shared_sums[lane] = x;",
+             "    shared_b[lane] = b;\n    workgroupBarrier();",
+             "    shared_b[lane] = b;",
              (WGPU_BARRIERS,)),
-    Mutation("wgpu: backward forgets the mean", WGPU_ROW_BACKWARD,
-             "d = opaque4(opaque4(g - c.c1) - product);",
-             "d = opaque4(g - product);",
+    Mutation("wgpu: backward forgets the mean", WGPU_BACKWARD,
+             "d = opaque4(opaque4(ghat - c1) - product);",
+             "d = opaque4(ghat - product);",
              (WGPU_SAMPLE,)),
+    Mutation("wgpu: an outer weight forgotten", WGPU_BACKWARD,
+             "d = opaque4(d * outer_weight);",
+             "d = opaque4(d);",
+             (WGPU_BATCH,)),
     Mutation("wgpu: row leaf off by one", WGPU_AFFINE,
              "for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {",
              "for (var row = leaf; row < min(leaf + ROW_LEAF - 1u, end); row++) {",

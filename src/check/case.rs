@@ -165,6 +165,11 @@ impl Case {
         }
     }
 
+    /// Whether the rows of [`Case::matrix`] have weights of their own.
+    pub(super) fn has_parameters_of_rows(&self) -> bool {
+        matches!(self.method, "batch_norm" | "instance_norm" | "weight_norm")
+    }
+
     /// Whether the method has statistics over rows.
     pub fn has_rows(&self) -> bool {
         match (self.method, &self.spec) {

@@ -61,8 +61,9 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
         let Some(fill) = fill else { continue };
         let mut values = vec![0.0; crate::oracle::parameters(spec)];
         for (parameter, (row, col)) in index.firsts() {
-            // The parameters that all rows share are the same wherever the rows begin.
-            let row = if index.is_shared_by_rows() { 0 } else { case.first_row + row };
+            // Where each row has its own, they move with the rows.
+            let first_row = if case.has_parameters_of_rows() { case.first_row } else { 0 };
+            let row = first_row + row;
             values[parameter] = fill.at(seed(tensor), row, col, cols);
         }
         arena.fill(name, |at| values[at]);

@@ -8,7 +8,6 @@ use crate::spec::Spec;
 pub struct Index {
     of_row: Vec<usize>,
     of_col: Vec<usize>,
-    varies_with_rows: bool,
 }
 
 impl Index {
@@ -39,11 +38,7 @@ impl Index {
         };
         let is_kept = |axis: &usize| !spec.row_axes().contains(axis);
         let kept: Vec<usize> = (0..shape.len()).filter(is_kept).collect();
-        Index {
-            of_row: offsets(&kept),
-            of_col: offsets(spec.row_axes()),
-            varies_with_rows: axes.iter().any(is_kept),
-        }
+        Index { of_row: offsets(&kept), of_col: offsets(spec.row_axes()) }
     }
 
     /// The number of the element in row `row` and column `col`.
@@ -69,11 +64,6 @@ impl Index {
             cols.iter().map(move |&(col, of_col)| (of_row + of_col, (row, col))).collect::<Vec<_>>()
         };
         rows.iter().flat_map(at).collect()
-    }
-
-    /// Whether every row has the same numbers, however many rows there are.
-    pub fn is_shared_by_rows(&self) -> bool {
-        !self.varies_with_rows
     }
 
     /// Number of rows and of columns.

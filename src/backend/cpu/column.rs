@@ -9,7 +9,7 @@ use super::launch::with_scratch;
 use super::leaf;
 use super::memory::finish_streaming;
 use super::operand::Source;
-use super::real::Real;
+use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::statistics::{Constants, Measure, Moments, Statistics};
 use super::tile::{
@@ -21,7 +21,8 @@ use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Numbers of a tile, about: half of a second-level cache of 512 KiB.
+/// Numbers of a tile, about: half of a second-level cache of 512 KiB. Tiles of 4 and 16 times as many were no quicker
+/// (`normalize` over 256 channels, weight normalization of 4096 x 4096 over its second axis).
 const TILE: usize = 1 << 16;
 /// Fewer rows side by side are left to the `row` schedule.
 pub(super) const LEAST_ROWS: usize = 8;
@@ -118,7 +119,7 @@ pub(super) fn factor<'t, F: Real>(
         &mut numbers[..cols.len()]
     };
     if offset != F::ZERO {
-        numbers.iter_mut().for_each(|w| *w = *w + offset);
+        numbers.iter_mut().for_each(|w| *w += offset);
     }
     if source.is_constant_in_row() { TileFactor::Rows(numbers) } else { TileFactor::Columns(numbers) }
 }
@@ -183,7 +184,8 @@ pub(super) fn moments<F: Real>(
         for i in 0..BLOCK.min(rows.count - at) {
             let regular = close[i] && leaf::is_regular(c.measure, m2[i], inv);
             let moments = if regular {
-                Moments { count, mean: shift[i], correction: correction[i], m2: m2[i], exponent: 0 }
+                let (mean, correction) = two_sum(shift[i], correction[i]);
+                Moments { count, mean, correction, m2: m2[i], exponent: 0 }
             } else {
                 leaf::moments(c, pick(tile, pitch, at + i, row), None, scaled)
             };
@@ -315,8 +317,8 @@ pub(super) fn forward<F: Real>(job: &Forward<'_, F>, rows: Rows) {
         } else {
             (0..rows.count).for_each(|i| settle(i, None));
         }
-        for i in 0..rows.count {
-            rescale(tile, rows.pitch, i, exponents[i].to_f32() as i32);
+        for (i, exponent) in exponents[..rows.count].iter().enumerate() {
+            rescale(tile, rows.pitch, i, exponent.to_f32() as i32);
         }
         if job.output.is_some() {
             apply_tile(job, rows, 0..c.cols, tile, &settled, [w, b]);

@@ -6,7 +6,6 @@ use super::lanes::{BLOCK, Block, Pass, read, write};
 use super::memory::{Ahead, stream};
 use super::real::Real;
 use super::statistics::Statistics;
-use super::stored::Stored;
 
 /// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]
@@ -56,7 +55,7 @@ impl<'a, F: Real> Factor<'a, F> {
                 let mut block = read::<WHOLE, F, F>(slice, at, len);
                 if offset != F::ZERO {
                     for i in 0..BLOCK {
-                        block[i] = block[i] + offset;
+                        block[i] += offset;
                     }
                 }
                 Some(block)
@@ -79,24 +78,24 @@ impl<'a, F: Real> Factor<'a, F> {
     pub(super) fn plus<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
         if let Some(b) = self.block::<WHOLE>(at, len) {
             for i in 0..BLOCK {
-                y[i] = y[i] + b[i];
+                y[i] += b[i];
             }
         }
     }
 }
 
 /// `out = x_hat * w + b`, with what is absent left out; past the caches if `STREAM`.
-pub(super) struct Apply<'a, T, F, const CENTRED: bool, const STREAM: bool> {
-    pub(super) x: &'a [T],
+pub(super) struct Apply<'a, F, const CENTRED: bool, const STREAM: bool> {
+    pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
     pub(super) b: Factor<'a, F>,
     pub(super) s: Statistics<F>,
-    pub(super) out: &'a mut [T],
+    pub(super) out: &'a mut [F],
     /// What comes after `x`.
-    pub(super) next: Option<Ahead<T>>,
+    pub(super) next: Option<Ahead<F>>,
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply<'_, T, F, CENTRED, STREAM> {
+impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply<'_, F, CENTRED, STREAM> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.out.len()
@@ -106,7 +105,7 @@ impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply
         if let Some(next) = self.next {
             next.touch(at);
         }
-        let mut y = read::<WHOLE, T, F>(self.x, at, len);
+        let mut y = read::<WHOLE, F, F>(self.x, at, len);
         for i in 0..BLOCK {
             y[i] = self.s.centred::<CENTRED>(y[i]) * self.s.rstd;
         }
@@ -115,7 +114,7 @@ impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply
         if STREAM && WHOLE {
             stream(&y, self.out, at);
         } else {
-            write::<WHOLE, T, F>(&y, self.out, at, len);
+            write::<WHOLE, F, F>(&y, self.out, at, len);
         }
     }
 }
@@ -143,9 +142,9 @@ impl<F: Real> Pass for Affine<'_, F> {
 
 /// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; and the terms of the parameter
 /// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out.
-pub(super) struct GradInput<'a, T, F, const CENTRED: bool, const STREAM: bool> {
-    pub(super) g: &'a [T],
-    pub(super) x: &'a [T],
+pub(super) struct GradInput<'a, F, const CENTRED: bool, const STREAM: bool> {
+    pub(super) g: &'a [F],
+    pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
     pub(super) u: Option<&'a [F]>,
     pub(super) s: Statistics<F>,
@@ -154,14 +153,12 @@ pub(super) struct GradInput<'a, T, F, const CENTRED: bool, const STREAM: bool> {
     pub(super) outer: Option<F>,
     pub(super) weight_sums: Option<&'a mut [F]>,
     pub(super) bias_sums: Option<&'a mut [F]>,
-    pub(super) dx: &'a mut [T],
+    pub(super) dx: &'a mut [F],
     /// What comes after `g` and `x`.
-    pub(super) next: Option<[Ahead<T>; 2]>,
+    pub(super) next: Option<[Ahead<F>; 2]>,
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass
-    for GradInput<'_, T, F, CENTRED, STREAM>
-{
+impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for GradInput<'_, F, CENTRED, STREAM> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.dx.len()
@@ -173,22 +170,22 @@ impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass
             g.touch(at);
             x.touch(at);
         }
-        let g = read::<WHOLE, T, F>(self.g, at, len);
-        let mut hat = read::<WHOLE, T, F>(self.x, at, len);
+        let g = read::<WHOLE, F, F>(self.g, at, len);
+        let mut hat = read::<WHOLE, F, F>(self.x, at, len);
         for i in 0..BLOCK {
             hat[i] = self.s.centred::<CENTRED>(hat[i]) * rstd;
         }
         if let Some(sums) = &mut self.weight_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
-                sum[i] = sum[i] + g[i] * hat[i];
+                sum[i] += g[i] * hat[i];
             }
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
         if let Some(sums) = &mut self.bias_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
-                sum[i] = sum[i] + g[i];
+                sum[i] += g[i];
             }
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
@@ -209,26 +206,26 @@ impl<T: Stored, F: Real, const CENTRED: bool, const STREAM: bool> Pass
         if STREAM && WHOLE {
             stream(&d, self.dx, at);
         } else {
-            write::<WHOLE, T, F>(&d, self.dx, at, len);
+            write::<WHOLE, F, F>(&d, self.dx, at, len);
         }
     }
 }
 
 /// `hat = x_hat`.
-pub(super) struct Normalize<'a, T, F, const CENTRED: bool> {
-    pub(super) x: &'a [T],
+pub(super) struct Normalize<'a, F, const CENTRED: bool> {
+    pub(super) x: &'a [F],
     pub(super) s: Statistics<F>,
     pub(super) hat: &'a mut [F],
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> Pass for Normalize<'_, T, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Pass for Normalize<'_, F, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.hat.len()
     }
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        let mut hat = read::<WHOLE, T, F>(self.x, at, len);
+        let mut hat = read::<WHOLE, F, F>(self.x, at, len);
         for i in 0..BLOCK {
             hat[i] = self.s.centred::<CENTRED>(hat[i]) * self.s.rstd;
         }
@@ -259,7 +256,7 @@ impl<F: Real> Pass for AddTerms<'_, F> {
             }
         }
         for i in 0..BLOCK {
-            sums[i] = sums[i] + a[i];
+            sums[i] += a[i];
         }
         write::<WHOLE, F, F>(&sums, self.sums, at, len);
     }

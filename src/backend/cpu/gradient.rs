@@ -9,7 +9,6 @@ use super::real::Real;
 use super::row::clear_masked;
 use super::row_backward::Backward;
 use super::statistics::{Constants, Measure, Statistics, Sums};
-use super::stored::Stored;
 
 /// The gradient of the input in a piece of a row; `x` is read with the row's exponent already. `ghat` and `u` are scratch.
 pub(super) fn piece_gradient<F: Real>(
@@ -69,13 +68,12 @@ pub(super) struct Usual<'a, F> {
 }
 
 impl<F: Real> Usual<'_, F> {
-    pub(super) fn run<T: Stored>(self, g: &[T], x: &[T], dx: &mut [T], [next_g, next_x]: [&[T]; 2]) {
+    pub(super) fn run(self, g: &[F], x: &[F], dx: &mut [F], next: Option<[Ahead<F>; 2]>) {
         let Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed } = self;
-        let next = Some([Ahead::of(next_g), Ahead::of(next_x)]);
         let (u, stream) = (None, streamed && is_aligned(dx));
         macro_rules! run {
             ($centred:literal, $stream:literal) => {
-                drop(c.isa.run(Over(GradInput::<T, F, $centred, $stream> {
+                drop(c.isa.run(Over(GradInput::<F, $centred, $stream> {
                     g,
                     x,
                     w,
@@ -145,7 +143,7 @@ fn grad_input<F: Real>(
     let u = u.map(|u| &u[..dx.len()]);
     let (weight_sums, bias_sums, next) = (None, None, None);
     if c.is_centred() {
-        c.isa.run(Over(GradInput::<F, F, true, false> {
+        c.isa.run(Over(GradInput::<F, true, false> {
             g,
             x,
             w,
@@ -160,7 +158,7 @@ fn grad_input<F: Real>(
             next,
         }));
     } else {
-        c.isa.run(Over(GradInput::<F, F, false, false> {
+        c.isa.run(Over(GradInput::<F, false, false> {
             g,
             x,
             w,

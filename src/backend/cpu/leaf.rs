@@ -2,11 +2,9 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
-use super::operand::Raw;
 use super::power::Exponent;
-use super::real::Real;
+use super::real::{Real, two_sum};
 use super::statistics::{Constants, Measure, Moments};
-use super::stored::Stored;
 
 /// Terms that the mask leaves out become zero.
 #[inline(always)]
@@ -27,20 +25,20 @@ pub(super) fn masked<const WHOLE: bool, F: Real>(
 }
 
 /// `x - shift` and its square.
-pub(super) struct Shifted<'a, T, F> {
-    pub(super) x: &'a [T],
+struct Shifted<'a, F> {
+    pub(super) x: &'a [F],
     pub(super) mask: Option<&'a [F]>,
     pub(super) shift: F,
 }
 
-impl<T: Stored, F: Real> Terms<F, 2> for Shifted<'_, T, F> {
+impl<F: Real> Terms<F, 2> for Shifted<'_, F> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.x.len()
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut d = read::<WHOLE, T, F>(self.x, at, len);
+        let mut d = read::<WHOLE, F, F>(self.x, at, len);
         let mut square = d;
         for i in 0..BLOCK {
             d[i] = d[i] - self.shift;
@@ -77,19 +75,19 @@ impl<F: Real> Terms<F, 1> for Centred<'_, F> {
 }
 
 /// `x²`, or `|x|`.
-pub(super) struct Sizes<'a, T, F, const SQUARES: bool> {
-    pub(super) x: &'a [T],
+struct Sizes<'a, F, const SQUARES: bool> {
+    pub(super) x: &'a [F],
     pub(super) mask: Option<&'a [F]>,
 }
 
-impl<T: Stored, F: Real, const SQUARES: bool> Terms<F, 1> for Sizes<'_, T, F, SQUARES> {
+impl<F: Real, const SQUARES: bool> Terms<F, 1> for Sizes<'_, F, SQUARES> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.x.len()
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
-        let mut x = read::<WHOLE, T, F>(self.x, at, len);
+        let mut x = read::<WHOLE, F, F>(self.x, at, len);
         for i in 0..BLOCK {
             x[i] = if SQUARES { x[i] * x[i] } else { x[i].abs() };
         }
@@ -147,7 +145,7 @@ pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
     let mut half = q / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] = lanes[i] + lanes[i + half];
+            lanes[i] += lanes[i + half];
         }
         half /= 2;
     }
@@ -172,20 +170,22 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
                 let ([s1, s2], _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
                 let mean = s1 * inv;
                 let p = s1 * mean;
-                if is_close(p, s2) {
-                    return Moments { mean: shift, correction: mean, ..of(s2 - p) };
+                let mut m2 = s2 - p;
+                if !is_close(p, s2) {
+                    if !last {
+                        shift += mean;
+                        continue;
+                    }
+                    let centred = Centred { x, mask, mean: shift, correction: mean };
+                    [m2] = isa.run(TreeSums::new(lanes, centred)).0;
                 }
-                if last {
-                    let ([m2], _) =
-                        isa.run(TreeSums::new(lanes, Centred { x, mask, mean: shift, correction: mean }));
-                    return Moments { mean: shift, correction: mean, ..of(m2) };
-                }
-                shift = shift + mean;
+                let (mean, correction) = two_sum(shift, mean);
+                return Moments { mean, correction, ..of(m2) };
             }
             unreachable!("the second round returns")
         }
-        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, true> { x, mask })).0[0]),
-        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, false> { x, mask })).0[0]),
+        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, true> { x, mask })).0[0]),
+        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, false> { x, mask })).0[0]),
         Measure::Largest => of(F::from_bits(largest(x, mask))),
         Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0]),
     }
@@ -238,44 +238,4 @@ pub(super) fn scale_all<F: Real>(from: &[F], p: i32, to: &mut [F]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = from.scale(p);
     }
-}
-
-/// The moments of a leaf as it lies in memory, if they are regular and without a second round: the usual case, in one
-/// pass and without conversions.
-pub(super) fn raw_moments<F: Real>(c: &Constants<F>, x: Raw<'_, F>) -> Option<Moments<F>> {
-    match x {
-        Raw::Own(x) => first_moments(c, x),
-        Raw::F16(x) => first_moments(c, x),
-        Raw::BF16(x) => first_moments(c, x),
-    }
-}
-
-fn first_moments<T: Stored, F: Real>(c: &Constants<F>, x: &[T]) -> Option<Moments<F>> {
-    let mask = None;
-    let count = F::of(x.len() as f64);
-    let inv = count.recip();
-    let (mean, correction, m2) = match c.measure {
-        Measure::Moments => {
-            let mut first = [F::ZERO; BLOCK];
-            let q = guess_len(x.len());
-            for (to, x) in first.iter_mut().zip(&x[..q]) {
-                *to = x.widen();
-            }
-            let shift = guess(&first[..q], None);
-            let ([s1, s2], _) = c.isa.run(TreeSums::new(c.lanes, Shifted { x, mask, shift }));
-            let correction = s1 * inv;
-            let p = s1 * correction;
-            if !is_close(p, s2) {
-                return None;
-            }
-            (shift, correction, s2 - p)
-        }
-        Measure::Squares => {
-            let ([m2], _) = c.isa.run(TreeSums::new(c.lanes, Sizes::<T, F, true> { x, mask }));
-            (F::ZERO, F::ZERO, m2)
-        }
-        _ => return None,
-    };
-    let is_regular = is_regular(c.measure, m2, inv);
-    is_regular.then_some(Moments { count, mean, correction, m2, exponent: 0 })
 }

@@ -4,30 +4,28 @@
 use super::elementwise::Factor;
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
 use super::leaf::{largest, masked, takes_part};
-use super::operand::Raw;
 use super::real::Real;
 use super::statistics::{Constants, Measure, Statistics, Sums};
-use super::stored::Stored;
 
 /// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
-struct GradientTerms<'a, T, F: Real, const CENTRED: bool> {
-    g: &'a [T],
-    x: &'a [T],
+struct GradientTerms<'a, F: Real, const CENTRED: bool> {
+    g: &'a [F],
+    x: &'a [F],
     w: Factor<'a, F>,
     mask: Option<&'a [F]>,
     s: Statistics<F>,
     bits: [F::Bits; BLOCK],
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, T, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.g.len()
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut ghat = read::<WHOLE, T, F>(self.g, at, len);
-        let mut product = read::<WHOLE, T, F>(self.x, at, len);
+        let mut ghat = read::<WHOLE, F, F>(self.g, at, len);
+        let mut product = read::<WHOLE, F, F>(self.x, at, len);
         self.w.times::<WHOLE>(at, len, &mut ghat);
         for i in 0..BLOCK {
             product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
@@ -119,45 +117,15 @@ pub(super) fn scaled_ghat<F: Real>(
 /// `s1`, `s2`, and whether some `ghat` is large enough.
 fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
     let Gradients { g, x, w, mask, .. } = leaf;
-    sums_of(c, g, x, w, mask, s)
-}
-
-fn sums_of<T: Stored, F: Real>(
-    c: &Constants<F>,
-    g: &[T],
-    x: &[T],
-    w: Factor<'_, F>,
-    mask: Option<&[F]>,
-    s: Statistics<F>,
-) -> (F, F, bool) {
     let bits = [F::Bits::default(); BLOCK];
     let ([s1, s2], bits) = if c.is_centred() {
-        let terms = GradientTerms::<T, F, true> { g, x, w, mask, s, bits };
+        let terms = GradientTerms::<F, true> { g, x, w, mask, s, bits };
         let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
         (sums, terms.bits)
     } else {
-        let terms = GradientTerms::<T, F, false> { g, x, w, mask, s, bits };
+        let terms = GradientTerms::<F, false> { g, x, w, mask, s, bits };
         let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
         (sums, terms.bits)
     };
     (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
-}
-
-/// The sums of a leaf of gradients as it lies in memory, if they are regular.
-pub(super) fn raw_sums<F: Real>(
-    c: &Constants<F>,
-    g: Raw<'_, F>,
-    x: Raw<'_, F>,
-    w: Factor<'_, F>,
-    s: Statistics<F>,
-) -> Option<Sums<F>> {
-    let (len, (s1, s2, any_large)) = match (g, x) {
-        (Raw::Own(g), Raw::Own(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
-        (Raw::F16(g), Raw::F16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
-        (Raw::BF16(g), Raw::BF16(x)) => (g.len(), sums_of(c, g, x, w, None, s)),
-        _ => return None,
-    };
-    let is_regular = s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large;
-    let count = F::of(len as f64);
-    is_regular.then_some(Sums { count, s1, s2, ties: F::ZERO, g_exponent: 0, w_exponent: 0 })
 }

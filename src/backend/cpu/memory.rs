@@ -48,7 +48,7 @@ impl<T> Ahead<T> {
 
 /// Whether [`stream`] can write to a slice that starts here.
 pub(super) fn is_aligned<T>(to: &[T]) -> bool {
-    to.as_ptr().addr() % 16 == 0
+    to.as_ptr().addr().is_multiple_of(16)
 }
 
 /// Stores a block past the caches, each element rounded once. `to` is aligned; see [`is_aligned`].
@@ -63,6 +63,8 @@ pub(super) fn stream<T: Stored, F: Real>(block: &Block<F>, to: &mut [T], at: usi
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
         debug_assert!(is_aligned(to));
+        // Through memory: else the arithmetic before it would be done in pieces of 16 bytes, too.
+        let narrow = std::hint::black_box(narrow);
         for i in 0..size_of::<[T; BLOCK]>() / 16 {
             // SAFETY: both arrays have the bytes; the caller's slice is aligned, and a block is a multiple of 16 bytes.
             unsafe {

@@ -1,8 +1,13 @@
 //! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
 //!
-//! `row` and `pointwise` hold the schedules. What they do to slices are small operations, each one body that [`Isa`]
-//! compiles for every instruction set: sums in `lanes`, single passes in `elementwise`, tanh in `math`. `operand`
-//! loads and stores any dtype and stride; `affine` sums parameter gradients over rows. Every sum is in the order of
+//! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
+//! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
+//! `gradient`; `column` has `tile`, the same arithmetic along neighbouring rows. `pointwise` holds the functions without
+//! statistics, `between` the launches on numbers per row.
+//!
+//! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
+//! `lanes`, single passes in `elementwise`, functions in `math` and `power`. `operand` loads and stores any dtype and
+//! stride, `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the order of
 //! [`crate::plan::tree`].
 
 mod affine;

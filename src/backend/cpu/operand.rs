@@ -33,21 +33,6 @@ pub(super) struct Sink<'a> {
     isa: Isa,
 }
 
-/// Elements side by side as they are in memory: of the compute type, or of 16 bits.
-#[derive(Clone, Copy)]
-pub(super) enum Raw<'a, F> {
-    Own(&'a [F]),
-    F16(&'a [f16]),
-    BF16(&'a [bf16]),
-}
-
-/// As [`Raw`], to write.
-pub(super) enum RawMut<'a, F> {
-    Own(&'a mut [F]),
-    F16(&'a mut [f16]),
-    BF16(&'a mut [bf16]),
-}
-
 // SAFETY: a source is a shared borrow of plain numbers; `new` ties it to the view's lifetime.
 unsafe impl Send for Source<'_> {}
 // SAFETY: as above.
@@ -65,6 +50,20 @@ pub(super) struct Run {
     pub(super) count: usize,
     pub(super) at: isize,
     pub(super) stride: isize,
+}
+
+/// Where columns of a row lie side by side, if they do.
+fn place(grid: &Grid, walk: &Walk, row: usize, col: usize, len: usize) -> Option<isize> {
+    if walk.contiguous {
+        return Some(grid.row_offset(walk, row) + col as isize);
+    }
+    let is_run = walk.inner.last() == Some(&1) && len <= run_length(grid, col);
+    is_run.then(|| grid.row_offset(walk, row) + grid.col_offset(walk, col))
+}
+
+/// Up to which column those from `col` on lie side by side.
+fn run_end(grid: &Grid, walk: &Walk, col: usize) -> usize {
+    if !walk.contiguous && walk.inner.last() == Some(&1) { col + run_length(grid, col) } else { grid.cols }
 }
 
 fn runs<'a>(
@@ -100,9 +99,22 @@ impl<'a> Source<'a> {
         self.walk.is_constant_in_row()
     }
 
+    /// Elements of a row.
+    pub(super) fn cols(&self) -> usize {
+        self.grid.cols
+    }
+
     /// Whether every row has the same elements.
     pub(super) fn is_shared_by_rows(&self) -> bool {
         self.walk.is_shared_by_rows()
+    }
+
+    /// Every `step`-th element of a row, widened.
+    pub(super) fn fill_every<F: Real>(&self, row: usize, step: usize, to: &mut [F]) {
+        let at = self.grid.row_offset(self.walk, row);
+        for (i, to) in to.iter_mut().enumerate() {
+            self.copy(at + self.grid.col_offset(self.walk, i * step), std::slice::from_mut(to));
+        }
     }
 
     /// How many elements in a row's order share memory with the first one after each other, at least.
@@ -148,22 +160,16 @@ impl<'a> Source<'a> {
 
     /// The memory itself where it holds these columns in the compute type, side by side, and nobody writes it.
     pub(super) fn lend<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<&'a [F]> {
-        let direct = self.walk.contiguous && self.dtype == F::DTYPE && !self.copied;
-        direct.then(|| self.slice(self.grid.row_offset(self.walk, row) + col as isize, len))
-    }
-
-    /// The memory itself where these columns lie side by side and nobody writes them, in whatever dtype.
-    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<Raw<'a, F>> {
-        if !self.walk.contiguous || self.copied {
+        if self.dtype != F::DTYPE || self.copied {
             return None;
         }
-        let at = self.grid.row_offset(self.walk, row) + col as isize;
-        Some(match self.dtype {
-            dtype if dtype == F::DTYPE => Raw::Own(self.slice(at, len)),
-            DType::F16 => Raw::F16(self.slice(at, len)),
-            DType::BF16 => Raw::BF16(self.slice(at, len)),
-            _ => return None,
-        })
+        let at = place(self.grid, self.walk, row, col, len)?;
+        Some(self.slice(at, len))
+    }
+
+    /// Up to which column those from `col` on lie side by side.
+    pub(super) fn run_end(&self, col: usize) -> usize {
+        run_end(self.grid, self.walk, col)
     }
 
     /// Columns from `col` on of `row`, widened.
@@ -280,29 +286,15 @@ impl<'a> Sink<'a> {
     where
         'a: 't,
     {
-        if self.is_direct::<F>() {
-            return self.slice::<F>(self.grid.row_offset(self.walk, row) + col as isize, len);
+        match self.direct::<F>(row, col, len) {
+            Some(at) => self.slice::<F>(at, len),
+            None => &mut tile[..len],
         }
-        &mut tile[..len]
-    }
-
-    /// The memory itself where these columns lie side by side, in whatever dtype.
-    pub(super) fn raw<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<RawMut<'a, F>> {
-        if !self.walk.contiguous {
-            return None;
-        }
-        let at = self.grid.row_offset(self.walk, row) + col as isize;
-        Some(match self.dtype {
-            dtype if dtype == F::DTYPE => RawMut::Own(self.slice(at, len)),
-            DType::F16 => RawMut::F16(self.slice(at, len)),
-            DType::BF16 => RawMut::BF16(self.slice(at, len)),
-            _ => return None,
-        })
     }
 
     /// Writes what was computed, with one rounding, unless it is in its place already.
     pub(super) fn commit<F: Real>(&self, row: usize, col: usize, values: &[F]) {
-        if self.is_direct::<F>() {
+        if self.direct::<F>(row, col, values.len()).is_some() {
             return;
         }
         let at = self.grid.row_offset(self.walk, row);
@@ -349,8 +341,19 @@ impl<'a> Sink<'a> {
         numbers
     }
 
-    fn is_direct<F: Real>(&self) -> bool {
-        self.dtype == F::DTYPE && self.walk.contiguous
+    /// Whether [`begin`](Sink::begin) lends the memory itself.
+    pub(super) fn is_direct<F: Real>(&self, row: usize, col: usize, len: usize) -> bool {
+        self.direct::<F>(row, col, len).is_some()
+    }
+
+    /// Where these columns lie side by side in the compute type, if they do.
+    fn direct<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<isize> {
+        if self.dtype == F::DTYPE { place(self.grid, self.walk, row, col, len) } else { None }
+    }
+
+    /// Up to which column those from `col` on lie side by side.
+    pub(super) fn run_end(&self, col: usize) -> usize {
+        run_end(self.grid, self.walk, col)
     }
 
     fn scatter_any<F: Real>(&self, from: &[F], at: isize, stride: isize) {

@@ -111,6 +111,7 @@ fn exp2<F: Real>(y: F, yl: F) -> (F, i32) {
 
 /// `log2(a)` of a positive number as two numbers.
 #[inline(always)]
+#[allow(clippy::approx_constant, reason = "a threshold near the constant, the same in both types")]
 fn log2<F: Real>(a: F) -> (F, F) {
     // A number so small that its exponent field may say nothing is raised first.
     let half = F::SCALE_STEP / 2 + 1;
@@ -145,7 +146,7 @@ fn log2<F: Real>(a: F) -> (F, F) {
     for i in (1..terms).rev() {
         q = q * w + F::of(1.0 / f64::from(2 * i + 3));
     }
-    let (third, third_low) = constant::<F>(1.0 / 3.0, 1.850_371_707_708_594_2e-17);
+    let (third, third_low) = constant::<F>(1.0 / 3.0, 1.850_371_707_708_594e-17);
     let (c, cl) = two_sum(third, w * q);
     let cl = cl + third_low;
     let (u, ue) = two_prod(w, c);

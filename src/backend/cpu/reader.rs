@@ -32,6 +32,20 @@ impl<'t, F: Real> Reader<'t, F> {
     }
 }
 
+impl<F: Real> Reader<'_, F> {
+    /// Every `step`-th element of a row, of which there are no more than a tile holds.
+    fn get_every(&mut self, row: usize, step: usize) -> &[F] {
+        let count = self.source.cols() / step;
+        // A length of 0 stands for these elements, which no piece is.
+        let wanted = Some((if self.shared_by_rows { 0 } else { row }, step, 0));
+        if self.held != wanted {
+            self.source.fill_every(row, step, &mut self.tile[..count]);
+            self.held = wanted;
+        }
+        &self.tile[..count]
+    }
+}
+
 /// A weight or bias, as a row needs it.
 pub(super) struct Parameter<'t, F> {
     reader: Option<Reader<'t, F>>,
@@ -49,7 +63,8 @@ impl<'t, F: Real> Parameter<'t, F> {
     pub(super) fn new(source: Option<Source<'t>>, offset: F, tile: &'t mut [F]) -> Self {
         let constant = source.is_some_and(|source| source.is_constant_in_row());
         let run = source.map_or(1, |source| source.constant_run());
-        let run = if run < LEAST_RUN { 1 } else { run };
+        let fits = source.is_some_and(|source| source.cols() / run <= tile.len());
+        let run = if run < LEAST_RUN || !fits { 1 } else { run };
         Parameter { reader: source.map(|source| Reader::new(source, tile)), offset, constant, run }
     }
 
@@ -60,11 +75,13 @@ impl<'t, F: Real> Parameter<'t, F> {
 
     /// The numbers for columns `col..col + len` of `row`.
     pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> Factor<'_, F> {
-        let one = self.constant || self.run_end(col).is_some_and(|end| col + len <= end);
+        let in_run = self.run_end(col).is_some_and(|end| col + len <= end);
         let Some(reader) = &mut self.reader else { return Factor::Absent };
-        if one {
-            let col = if self.constant { 0 } else { col };
-            return Factor::One(Factor::offset(reader.get(row, col, 1)[0], self.offset));
+        if self.constant {
+            return Factor::One(Factor::offset(reader.get(row, 0, 1)[0], self.offset));
+        }
+        if in_run {
+            return Factor::One(Factor::offset(reader.get_every(row, self.run)[col / self.run], self.offset));
         }
         Factor::Each(reader.get(row, col, len), self.offset)
     }

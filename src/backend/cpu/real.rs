@@ -387,7 +387,7 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, {
         };
         [corrected(r, e), times(alpha), times(x)]
     }
-    const SQUARABLE: (i32, i32) = (-400, 480);
+    const SQUARABLE: (i32, i32) = (-300, 300);
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f64 {
         match dtype {

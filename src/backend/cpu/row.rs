@@ -4,16 +4,15 @@
 //! longer ones are loaded leaf by leaf, once for their moments and once to be normalized. The operations and their
 //! order are those of `docs/numerics.md`.
 
-use super::elementwise::{Affine, Apply, Factor, Normalize};
+use super::elementwise::{Affine, Apply, Normalize};
 use super::lanes::Over;
 use super::launch::Tiles;
 use super::leaf;
 use super::memory::{Ahead, finish_streaming, is_aligned};
-use super::operand::{Raw, RawMut, Sink, Source};
+use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::statistics::{Constants, Moments, Statistics};
-use super::stored::Stored;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::STATISTICS;
 use crate::tensor::DType;
@@ -101,12 +100,6 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let c = &self.job.constants;
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
-        if self.mask.is_none() && c.is_plain() {
-            let raw = self.job.input.raw(row, at, len).and_then(|x| leaf::raw_moments(c, x));
-            if let Some(moments) = raw {
-                return moments;
-            }
-        }
         let seen = len.min(c.prefix.saturating_sub(at));
         let x = &self.x.get(row, at, len)[..seen];
         let mask = self.mask.as_mut().map(|mask| &mask.get(row, at, len)[..seen]);
@@ -115,97 +108,61 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
 
     /// Normalizes some columns of a row.
     pub(super) fn apply(&mut self, row: usize, s: Statistics<F>, cols: Range<usize>) {
-        let Some(sink) = &self.job.output else { return };
-        let c = &self.job.constants;
+        let job = self.job;
+        let Some(sink) = &job.output else { return };
+        let c = &job.constants;
         let mut at = cols.start;
         while at < cols.end {
-            let len = LEAF.min(cols.end - at);
-            if self.apply_raw(row, s, at, len) {
-                at += len;
-                continue;
-            }
+            let end = cols.end.min(piece_end(at, [job.input.run_end(at), sink.run_end(at)]));
+            let len = end - at;
+            let next = self.next(row, end, len);
             let mut x = self.x.get(row, at, len);
             if s.exponent != 0 {
                 leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
                 x = &self.scaled[..len];
             }
             let out = sink.begin(row, at, self.out, len);
+            let streamed = job.streamed && sink.is_direct::<F>(row, at, len) && is_aligned(out);
             let mut from = 0;
             while from < len {
                 let ends = [self.weight.run_end(at + from), self.bias.run_end(at + from)];
                 let to = ends.into_iter().flatten().fold(at + len, usize::min) - at;
                 let w = self.weight.get(row, at + from, to - from);
                 let b = self.bias.get(row, at + from, to - from);
-                apply(c, &x[from..to], w, b, s, &mut out[from..to]);
+                let (x, next) = (&x[from..to], next.map(|next| next.after(from)));
+                let out = &mut out[from..to];
+                let streamed = streamed && is_aligned(out);
+                apply(c, Apply::<F, false, false> { x, w, b, s, out, next }, streamed);
                 from = to;
             }
             if let Some(mask) = &mut self.mask {
                 clear_masked(mask.get(row, at, len), out);
             }
             sink.commit(row, at, out);
-            at += len;
+            at = end;
         }
+    }
+
+    /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.
+    fn next(&self, row: usize, end: usize, len: usize) -> Option<Ahead<F>> {
+        let job = self.job;
+        let (row, col) = if end < job.constants.cols { (row, end) } else { (row + 1, 0) };
+        if row >= job.rows {
+            return None;
+        }
+        let len = len.min(job.constants.cols - col).min(job.input.run_end(col) - col);
+        job.input.lend(row, col, len).map(Ahead::of)
     }
 }
 
-impl<F: Real> Rows<'_, '_, F> {
-    /// As [`apply`](Rows::apply) where the elements can be read and written as they lie in memory; false where not.
-    fn apply_raw(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize) -> bool {
-        let (job, c) = (self.job, &self.job.constants);
-        if self.mask.is_some() || s.exponent != 0 || c.rounded.is_some() {
-            return false;
-        }
-        let Some(sink) = &job.output else { return false };
-        let (Some(x), Some(out)) = (job.input.raw::<F>(row, at, len), sink.raw::<F>(row, at, len)) else {
-            return false;
-        };
-        // The next leaf, or the next row's first.
-        let next = if at + len < c.cols { (row, at + len) } else { ((row + 1).min(job.rows - 1), 0) };
-        let next = job.input.raw::<F>(next.0, next.1, 1);
-        let operands = (&mut self.weight, &mut self.bias);
-        match (x, out, next) {
-            (Raw::Own(x), RawMut::Own(out), Some(Raw::Own(next))) => {
-                apply_runs(job, operands, (row, at), x, s, out, next);
-            }
-            (Raw::F16(x), RawMut::F16(out), Some(Raw::F16(next))) => {
-                apply_runs(job, operands, (row, at), x, s, out, next);
-            }
-            (Raw::BF16(x), RawMut::BF16(out), Some(Raw::BF16(next))) => {
-                apply_runs(job, operands, (row, at), x, s, out, next);
-            }
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// Normalizes the piece `x` that starts at a row and column, run of parameters by run.
-fn apply_runs<T: Stored, F: Real>(
-    job: &Forward<'_, F>,
-    (weight, bias): (&mut Parameter<'_, F>, &mut Parameter<'_, F>),
-    (row, at): (usize, usize),
-    x: &[T],
-    s: Statistics<F>,
-    out: &mut [T],
-    next: &[T],
-) {
-    let (c, len) = (&job.constants, x.len());
-    let mut from = 0;
-    while from < len {
-        let ends = [weight.run_end(at + from), bias.run_end(at + from)];
-        let to = ends.into_iter().flatten().fold(at + len, usize::min) - at;
-        let w = weight.get(row, at + from, to - from);
-        let b = bias.get(row, at + from, to - from);
-        let (x, out) = (&x[from..to], &mut out[from..to]);
-        let next = Some(Ahead::of(next).after(from));
-        match (c.is_centred(), job.streamed && is_aligned(out)) {
-            (true, true) => drop(c.isa.run(Over(Apply::<T, F, true, true> { x, w, b, s, out, next }))),
-            (true, false) => drop(c.isa.run(Over(Apply::<T, F, true, false> { x, w, b, s, out, next }))),
-            (false, true) => drop(c.isa.run(Over(Apply::<T, F, false, true> { x, w, b, s, out, next }))),
-            (false, false) => drop(c.isa.run(Over(Apply::<T, F, false, false> { x, w, b, s, out, next }))),
-        }
-        from = to;
-    }
+/// Where a piece that starts at column `at` ends: with its leaf of columns, or with the run of columns that lie side by
+/// side if that is long enough to be worth a piece of its own.
+pub(super) fn piece_end(at: usize, runs: [usize; 2]) -> usize {
+    /// Shorter runs are copied to a tile together.
+    const LEAST: usize = 256;
+    let leaf = (at / LEAF + 1) * LEAF;
+    let run = runs[0].min(runs[1]);
+    if run - at >= LEAST { run.min(at + LEAF) } else { leaf.min(at + LEAF) }
 }
 
 impl<F: Real> Forward<'_, F> {
@@ -228,32 +185,29 @@ impl<F: Real> Forward<'_, F> {
     }
 }
 
-/// `out = x_hat * w + b`, with what is absent left out.
-fn apply<F: Real>(
-    c: &Constants<F>,
-    x: &[F],
-    w: Factor<'_, F>,
-    b: Factor<'_, F>,
-    s: Statistics<F>,
-    out: &mut [F],
-) {
+/// Runs the pass, centred or not, past the caches or not; with a rounding of `x_hat` in between where the spec has one.
+fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F, false, false>, streamed: bool) {
+    let Apply { x, w, b, s, out, next } = pass;
     if let Some(dtype) = c.rounded {
         normalize(c, x, s, out);
         round_all(out, dtype);
         c.isa.run(Over(Affine { w, b, out }));
-    } else if c.is_centred() {
-        c.isa.run(Over(Apply::<F, F, true, false> { x, w, b, s, out, next: None }));
-    } else {
-        c.isa.run(Over(Apply::<F, F, false, false> { x, w, b, s, out, next: None }));
+        return;
+    }
+    match (c.is_centred(), streamed) {
+        (true, true) => drop(c.isa.run(Over(Apply::<F, true, true> { x, w, b, s, out, next }))),
+        (true, false) => drop(c.isa.run(Over(Apply::<F, true, false> { x, w, b, s, out, next }))),
+        (false, true) => drop(c.isa.run(Over(Apply::<F, false, true> { x, w, b, s, out, next }))),
+        (false, false) => drop(c.isa.run(Over(Apply::<F, false, false> { x, w, b, s, out, next }))),
     }
 }
 
 /// `hat = x_hat`, unrounded.
 pub(super) fn normalize<F: Real>(c: &Constants<F>, x: &[F], s: Statistics<F>, hat: &mut [F]) {
     if c.is_centred() {
-        c.isa.run(Over(Normalize::<F, F, true> { x, s, hat }));
+        c.isa.run(Over(Normalize::<F, true> { x, s, hat }));
     } else {
-        c.isa.run(Over(Normalize::<F, F, false> { x, s, hat }));
+        c.isa.run(Over(Normalize::<F, false> { x, s, hat }));
     }
 }
 

@@ -11,10 +11,11 @@ use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
 use super::leaf;
 use super::leaf_backward::{self, Gradients};
-use super::operand::{Raw, RawMut, Sink, Source};
+use super::memory::Ahead;
+use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
-use super::row::{clear_masked, normalize, round_all};
+use super::row::{clear_masked, normalize, piece_end, round_all};
 use super::statistics::{Constants, Measure, Statistics, Sums};
 use crate::plan::tree::{LEAF, Pairwise, lanes};
 use crate::spec::{STATISTICS, SUMS};
@@ -144,15 +145,6 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let c = &self.job.constants;
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
-        if self.mask.is_none() && c.prefix == c.cols && s.exponent == 0 && c.measure != Measure::Largest {
-            let (g, x) = (self.job.grad_output.raw(row, at, len), self.job.input.raw(row, at, len));
-            if let (Some(g), Some(x)) = (g, x) {
-                let w = if self.job.is_outer { Factor::Absent } else { self.weight.get(row, at, len) };
-                if let Some(sums) = leaf_backward::raw_sums(c, g, x, w, s) {
-                    return sums;
-                }
-            }
-        }
         let mut x = self.x.get(row, at, len);
         if s.exponent != 0 {
             leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
@@ -181,11 +173,15 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             if self.job.terms == RowTerms::Sums && subs.start == 0 {
                 accumulators.add_sums(param, sums);
             }
-            for at in subs.clone().step_by(LEAF) {
-                let len = LEAF.min(subs.end - at);
-                if !self.raw_piece(row, s, sums, (at, len), None) {
-                    self.piece(row, s, sums, at, len);
+            let mut at = subs.start;
+            while at < subs.end {
+                let sink = self.job.grad_input.map_or(cols, |sink| sink.run_end(at));
+                let source = self.job.input.run_end(at).min(self.job.grad_output.run_end(at));
+                let end = subs.end.min(piece_end(at, [sink, source]));
+                if !self.usual_piece(row, s, sums, (at, end - at), None) {
+                    self.piece(row, s, sums, at, end - at);
                 }
+                at = end;
             }
             return;
         };
@@ -206,7 +202,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             let subs = first..subs.end.min(first + at_once);
             if length == 1 {
                 let at_params = Some((param + first - start, &mut *accumulators));
-                if self.raw_piece(row, s, sums, (first, subs.len()), at_params) {
+                if self.usual_piece(row, s, sums, (first, subs.len()), at_params) {
                     continue;
                 }
             }
@@ -305,9 +301,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
 }
 
 impl<F: Real> Rows<'_, '_, F> {
-    /// The gradient of the input in some columns of a row, and what a row adds to the parameters of these columns, where
-    /// elements can be read and written as they lie in memory and nothing is out of the ordinary; false where not.
-    fn raw_piece(
+    /// The gradient of the input in some columns of a row, and what a row adds to the parameters of these columns, in one
+    /// pass, where nothing is out of the ordinary; false where something is.
+    fn usual_piece(
         &mut self,
         row: usize,
         s: Statistics<F>,
@@ -321,10 +317,7 @@ impl<F: Real> Rows<'_, '_, F> {
             return false;
         }
         let Some(sink) = &job.grad_input else { return false };
-        let (g, x) = (job.grad_output.raw::<F>(row, at, len), job.input.raw::<F>(row, at, len));
-        let (Some(g), Some(x), Some(dx)) = (g, x, sink.raw::<F>(row, at, len)) else { return false };
-        let next = if at + len < c.cols { (row, at + len) } else { ((row + 1).min(job.rows - 1), 0) };
-        let next = (job.grad_output.raw::<F>(next.0, next.1, 1), job.input.raw::<F>(next.0, next.1, 1));
+        let next = self.next(row, at + len, len);
         let mut w = self.weight.get(row, at, len);
         let mut outer = None;
         if job.is_outer {
@@ -339,20 +332,25 @@ impl<F: Real> Rows<'_, '_, F> {
             None => (None, None),
         };
         let (c1, c2) = sums.means(c, &s);
-        let operands = Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed: job.streamed };
-        match (g, x, dx, next) {
-            (Raw::Own(g), Raw::Own(x), RawMut::Own(dx), (Some(Raw::Own(ng)), Some(Raw::Own(nx)))) => {
-                operands.run(g, x, dx, [ng, nx]);
-            }
-            (Raw::F16(g), Raw::F16(x), RawMut::F16(dx), (Some(Raw::F16(ng)), Some(Raw::F16(nx)))) => {
-                operands.run(g, x, dx, [ng, nx]);
-            }
-            (Raw::BF16(g), Raw::BF16(x), RawMut::BF16(dx), (Some(Raw::BF16(ng)), Some(Raw::BF16(nx)))) => {
-                operands.run(g, x, dx, [ng, nx]);
-            }
-            _ => return false,
-        }
+        let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
+        let dx = sink.begin(row, at, self.out, len);
+        let streamed = job.streamed && sink.is_direct::<F>(row, at, len);
+        Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed }.run(g, x, dx, next);
+        sink.commit(row, at, dx);
         true
+    }
+
+    /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.
+    fn next(&self, row: usize, end: usize, len: usize) -> Option<[Ahead<F>; 2]> {
+        let job = self.job;
+        let (row, col) = if end < job.constants.cols { (row, end) } else { (row + 1, 0) };
+        if row >= job.rows {
+            return None;
+        }
+        let run = job.input.run_end(col).min(job.grad_output.run_end(col));
+        let len = len.min(job.constants.cols - col).min(run - col);
+        let (g, x) = (job.grad_output.lend(row, col, len)?, job.input.lend(row, col, len)?);
+        Some([Ahead::of(g), Ahead::of(x)])
     }
 }
 

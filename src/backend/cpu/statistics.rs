@@ -43,9 +43,9 @@ impl<F: Real> Constants<F> {
         let measure = match spec.statistic {
             Statistic::Moments => Measure::Moments,
             Statistic::MeanSquare => Measure::Squares,
-            Statistic::Norm(p) if p == 1.0 => Measure::Magnitudes,
-            Statistic::Norm(p) if p == 2.0 => Measure::Squares,
-            Statistic::Norm(p) if p == f64::INFINITY => Measure::Largest,
+            Statistic::Norm(1.0) => Measure::Magnitudes,
+            Statistic::Norm(2.0) => Measure::Squares,
+            Statistic::Norm(f64::INFINITY) => Measure::Largest,
             Statistic::Norm(p) => Measure::Powers(p),
         };
         Constants {
@@ -203,7 +203,7 @@ impl<F: Real> Moments<F> {
         } else {
             s.rstd = F::rsqrt_inside(m.m2, m.count, c.eps.scale(-2 * exponent));
         }
-        if m.m2 == zero && exponent != 0 {
+        if m.m2 == zero && has_eps && exponent != 0 {
             let r = if outside { c.eps.recip() } else { c.eps.rsqrt() }.scale(exponent);
             s.rstd = if r > F::MAX { F::MAX } else { r };
         }
@@ -323,7 +323,11 @@ impl<F: Real> Sums<F> {
             } else {
                 self.s2
             }
-        } else if c.eps_position == EpsPosition::Outside && !c.is_centred() {
+        } else if c.eps_position == EpsPosition::Outside && c.is_centred() {
+            // The deviation's share of the divisor.
+            let share = F::ONE - s.rstd * c.eps.scale(-s.exponent);
+            if share > F::ZERO { (self.s2 * inv) * share.recip() } else { F::ZERO }
+        } else if c.eps_position == EpsPosition::Outside {
             let q = s.mean;
             if q == F::ZERO { F::ZERO } else { (self.s2 * inv) * (s.rstd * q).recip() }
         } else {

@@ -88,7 +88,7 @@ impl<F: Real> TileFactor<'_, F> {
     fn plus(self, col: usize, at: usize, y: &mut Block<F>) {
         if let Some(b) = self.block(col, at) {
             for i in 0..BLOCK {
-                y[i] = y[i] + b[i];
+                y[i] += b[i];
             }
         }
     }
@@ -345,7 +345,7 @@ pub(super) fn guesses<F: Real>(tile: &[F], pitch: usize, at: usize) -> Block<F> 
     while half > 0 {
         for col in 0..half {
             for i in 0..BLOCK {
-                lanes[col][i] = lanes[col][i] + lanes[col + half][i];
+                lanes[col][i] += lanes[col + half][i];
             }
         }
         half /= 2;

@@ -190,7 +190,15 @@ fn shapes(plain: &Variant) -> Vec<Variant> {
 
 /// All flags of the specs.
 fn flags(plain: &Variant) -> Vec<Variant> {
-    let kinds = [Kind::Moments, Kind::MeanSquare, Kind::Norm1, Kind::Norm2, Kind::Largest];
+    let kinds = [
+        Kind::Moments,
+        Kind::MeanSquare,
+        Kind::Norm1,
+        Kind::Norm2,
+        Kind::Largest,
+        Kind::IntegerPower(3),
+        Kind::Power,
+    ];
     let all = |bits: u32| {
         let bit = |n: u32| bits >> n & 1 == 1;
         let flags = Flags {
@@ -208,6 +216,7 @@ fn flags(plain: &Variant) -> Vec<Variant> {
             outer_weight: bit(2) ^ bit(4),
             accumulate: bit(3),
             sums: [bit(5), !bit(5), bit(0)],
+            inverse_root: bit(1),
         };
         Variant { flags, ..plain.clone() }
     };

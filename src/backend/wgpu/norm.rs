@@ -12,15 +12,33 @@ use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, SUMS, Statistic};
 use crate::tensor::{DType, Tensor, View};
 use crate::{Error, Result, Workspace};
 
+/// The largest p of a norm: beyond it the power of a number below 2 leaves the range of float32.
+const MOST_POWER: f64 = 100.0;
+
+/// Whether powers are taken by multiplication.
+fn is_product(p: f64) -> bool {
+    p.fract() == 0.0 && p <= 64.0
+}
+
+/// A float64 number, to which `rest` is missing, as two float32 numbers.
+fn two_numbers(x: f64, rest: f64) -> [f32; 2] {
+    let high = x as f32;
+    [high, ((x - f64::from(high)) + rest) as f32]
+}
+
 /// What of a spec is compiled into the shader.
 pub(super) fn flags(spec: &Norm) -> Result<Flags> {
     let kind = match spec.statistic {
         Statistic::Moments => Kind::Moments,
         Statistic::MeanSquare => Kind::MeanSquare,
-        Statistic::Norm(p) if p == 2.0 => Kind::Norm2,
-        Statistic::Norm(p) if p == 1.0 => Kind::Norm1,
-        Statistic::Norm(p) if p == f64::INFINITY => Kind::Largest,
-        Statistic::Norm(p) => return Err(Error::argument("p", "1, 2 or infinity on wgpu", p)),
+        Statistic::Norm(2.0) => Kind::Norm2,
+        Statistic::Norm(1.0) => Kind::Norm1,
+        Statistic::Norm(f64::INFINITY) => Kind::Largest,
+        Statistic::Norm(p) if p > MOST_POWER => {
+            return Err(Error::argument("p", format!("at most {MOST_POWER}, or infinity"), p));
+        }
+        Statistic::Norm(p) if is_product(p) => Kind::IntegerPower(p as u32),
+        Statistic::Norm(_) => Kind::Power,
     };
     Ok(Flags {
         kind,
@@ -49,7 +67,12 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         EpsPosition::Outside | EpsPosition::Floor => (exponent, 1.0 / wide),
     };
     let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
+    let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
+    let inverse = 1.0 / p;
     Scalars {
+        power: two_numbers(p, 0.0),
+        inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
+        slope_power: two_numbers(p - 1.0, 0.0),
         prefix: spec.prefix as u32,
         leaves: 1,
         inv_last: (1.0 / last as f64) as f32,

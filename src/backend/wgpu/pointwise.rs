@@ -5,9 +5,14 @@ use super::sums::Sums;
 use super::variant::{Entry, Flags, Role, Style};
 use super::{WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
-use crate::spec::Pointwise;
+use crate::spec::{Function, Pointwise};
 use crate::tensor::{Layout, View};
 use crate::{Result, Workspace};
+
+/// What of a spec is compiled into the shader.
+fn flags(spec: &Pointwise) -> Flags {
+    Flags { inverse_root: spec.function == Function::InverseSquareRoot, ..Flags::default() }
+}
 
 /// Alpha is the same element everywhere.
 fn repeated<'v>(spec: &Pointwise, alpha: Option<&View<'v>>) -> Result<Option<View<'v>>> {
@@ -41,7 +46,7 @@ pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &WgpuStr
         dispatches.push(problem.prepare(Launch {
             entry: Entry::PointwiseForward,
             shape,
-            flags: Flags::default(),
+            flags: flags(spec),
             groups: rows.len().div_ceil(turns).saturating_mul(col_groups),
             rows,
             cols: 0..cols,
@@ -91,7 +96,7 @@ pub(super) fn backward(
         )?;
         let scalars = sums.scalars(&block, Scalars::default());
         let entry = Entry::PointwiseBackward;
-        dispatches.extend(sums.partials(&problem, entry, Flags::default(), &block, scalars)?);
+        dispatches.extend(sums.partials(&problem, entry, flags(spec), &block, scalars)?);
         for (index, view) in [&grad_weight, &grad_bias].into_iter().enumerate() {
             let Some(view) = view else { continue };
             dispatches.push(sums.finish(device, &scratch, Some((view, &spec.affine)), index, &block)?);

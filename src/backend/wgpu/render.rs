@@ -67,7 +67,9 @@ impl Variant {
     /// The files that the kernel is made of, besides those that all kernels share.
     fn files(&self) -> Vec<&'static str> {
         let style = self.shape.style;
-        let statistics = [shader!("nearest"), self.root(), shader!("statistics")];
+        let mut statistics = vec![shader!("nearest")];
+        statistics.extend(self.root());
+        statistics.push(shader!("statistics"));
         let (leaf, sums) = (styled!(style, "leaf"), styled!(style, "sums"));
         let (again, first) = (styled!(style, "sums_again"), styled!(style, "first"));
         let (apply, apply_again) = (styled!(style, "apply"), styled!(style, "apply_again"));
@@ -76,14 +78,17 @@ impl Variant {
             Entry::NormForward => {
                 files.extend([leaf]);
                 files.extend(statistics);
-                files.extend([sums, again, first, self.degree(), shader!("moments"), apply, apply_again]);
-                files.push(shader!("norm_forward"));
+                files.extend([sums, again, first]);
+                files.extend(self.degree());
+                files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
             }
             Entry::NormBackward => {
                 files.extend([leaf]);
                 files.extend(statistics);
-                files.extend([shader!("row_sums"), sums, again, self.slope(), apply, apply_again]);
-                files.push(shader!("norm_backward"));
+                // Elements' powers take the constants of those of rows.
+                files.extend([shader!("row_sums"), sums, again]);
+                files.extend(self.slope());
+                files.extend([apply, apply_again, shader!("norm_backward")]);
             }
             Entry::MergeMoments => {
                 files.push(shader!("rows"));
@@ -99,9 +104,13 @@ impl Variant {
             }
             Entry::Affine => files.extend([shader!("columns"), shader!("affine")]),
             Entry::Finish => files.extend([shader!("columns"), shader!("finish")]),
-            Entry::PointwiseForward => files.extend([shader!("tanh"), shader!("pointwise_forward")]),
+            Entry::PointwiseForward => {
+                files.extend(self.function());
+                files.push(shader!("pointwise_forward"));
+            }
             Entry::PointwiseBackward => {
-                files.extend([shader!("tanh"), shader!("columns"), shader!("pointwise_backward")]);
+                files.extend(self.function());
+                files.extend([shader!("columns"), shader!("pointwise_backward")]);
             }
             Entry::Leaves => files.extend([leaf, again, shader!("leaves")]),
             Entry::Total => files.push(shader!("total")),
@@ -110,22 +119,41 @@ impl Variant {
         files
     }
 
-    fn root(&self) -> &'static str {
+    /// The elementwise function.
+    fn function(&self) -> Vec<&'static str> {
+        if self.flags.inverse_root {
+            return vec![shader!("slopes"), shader!("inverse_root")];
+        }
+        vec![shader!("slopes"), shader!("tanh"), shader!("tanh_slopes")]
+    }
+
+    /// From a sum to the norm, and from one scale to another.
+    fn root(&self) -> Vec<&'static str> {
         match self.flags.kind {
-            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => shader!("root_2"),
-            Kind::Norm1 | Kind::Largest => shader!("root_1"),
+            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => vec![shader!("root_2")],
+            Kind::Norm1 | Kind::Largest => vec![shader!("root_1")],
+            Kind::IntegerPower(_) => vec![shader!("power"), shader!("root_integer")],
+            Kind::Power => vec![shader!("power"), shader!("root_real")],
         }
     }
 
-    fn degree(&self) -> &'static str {
+    /// What of an element is summed.
+    fn degree(&self) -> Vec<&'static str> {
         match self.flags.kind {
-            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => shader!("degree_2"),
-            Kind::Norm1 | Kind::Largest => shader!("degree_1"),
+            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => vec![shader!("degree_2")],
+            Kind::Norm1 | Kind::Largest => vec![shader!("degree_1")],
+            Kind::IntegerPower(_) => vec![shader!("power_each"), shader!("degree_integer")],
+            Kind::Power => vec![shader!("power_each"), shader!("degree_real")],
         }
     }
 
-    fn slope(&self) -> &'static str {
-        shader!("slope_1")
+    /// The norm's derivative.
+    fn slope(&self) -> Vec<&'static str> {
+        match self.flags.kind {
+            Kind::IntegerPower(_) => vec![shader!("power_each"), shader!("slope_integer")],
+            Kind::Power => vec![shader!("power_each"), shader!("slope_real")],
+            _ => vec![shader!("slope_1")],
+        }
     }
 
     fn render_constants(&self, text: &mut String) {
@@ -160,10 +188,11 @@ impl Variant {
             // No operand's four rows need to be found apart.
             ("EVEN", style == Style::Column && !self.slots.iter().any(needs_starts)),
             ("MOMENTS", kind == Kind::Moments),
-            ("NORM", matches!(kind, Kind::Norm1 | Kind::Norm2 | Kind::Largest)),
+            ("NORM", !matches!(kind, Kind::Moments | Kind::MeanSquare)),
+            ("POWERS", matches!(kind, Kind::IntegerPower(_) | Kind::Power)),
             ("LARGEST_ONE", kind == Kind::Largest),
             // The gradient's direction has the sign of the input.
-            ("SIGNED", matches!(kind, Kind::Norm1 | Kind::Largest)),
+            ("SIGNED", !squares),
             ("PREFIX", prefix),
             ("OUTSIDE", outside),
             ("OFFSET", offset),
@@ -200,7 +229,12 @@ impl Variant {
             writeln!(text, "const {name} = {value};").expect("a String takes any text");
         }
         // The power of the elements that a statistic is.
-        writeln!(text, "const DEGREE = {};", if squares { 2 } else { 1 }).expect("a String takes any text");
+        let degree = match kind {
+            Kind::IntegerPower(p) => p,
+            _ if squares => 2,
+            _ => 1,
+        };
+        writeln!(text, "const DEGREE = {degree};").expect("a String takes any text");
         let round =
             "fn round_input(x: vec4<f32>) -> vec4<f32> {\n    return bits_DTYPE(narrow_DTYPE(x));\n}\n";
         text.push_str(&round.replace("DTYPE", dtype.name()));

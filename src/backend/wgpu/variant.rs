@@ -105,6 +105,10 @@ pub(crate) enum Kind {
     Norm1,
     /// The largest magnitude.
     Largest,
+    /// Magnitudes to this power.
+    IntegerPower(u32),
+    /// Magnitudes to a power that is told at run time.
+    Power,
 }
 
 /// What distinguishes the specs that share a kernel.
@@ -137,6 +141,8 @@ pub(crate) struct Flags {
     pub(crate) accumulate: bool,
     /// Sums of the weight's, the bias's and alpha's gradient are wanted.
     pub(crate) sums: [bool; 3],
+    /// The elementwise function is the inverse square root unit, not tanh.
+    pub(crate) inverse_root: bool,
 }
 
 /// How a row is shared out.
