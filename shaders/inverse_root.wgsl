@@ -25,7 +25,7 @@ struct Squarable {
 
 fn squarable(alpha: f32, x: vec4<f32>) -> Squarable {
     let most = max(exponents_of(x), exponents_of(vec4<f32>(alpha)) >> vec4<u32>(1u));
-    let e = select(most, vec4<i32>(0), (most >= vec4<i32>(-40)) & (most <= vec4<i32>(60)));
+    let e = select(most, vec4<i32>(0), (most >= vec4<i32>(-40)) & (most <= vec4<i32>(25)));
     return Squarable(scale_each(vec4<f32>(alpha), -2 * e), scale_each(x, -e), e);
 }
 

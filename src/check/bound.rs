@@ -1,7 +1,9 @@
 //! The bounds themselves.
 //!
 //! Elements of an output or of the input's gradient: four ulp of the row's largest `mag` in the arithmetic's own dtype
-//! (of the element's own for methods without statistics). For 16-bit dtypes that is added to one ulp of the result.
+//! (of the element's own for methods without statistics); five in rows of fewer than four elements, where a result is the
+//! last of some seven roundings and no other element of the row is large enough to set the scale. For 16-bit dtypes that
+//! is added to one ulp of the result.
 //! Parameter gradients: `(4 + log2 n) u Σ|terms|`, `u` being half the distance from 1 to the next number and `n` the
 //! number of terms, and one ulp of the result where the parameter's dtype is narrower than the arithmetic's.
 //!
@@ -31,6 +33,11 @@ struct Judged {
 }
 
 impl Bound<'_> {
+    /// Whether rows are too short for the bound of others.
+    fn is_short(&self) -> bool {
+        matches!(self.spec, Spec::Norm(_)) && self.spec.cols() < 4
+    }
+
     /// Judges a tensor of the input's shape; `index` says where in it the rows' elements are.
     pub(super) fn elements<R: Real>(
         &self,
@@ -43,6 +50,7 @@ impl Bound<'_> {
             Spec::Norm(_) => expected.mag.rows().into_iter().map(|row| largest_finite(row.iter())).collect(),
             Spec::Pointwise(_) => Vec::new(),
         };
+        let allowed = if self.is_short() { 5.0 } else { 4.0 };
         let mut nearest = Share::default();
         let mut quantity = self.worst(actual, expected.mag.dim(), |(i, j)| {
             let value = &expected.value[(i, j)];
@@ -53,10 +61,10 @@ impl Bound<'_> {
             let of_mag = round::ulp(arithmetic, mag);
             let slack = expected.slack[(i, j)];
             let (unit, bound) = if dtype == arithmetic {
-                (of_mag, 4.0 * of_mag)
+                (of_mag, allowed * of_mag)
             } else {
                 let of_result = round::ulp(dtype, finite(value.to_f64()));
-                (of_result.max(of_mag), of_result + 4.0 * of_mag)
+                (of_result.max(of_mag), of_result + allowed * of_mag)
             };
             let computed = actual.values[index.at((i, j))];
             if slack == 0.0 {
@@ -193,12 +201,13 @@ mod tests {
     }
 
     fn judged(dtype: DType, value: f64, mag: f64, actual: f64) -> Quantity {
-        let mut case = Case::new("layer_norm", dtype, &[1, 1]);
+        let mut case = Case::new("layer_norm", dtype, &[1, 4]);
         case.well_conditioned = true;
         let spec = case.lower().unwrap();
         let bound = Bound { case: &case, spec: &spec, flushes: false };
-        let expected = Expected { value: array![[value]], mag: array![[mag]], slack: array![[0.0]] };
-        let computed = Computed { name: "output", dtype, values: vec![actual], guards_intact: true };
+        let row = |x: f64| array![[x, x, x, x]];
+        let expected = Expected { value: row(value), mag: row(mag), slack: row(0.0) };
+        let computed = Computed { name: "output", dtype, values: vec![actual; 4], guards_intact: true };
         bound.elements(&expected, &computed, &Index::of_elements(&spec))
     }
 

@@ -148,6 +148,14 @@ impl<'a> View<'a> {
         self.layout = layout;
         Ok(self)
     }
+
+    /// The same memory under a layout that the caller knows to be inside it: that of the parameter which this view repeats
+    /// over an input. Where the input has no elements the view names none, and cannot tell.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn with_own_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
 }
 
 impl<'a> ViewMut<'a> {

@@ -295,7 +295,7 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
         let cube = (r * r) * r;
         [r as f32, (alpha * cube) as f32, (x * cube) as f32]
     }
-    const SQUARABLE: (i32, i32) = (-40, 60);
+    const SQUARABLE: (i32, i32) = (-40, 25);
     #[inline(always)]
     fn rounded_to(self, dtype: DType) -> f32 {
         match dtype {

@@ -194,7 +194,7 @@ impl Sums {
             let layout = view.layout();
             sizes = affine.axes.iter().map(|&axis| layout.shape()[axis]).collect();
             let strides: Dims<isize> = affine.axes.iter().map(|&axis| layout.strides()[axis]).collect();
-            own = Some(view.clone().with_layout(Layout::strided(&sizes, &strides, layout.offset())?)?);
+            own = Some(view.clone().with_own_layout(Layout::strided(&sizes, &strides, layout.offset())?));
         }
         let gradient = Operand::new("gradient", Role::Store, own.as_ref())?;
         let axes: Dims = (0..sizes.len()).collect();
