@@ -111,15 +111,17 @@ fn pairwise(leaves: &[Moments]) -> Moments {
 #[test]
 #[allow(irrefutable_let_patterns, reason = "without other backends there is no other variant")]
 fn moments_are_those_of_the_definition() {
+    /// An element from noise, its index and the row's length.
+    type Element = fn(f32, usize, usize) -> f32;
     let noise = |i: usize| ((i * 7919 % 1009) as f32 - 500.0) * 1.37e-3;
-    let rows: [(&str, fn(f32, usize, usize) -> f32); 9] = [
+    let rows: [(&str, Element); 9] = [
         ("noise", |x, _, _| x),
         ("far from zero", |x, _, _| 1e4 + x),
         ("rising", |x, i, n| 1e-3 * x + i as f32 / n as f32),
         ("an outlier at first", |x, i, _| if i == 0 { 1e6 } else { x }),
         ("constant", |_, _, _| 3.3),
-        ("a step below an ulp of the mean", |_, i, _| if i % 2 == 0 { 1e7 } else { 1e7 + 1.0 }),
-        ("tiny and huge leaves", |x, i, _| if i / LEAF % 2 == 0 { 1e-30 * x } else { 1e30 * x }),
+        ("a step below an ulp of the mean", |_, i, _| if i.is_multiple_of(2) { 1e7 } else { 1e7 + 1.0 }),
+        ("tiny and huge leaves", |x, i, _| if (i / LEAF).is_multiple_of(2) { 1e-30 * x } else { 1e30 * x }),
         ("zeros first", |x, i, _| if i < 2 * LEAF { 0.0 } else { x }),
         ("infinite", |x, i, _| if i == 40 { f32::INFINITY } else { x }),
     ];
