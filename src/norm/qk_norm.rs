@@ -15,7 +15,7 @@ use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 /// ```
 ///
 /// Queries are `[..., heads, head_dim]`, keys `[..., key_heads, head_dim]` with `key_heads` a divisor of `heads`, any strides:
-/// both may be parts of one packed tensor, see [`split_packed`]. The gradients are those of
+/// both may be parts of one packed tensor, see [`split_packed`](super::split_packed). The gradients are those of
 /// [`Normalize`](crate::Normalize), [`RmsNorm`](crate::RmsNorm) and [`LayerNorm`](crate::LayerNorm); that of `g` is the query
 /// weight's.
 ///
