@@ -25,8 +25,8 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use normkit::prelude::*;
-/// let x = HostTensor::from_vec(vec![3.0f32, -4.0], &[1, 2])?;
-/// assert_eq!(Normalize::new().p(1.0).forward(&x)?.to_f64(), [3.0f32 / 7.0, -4.0 / 7.0].map(f64::from));
+/// let x = HostTensor::from_vec(vec![3.0f32, -5.0], &[1, 2])?;
+/// assert_eq!(Normalize::new().p(1.0).forward(&x)?.to_f64(), [0.375, -0.625]);
 /// # Ok::<(), normkit::Error>(())
 /// ```
 #[derive(Clone, Default)]
