@@ -1,10 +1,10 @@
 //! Dynamic tanh (Zhu, Chen, He, LeCun, Liu 2025, arXiv 2503.10622).
 
 use super::channels::{check_channels, itself};
-use super::{Method, Parameters, affine_along, bind_weight_and_bias, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_alpha, bind_weight_and_bias, trailing_axes};
+use crate::Result;
 use crate::spec::{Function, Pointwise, Spec};
-use crate::tensor::{DType, Dims, Tensor, View};
-use crate::{Error, Result};
+use crate::tensor::{DType, Dims};
 
 /// Dynamic tanh: a norm's stand-in without statistics.
 ///
@@ -58,18 +58,7 @@ impl<'a> DyT<'a> {
         DyT { along: Along::Channels(num_channels), parameters: Parameters::default() }
     }
 
-    /// The learned scale inside tanh: one element.
-    pub fn alpha(mut self, alpha: &'a impl Tensor) -> Self {
-        self.parameters.bind(|p| &mut p.alpha, alpha);
-        self
-    }
-
-    /// As [`alpha`](DyT::alpha), for a view.
-    pub fn alpha_view(mut self, alpha: View<'a>) -> Self {
-        self.parameters.alpha = Some(alpha);
-        self
-    }
-
+    bind_alpha!();
     bind_weight_and_bias!();
 }
 
@@ -79,9 +68,7 @@ impl Method for DyT<'_> {
     }
 
     fn lower(&self, shape: &[usize], _: DType) -> Result<Spec> {
-        if self.parameters.alpha.is_none() && self.parameters.error.is_none() {
-            return Err(Error::argument("alpha", "a tensor of one element", "none"));
-        }
+        self.parameters.check_alpha_bound()?;
         let axes = match &self.along {
             Along::Trailing(normalized_shape) => trailing_axes(shape, normalized_shape)?,
             Along::Channels(channels) => {

@@ -1,9 +1,9 @@
 //! Elementwise layer norm (Stollenwerk 2025, arXiv 2503.21708), named DyISRU in its later versions.
 
-use super::{Method, Parameters, affine_along, bind_weight_and_bias, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_alpha, bind_weight_and_bias, trailing_axes};
+use crate::Result;
 use crate::spec::{Function, Pointwise, Spec};
-use crate::tensor::{DType, Dims, Tensor, View};
-use crate::{Error, Result};
+use crate::tensor::{DType, Dims};
 
 /// Elementwise layer norm: what layer normalization does to an element far from the others, with the others' spread
 /// learned instead of measured.
@@ -45,18 +45,7 @@ impl<'a> Eln<'a> {
         Eln { normalized_shape: normalized_shape.into(), parameters: Parameters::default() }
     }
 
-    /// The learned spread: one element.
-    pub fn alpha(mut self, alpha: &'a impl Tensor) -> Self {
-        self.parameters.bind(|p| &mut p.alpha, alpha);
-        self
-    }
-
-    /// As [`alpha`](Eln::alpha), for a view.
-    pub fn alpha_view(mut self, alpha: View<'a>) -> Self {
-        self.parameters.alpha = Some(alpha);
-        self
-    }
-
+    bind_alpha!();
     bind_weight_and_bias!();
 }
 
@@ -66,9 +55,7 @@ impl Method for Eln<'_> {
     }
 
     fn lower(&self, shape: &[usize], _: DType) -> Result<Spec> {
-        if self.parameters.alpha.is_none() && self.parameters.error.is_none() {
-            return Err(Error::argument("alpha", "a tensor of one element", "none"));
-        }
+        self.parameters.check_alpha_bound()?;
         let axes = trailing_axes(shape, &self.normalized_shape)?;
         Ok(Spec::Pointwise(Pointwise {
             shape: Dims::from_slice(shape),

@@ -56,6 +56,14 @@ pub struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
+    /// Refuses to go on without alpha; one whose view could not be made is reported by itself.
+    fn check_alpha_bound(&self) -> Result<()> {
+        match (&self.alpha, &self.error) {
+            (None, None) => Err(Error::argument("alpha", "a tensor of one element", "none")),
+            _ => Ok(()),
+        }
+    }
+
     fn bind(&mut self, slot: fn(&mut Self) -> &mut Option<View<'a>>, tensor: &'a impl Tensor) {
         match tensor.view() {
             Ok(view) => *slot(self) = Some(view),
@@ -93,6 +101,24 @@ macro_rules! bind_weight_and_bias {
     };
 }
 pub(crate) use bind_weight_and_bias;
+
+/// The builder calls of methods with a learned scalar inside their function.
+macro_rules! bind_alpha {
+    () => {
+        /// The learned scalar inside the function: one element.
+        pub fn alpha(mut self, alpha: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind(|p| &mut p.alpha, alpha);
+            self
+        }
+
+        /// As [`alpha`](Self::alpha), for a view.
+        pub fn alpha_view(mut self, alpha: $crate::tensor::View<'a>) -> Self {
+            self.parameters.alpha = Some(alpha);
+            self
+        }
+    };
+}
+pub(crate) use bind_alpha;
 
 /// The builder calls of methods whose statistics may leave elements out.
 macro_rules! bind_mask {

@@ -44,7 +44,7 @@ impl Normalize {
         Normalize { p: 2.0, dim: 1, eps: 1e-12, parameters: Parameters::default() }
     }
 
-    /// Which norm: any number from 1 up, infinity too.
+    /// Which norm: a number from 1 to 100, or infinity; the backends have no range for larger finite ones.
     pub fn p(mut self, p: f64) -> Self {
         self.p = p;
         self
