@@ -41,7 +41,12 @@ impl Grid {
     }
 }
 
+#[inline(always)]
 fn offset_along(sizes: &[usize], strides: &[isize], mut index: usize) -> isize {
+    // Most tensors fold to one axis, and a division costs as much as some ten elements.
+    if let ([_], [stride]) = (sizes, strides) {
+        return index as isize * stride;
+    }
     let mut at = 0;
     for (&size, &stride) in sizes.iter().zip(strides).rev() {
         at += (index % size) as isize * stride;

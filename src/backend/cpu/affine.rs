@@ -86,9 +86,14 @@ impl<F: Real> Accumulators<'_, F> {
     /// Adds what a row's sums say.
     pub(super) fn add_sums(&mut self, param: usize, sums: &Sums<F>) {
         let (g, w) = sums.exponents();
-        for (to, sum) in [(&mut self.weight, sums.s2), (&mut self.bias, sums.s1)] {
+        self.add_terms(param, sums.s2.scale(g + w), sums.s1.scale(g + w));
+    }
+
+    /// Adds one term of a parameter of each.
+    pub(super) fn add_terms(&mut self, param: usize, weight: F, bias: F) {
+        for (to, term) in [(&mut self.weight, weight), (&mut self.bias, bias)] {
             if let Some(to) = to {
-                to.add(param, &[sum.scale(g + w)], None);
+                to.add(param, &[term], None);
             }
         }
     }

@@ -1,40 +1,45 @@
 //! The `column` schedule, for rows whose elements lie far apart while neighbouring rows lie side by side: blocks of
-//! neighbouring rows are brought into a tile and handled together, each row's numbers being those of the `row` schedule.
+//! neighbouring rows are handled together, in the order of memory, each row's numbers being those of the `row` schedule.
 //!
-//! A row that is out of the ordinary (out of range, or with a mean far from its first guess) is picked out of the tile
-//! and handled like any other row.
+//! A row that is out of the ordinary (out of range, or with a mean far from its first guess) is gathered and handled like
+//! any other row.
 
+use super::Cpu;
 use super::lanes::BLOCK;
 use super::launch::with_scratch;
 use super::leaf;
+use super::line_sums::{LaneSums, PlainLines, ShiftedLines, SizesOfLines};
+use super::lines::{ApplyLines, LineFactor, LineStatistics, Lines, LinesOf, LinesTo};
 use super::memory::finish_streaming;
-use super::operand::Source;
+use super::operand::{Run, Source};
 use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::statistics::{Constants, Measure, Moments, Statistics};
-use super::tile::{
-    ApplyLines, Lines, LoadLines, TileFactor, TileShifted, TileSizes, TileStatistics, TileSums, guesses,
-};
 use crate::plan::tree::LEAF;
+use crate::spec::STATISTICS;
 use crate::tensor::DType;
 use half::{bf16, f16};
-use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Numbers of a tile, about: half of a second-level cache of 512 KiB. Tiles of 4 and 16 times as many were no quicker
-/// (`normalize` over 256 channels, weight normalization of 4096 x 4096 over its second axis).
-const TILE: usize = 1 << 16;
+/// Sums of lanes that a block of rows has, at most, so that they stay in a second-level cache.
+const SUMS: usize = 1 << 18;
+/// Rows side by side, at most: as many float32 as a page of memory has. With 64, weight normalization of 4096 x 4096 over
+/// its second axis spent more time on looking up pages than on anything else.
+const WIDEST: usize = 1024;
 /// Fewer rows side by side are left to the `row` schedule.
 pub(super) const LEAST_ROWS: usize = 8;
 
-/// Rows side by side in a tile, of columns `leaf` at a time.
-pub(super) fn width(adjacent: usize, leaf: usize) -> usize {
-    let wanted = (TILE / leaf.max(1)).clamp(2 * BLOCK, 16 * BLOCK);
-    wanted.min(adjacent).next_multiple_of(BLOCK)
+/// How many of `adjacent` rows are handled together, where each has `sums` sums in each of `lanes` lanes and there are
+/// `rows` in all.
+pub(super) fn width(cpu: &Cpu, rows: usize, adjacent: usize, sums: usize, lanes: usize) -> usize {
+    let fits = (SUMS / (sums * lanes).max(1)).clamp(2 * BLOCK, WIDEST);
+    // Enough blocks that every thread has some.
+    let shared_out = (rows / (4 * cpu.thread_count())).max(2 * BLOCK);
+    fits.min(shared_out).min(adjacent).next_multiple_of(BLOCK)
 }
 
-/// Whether a row's statistic has a form for tiles.
-pub(super) fn has_tiles<F: Real>(c: &Constants<F>) -> bool {
+/// Whether a row's statistic has a form for lines.
+pub(super) fn has_lines<F: Real>(c: &Constants<F>) -> bool {
     c.prefix == c.cols && c.rounded.is_none() && c.cols > 1 && !matches!(c.measure, Measure::Powers(_))
 }
 
@@ -46,11 +51,11 @@ pub(super) fn is_simple(parameter: Option<&Source<'_>>) -> bool {
 /// Whether the schedule can run a forward pass: `adjacent` rows are side by side.
 pub(super) fn is_possible<F: Real>(job: &Forward<'_, F>, adjacent: usize) -> bool {
     job.mask.is_none()
-        && has_tiles(&job.constants)
+        && has_lines(&job.constants)
         && job.constants.measure != Measure::Largest
         && adjacent >= LEAST_ROWS
         && job.input.has_adjacent_rows()
-        && job.output.is_none_or(|sink| sink.has_adjacent_rows())
+        && job.output.is_none_or(|sink| sink.has_adjacent_rows() && sink.dtype() == job.input.dtype())
         && is_simple(job.weight.as_ref())
         && is_simple(job.bias.as_ref())
 }
@@ -79,36 +84,28 @@ impl Rows {
     }
 }
 
-/// Columns of a block of rows, brought into `tile`.
-pub(super) fn load<F: Real>(
-    c: &Constants<F>,
-    source: &Source<'_>,
+/// The lines of columns of a block of rows, run by run: the first one's place among `cols`, and the lines.
+pub(super) fn lines_of<'s>(
+    runs: impl Iterator<Item = Run> + 's,
     rows: Rows,
-    cols: Range<usize>,
-    tile: &mut [F],
-) {
+    cols: &Range<usize>,
+) -> impl Iterator<Item = (usize, Lines)> + 's {
     let first = cols.start;
-    for run in source.runs(rows.first, cols) {
-        let Rows { count: width, pitch, .. } = rows;
-        let lines = Lines { at: run.at, stride: run.stride, count: run.count, width, pitch };
-        let tile = &mut tile[(run.col - first) * pitch..][..run.count * pitch];
-        match source.dtype() {
-            DType::F16 => c.isa.run(LoadLines { source, lines, tile, of: PhantomData::<f16> }),
-            DType::BF16 => c.isa.run(LoadLines { source, lines, tile, of: PhantomData::<bf16> }),
-            _ => c.isa.run(LoadLines { source, lines, tile, of: PhantomData::<F> }),
-        }
-    }
+    runs.map(move |run| {
+        let lines = Lines { at: run.at, stride: run.stride, count: run.count, width: rows.count };
+        (run.col - first, lines)
+    })
 }
 
-/// A parameter's numbers for a tile, in `numbers`.
+/// A parameter's numbers for columns of a block of rows, in `numbers`.
 pub(super) fn factor<'t, F: Real>(
     source: Option<&Source<'_>>,
     offset: F,
     rows: Rows,
     cols: Range<usize>,
     numbers: &'t mut [F],
-) -> TileFactor<'t, F> {
-    let Some(source) = source else { return TileFactor::Absent };
+) -> LineFactor<'t, F> {
+    let Some(source) = source else { return LineFactor::Absent };
     let numbers = if source.is_constant_in_row() {
         for (i, to) in numbers[..rows.count].iter_mut().enumerate() {
             source.fill(rows.first + i, 0, std::slice::from_mut(to));
@@ -121,102 +118,152 @@ pub(super) fn factor<'t, F: Real>(
     if offset != F::ZERO {
         numbers.iter_mut().for_each(|w| *w += offset);
     }
-    if source.is_constant_in_row() { TileFactor::Rows(numbers) } else { TileFactor::Columns(numbers) }
+    if source.is_constant_in_row() { LineFactor::Rows(numbers) } else { LineFactor::Columns(numbers) }
 }
 
-/// Row `row` of a tile, put side by side.
-pub(super) fn pick<'t, F: Real>(tile: &[F], pitch: usize, row: usize, to: &'t mut [F]) -> &'t [F] {
-    let count = tile.len() / pitch;
-    for (to, from) in to.iter_mut().zip(tile.chunks_exact(pitch)) {
-        *to = from[row];
+/// Runs an operation with the type in memory known: `$run!(T)`.
+macro_rules! typed {
+    ($dtype:expr, $f:ty, $run:ident) => {
+        match $dtype {
+            DType::F16 => $run!(f16),
+            DType::BF16 => $run!(bf16),
+            _ => $run!($f),
+        }
+    };
+}
+pub(super) use typed;
+
+/// How many sums a row has in each lane.
+fn sums_per_lane<F>(c: &Constants<F>) -> usize {
+    if c.measure == Measure::Moments { 2 } else { 1 }
+}
+
+/// How many sums of lanes a block of rows has.
+fn sums_len<F: Real>(c: &Constants<F>, rows: Rows) -> usize {
+    c.lanes.max(BLOCK) * sums_per_lane(c) * rows.pitch
+}
+
+/// How many rows are handled together.
+pub(super) fn forward_width<F: Real>(cpu: &Cpu, job: &Forward<'_, F>, adjacent: usize) -> usize {
+    let c = &job.constants;
+    width(cpu, job.rows, adjacent, sums_per_lane(c), c.lanes)
+}
+
+/// The first guesses of the means of rows: their first columns, halved.
+fn guesses<F: Real>(job: &Forward<'_, F>, rows: Rows, cols: &Range<usize>, sums: &mut [F], to: &mut [F]) {
+    let q = leaf::guess_len(cols.len());
+    let isa = job.constants.isa;
+    let mut lanes = LaneSums::<F, 1>::new(isa, q, rows.pitch, q, sums);
+    let cols = cols.start..cols.start + q;
+    for (first, lines) in lines_of(job.input.runs(rows.first, cols.clone()), rows, &cols) {
+        macro_rules! run {
+            ($t:ty) => {
+                lanes.add(first, lines, PlainLines(LinesOf::<$t>::new(&job.input, lines)))
+            };
+        }
+        typed!(job.input.dtype(), F, run);
     }
-    &to[..count]
+    let [sums] = lanes.halved();
+    let inv = F::of(1.0 / q as f64);
+    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = *sum * inv);
 }
 
-/// The moments of each row of a tile, of a leaf of columns. `row` and `scaled` are scratch of a leaf.
-pub(super) fn moments<F: Real>(
-    c: &Constants<F>,
-    tile: &[F],
+/// The sums of what remains of a leaf's elements less a shift, and of the squares.
+fn shifted_sums<'s, F: Real>(
+    job: &Forward<'_, F>,
     rows: Rows,
-    [row, scaled]: [&mut [F]; 2],
+    cols: &Range<usize>,
+    shift: &[F],
+    sums: &'s mut [F],
+) -> [&'s [F]; 2] {
+    let c = &job.constants;
+    let mut lanes = LaneSums::<F, 2>::new(c.isa, c.lanes, rows.pitch, cols.len(), sums);
+    for (first, lines) in lines_of(job.input.runs(rows.first, cols.clone()), rows, cols) {
+        macro_rules! run {
+            ($t:ty) => {
+                lanes.add(first, lines, ShiftedLines { x: LinesOf::<$t>::new(&job.input, lines), shift })
+            };
+        }
+        typed!(job.input.dtype(), F, run);
+    }
+    lanes.halved()
+}
+
+/// The sums of a leaf's squares, or of its magnitudes.
+fn size_sums<'s, F: Real, const SQUARES: bool>(
+    job: &Forward<'_, F>,
+    rows: Rows,
+    cols: &Range<usize>,
+    sums: &'s mut [F],
+) -> &'s [F] {
+    let c = &job.constants;
+    let mut lanes = LaneSums::<F, 1>::new(c.isa, c.lanes, rows.pitch, cols.len(), sums);
+    for (first, lines) in lines_of(job.input.runs(rows.first, cols.clone()), rows, cols) {
+        macro_rules! run {
+            ($t:ty) => {
+                lanes.add(first, lines, SizesOfLines::<$t, SQUARES>(LinesOf::new(&job.input, lines)))
+            };
+        }
+        typed!(job.input.dtype(), F, run);
+    }
+    let [sums] = lanes.halved();
+    sums
+}
+
+/// The moments of each row of a block, of a leaf of columns. `sums` has [`sums_len`]; the others are scratch of a leaf.
+fn moments<F: Real>(
+    job: &Forward<'_, F>,
+    rows: Rows,
+    cols: Range<usize>,
+    sums: &mut [F],
+    [row, scaled, work]: [&mut [F]; 3],
     mut put: impl FnMut(usize, Moments<F>),
 ) {
-    let (pitch, cols) = (rows.pitch, tile.len() / rows.pitch);
-    let count = F::of(cols as f64);
-    let (inv, zero) = (count.recip(), [F::ZERO; BLOCK]);
-    let lanes = c.lanes;
-    for at in (0..rows.count).step_by(BLOCK) {
-        let (mut shift, mut correction, mut m2) = (zero, zero, zero);
-        let mut close = [true; BLOCK];
-        match c.measure {
-            Measure::Moments => {
-                shift = guesses(tile, pitch, at);
-                let mut next = shift;
-                for round in 0..2 {
-                    let terms = TileShifted { tile, pitch, at, shift: next };
-                    let ([s1, s2], _) = c.isa.run(TileSums { lanes, terms, of: PhantomData });
-                    for i in 0..BLOCK {
-                        if round > 0 && close[i] {
-                            continue;
-                        }
-                        (shift[i], correction[i]) = (next[i], s1[i] * inv);
-                        let p = s1[i] * correction[i];
-                        close[i] = leaf::is_close(p, s2[i]);
-                        m2[i] = s2[i] - p;
-                        if !close[i] {
-                            next[i] = shift[i] + correction[i];
-                        }
+    let c = &job.constants;
+    let count = F::of(cols.len() as f64);
+    let inv = count.recip();
+    let mut parts = work.chunks_exact_mut(rows.pitch);
+    let [shift, next, correction, m2] =
+        std::array::from_fn(|_| parts.next().expect("four rows' numbers in a leaf"));
+    let mut close = [true; WIDEST];
+    match c.measure {
+        Measure::Moments => {
+            guesses(job, rows, &cols, sums, next);
+            for round in 0..2 {
+                let [s1, s2] = shifted_sums(job, rows, &cols, next, sums);
+                for i in 0..rows.count {
+                    if round > 0 && close[i] {
+                        continue;
                     }
-                    if close[..BLOCK.min(rows.count - at)].iter().all(|&close| close) {
-                        break;
+                    let of_row = leaf::Round::new(next[i], [s1[i], s2[i]], inv);
+                    (shift[i], correction[i], m2[i]) = (of_row.shift, of_row.correction, of_row.m2);
+                    close[i] = of_row.is_close;
+                    if !close[i] {
+                        next[i] = shift[i] + correction[i];
                     }
                 }
-            }
-            Measure::Magnitudes => {
-                let terms = TileSizes::<F, false> { tile, pitch, at };
-                [m2] = c.isa.run(TileSums { lanes, terms, of: PhantomData }).0;
-            }
-            _ => {
-                let terms = TileSizes::<F, true> { tile, pitch, at };
-                [m2] = c.isa.run(TileSums { lanes, terms, of: PhantomData }).0;
+                if close[..rows.count].iter().all(|&close| close) {
+                    break;
+                }
             }
         }
-        for i in 0..BLOCK.min(rows.count - at) {
-            let regular = close[i] && leaf::is_regular(c.measure, m2[i], inv);
-            let moments = if regular {
-                let (mean, correction) = two_sum(shift[i], correction[i]);
-                Moments { count, mean, correction, m2: m2[i], exponent: 0 }
-            } else {
-                leaf::moments(c, pick(tile, pitch, at + i, row), None, scaled)
-            };
-            put(at + i, moments);
-        }
+        Measure::Magnitudes => m2.copy_from_slice(size_sums::<F, false>(job, rows, &cols, sums)),
+        _ => m2.copy_from_slice(size_sums::<F, true>(job, rows, &cols, sums)),
     }
-}
-
-/// The statistics of a block of rows, as slices.
-pub(super) struct Settled<'t, F> {
-    mean: &'t mut [F],
-    correction: &'t mut [F],
-    rstd: &'t mut [F],
-}
-
-impl<F: Real> Settled<'_, F> {
-    pub(super) fn put(&mut self, i: usize, s: Statistics<F>) {
-        (self.mean[i], self.correction[i], self.rstd[i]) = (s.mean, s.correction, s.rstd);
+    for i in 0..rows.count {
+        let is_regular = close[i] && leaf::is_regular(c.measure, m2[i], inv);
+        let moments = if !is_regular {
+            let row = &mut row[..cols.len()];
+            job.input.fill(rows.first + i, cols.start, row);
+            leaf::moments(c, row, None, scaled)
+        } else if c.is_centred() {
+            let (mean, correction) = two_sum(shift[i], correction[i]);
+            Moments { count, mean, correction, m2: m2[i], exponent: 0 }
+        } else {
+            Moments { count, m2: m2[i], exponent: 0, ..Moments::none() }
+        };
+        put(i, moments);
     }
-
-    pub(super) fn get(&self) -> TileStatistics<'_, F> {
-        TileStatistics { mean: self.mean, correction: self.correction, rstd: self.rstd }
-    }
-}
-
-/// A thread's numbers for a block of rows.
-pub(super) fn settled<F: Real>(numbers: &mut [F]) -> Settled<'_, F> {
-    let third = numbers.len() / 3;
-    let (mean, rest) = numbers.split_at_mut(third);
-    let (correction, rstd) = rest.split_at_mut(third);
-    Settled { mean, correction, rstd }
 }
 
 /// The moments of a leaf of columns of a block of rows.
@@ -228,16 +275,78 @@ pub(super) fn leaf_moments<F: Real>(
 ) {
     let c = &job.constants;
     let cols = leaf * LEAF..c.cols.min((leaf + 1) * LEAF);
-    with_scratch::<F, _>(cols.len() * rows.pitch, |[row, scaled, ..], tile| {
-        load(c, &job.input, rows, cols, tile);
-        moments(c, tile, rows, [row, scaled], put);
+    with_scratch::<F, _>(sums_len(c, rows), |[row, scaled, work, ..], sums| {
+        moments(job, rows, cols, sums, [row, scaled, work], put);
     });
 }
 
-/// Row `row` of a tile becomes `x * 2^-exponent`.
-pub(super) fn rescale<F: Real>(tile: &mut [F], pitch: usize, row: usize, exponent: i32) {
-    if exponent != 0 {
-        tile.iter_mut().skip(row).step_by(pitch).for_each(|x| *x = x.scale(-exponent));
+/// The statistics of a block of rows, number by number.
+pub(super) struct Settled<'t, F> {
+    numbers: [&'t mut [F]; STATISTICS],
+}
+
+impl<'t, F: Real> Settled<'t, F> {
+    /// In a tile.
+    pub(super) fn new(rows: Rows, tile: &'t mut [F]) -> Self {
+        let mut parts = tile.chunks_exact_mut(rows.pitch);
+        Settled { numbers: std::array::from_fn(|_| parts.next().expect("four rows' numbers in a leaf")) }
+    }
+
+    pub(super) fn put(&mut self, i: usize, s: Statistics<F>) {
+        self.numbers.iter_mut().zip(s.to_numbers()).for_each(|(to, number)| to[i] = number);
+    }
+
+    pub(super) fn get(&self) -> LineStatistics<'_, F> {
+        let [mean, correction, rstd, _] = &self.numbers;
+        LineStatistics { mean, correction, rstd }
+    }
+
+    fn exponent(&self, i: usize) -> i32 {
+        self.numbers[STATISTICS - 1][i].to_f32() as i32
+    }
+}
+
+/// Normalizes columns of a block of rows with statistics that are known.
+fn apply_settled<F: Real>(
+    job: &Forward<'_, F>,
+    rows: Rows,
+    cols: Range<usize>,
+    settled: &Settled<'_, F>,
+    [w, b, scales]: [&mut [F]; 3],
+) {
+    let Some(sink) = &job.output else { return };
+    let c = &job.constants;
+    let w = factor(job.weight.as_ref(), c.weight_offset, rows, cols.clone(), w);
+    let b = factor(job.bias.as_ref(), F::ZERO, rows, cols.clone(), b);
+    let scales = (0..rows.count).any(|i| settled.exponent(i) != 0).then(|| {
+        let mut parts = scales.chunks_exact_mut(rows.pitch);
+        let scales: [&mut [F]; 3] =
+            std::array::from_fn(|_| parts.next().expect("three rows' numbers in a leaf"));
+        for i in 0..rows.count {
+            let factors = F::scale_factors(-settled.exponent(i));
+            (0..3).for_each(|step| scales[step][i] = factors[step]);
+        }
+        scales.map(|scale| &*scale)
+    });
+    let s = settled.get();
+    let froms = lines_of(job.input.runs(rows.first, cols.clone()), rows, &cols);
+    let tos = lines_of(sink.runs(rows.first, cols.clone()), rows, &cols);
+    for ((col, from), (_, to)) in froms.zip(tos) {
+        macro_rules! run {
+            ($t:ty) => {{
+                let x = LinesOf::<$t>::new(&job.input, from);
+                let out = LinesTo::<$t>::new(sink, to, job.streamed);
+                if c.is_centred() {
+                    c.isa.run(ApplyLines::<_, _, true> { x, scales, s, w, b, col, out });
+                } else {
+                    c.isa.run(ApplyLines::<_, _, false> { x, scales, s, w, b, col, out });
+                }
+            }};
+        }
+        typed!(job.input.dtype(), F, run);
+    }
+    if job.streamed.is_some() {
+        finish_streaming();
     }
 }
 
@@ -248,80 +357,27 @@ pub(super) fn apply<F: Real>(
     cols: Range<usize>,
     s: impl Fn(usize) -> Statistics<F>,
 ) {
-    let c = &job.constants;
-    with_scratch::<F, _>(cols.len() * rows.pitch, |[_, _, w, b, numbers, ..], tile| {
-        load(c, &job.input, rows, cols.clone(), tile);
-        let mut settled = settled(&mut numbers[..3 * rows.pitch]);
-        for i in 0..rows.count {
-            settled.put(i, s(i));
-            rescale(tile, rows.pitch, i, s(i).exponent);
-        }
-        apply_tile(job, rows, cols, tile, &settled, [w, b]);
+    with_scratch::<F, _>(0, |[w, b, numbers, scales, ..], _| {
+        let mut settled = Settled::new(rows, numbers);
+        (0..rows.count).for_each(|i| settled.put(i, s(i)));
+        apply_settled(job, rows, cols, &settled, [w, b, scales]);
     });
 }
 
-/// Normalizes a tile and writes it.
-fn apply_tile<F: Real>(
-    job: &Forward<'_, F>,
-    rows: Rows,
-    cols: Range<usize>,
-    tile: &[F],
-    settled: &Settled<'_, F>,
-    [w, b]: [&mut [F]; 2],
-) {
-    let Some(sink) = &job.output else { return };
-    let c = &job.constants;
-    let w = factor(job.weight.as_ref(), c.weight_offset, rows, cols.clone(), w);
-    let b = factor(job.bias.as_ref(), F::ZERO, rows, cols.clone(), b);
-    let (s, streamed) = (settled.get(), job.streamed);
-    for run in sink.runs(rows.first, cols.clone()) {
-        let lines =
-            Lines { at: run.at, stride: run.stride, count: run.count, width: rows.count, pitch: rows.pitch };
-        let col = run.col - cols.start;
-        let tile = &tile[col * rows.pitch..][..run.count * rows.pitch];
-        macro_rules! write {
-            ($t:ty) => {{
-                let of = PhantomData::<$t>;
-                if c.is_centred() {
-                    c.isa.run(ApplyLines::<_, _, true> { tile, s, w, b, col, sink, lines, streamed, of });
-                } else {
-                    c.isa.run(ApplyLines::<_, _, false> { tile, s, w, b, col, sink, lines, streamed, of });
-                }
-            }};
-        }
-        match sink.dtype() {
-            DType::F16 => write!(f16),
-            DType::BF16 => write!(bf16),
-            _ => write!(F),
-        }
-    }
-    if streamed {
-        finish_streaming();
-    }
-}
-
-/// Normalizes a block of rows of a single leaf, from one read of it.
+/// Normalizes a block of rows of a single leaf.
 pub(super) fn forward<F: Real>(job: &Forward<'_, F>, rows: Rows) {
     let c = &job.constants;
-    with_scratch::<F, _>(c.cols * rows.pitch, |[row, scaled, w, b, numbers, exponents, ..], tile| {
-        load(c, &job.input, rows, 0..c.cols, tile);
-        let mut settled = settled(&mut numbers[..3 * rows.pitch]);
+    with_scratch::<F, _>(sums_len(c, rows), |[row, scaled, work, w, b, numbers, scales, ..], sums| {
+        let mut settled = Settled::new(rows, numbers);
         let mut settle = |i: usize, taken: Option<Moments<F>>| {
             let row = rows.first + i;
-            let s = job.settle(row, taken.map(|moments| job.finish(row, moments)));
-            settled.put(i, s);
-            exponents[i] = F::of(f64::from(s.exponent));
+            settled.put(i, job.settle(row, taken.map(|moments| job.finish(row, moments))));
         };
         if job.given.is_none() || job.moments.is_some() {
-            moments(c, tile, rows, [row, scaled], |i, moments| settle(i, Some(moments)));
+            moments(job, rows, 0..c.cols, sums, [row, scaled, work], |i, moments| settle(i, Some(moments)));
         } else {
             (0..rows.count).for_each(|i| settle(i, None));
         }
-        for (i, exponent) in exponents[..rows.count].iter().enumerate() {
-            rescale(tile, rows.pitch, i, exponent.to_f32() as i32);
-        }
-        if job.output.is_some() {
-            apply_tile(job, rows, 0..c.cols, tile, &settled, [w, b]);
-        }
+        apply_settled(job, rows, 0..c.cols, &settled, [w, b, scales]);
     });
 }

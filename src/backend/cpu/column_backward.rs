@@ -1,191 +1,212 @@
 //! The `column` schedule's backward pass; see [`column`](super::column). It has no parameters that vary within a row.
 
-use super::column::{LEAST_ROWS, Rows, factor, has_tiles, is_simple, load, pick, rescale, settled};
+use super::Cpu;
+use super::column::{LEAST_ROWS, Rows, Settled, factor, has_lines, is_simple, lines_of, typed, width};
 use super::elementwise::Factor;
 use super::gradient::{outer_exponent, piece_gradient};
-use super::lanes::BLOCK;
 use super::launch::with_scratch;
-use super::leaf_backward::{Gradients, sums};
+use super::leaf::scale_all;
+use super::leaf_backward::{Gradients, is_regular, sums};
+use super::line_sums::{GradientsOfLines, LaneSums};
+use super::lines::{GradientLines, LineFactor, LineStatistics, LinesOf, LinesTo};
 use super::memory::finish_streaming;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
-use super::tile::{GradientLines, Lines, TileFactor, TileGradients, TileStatistics, TileSums};
 use crate::plan::tree::LEAF;
+use crate::spec::SUMS;
 use crate::tensor::DType;
 use half::{bf16, f16};
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Whether the schedule can run a backward pass.
 pub(super) fn is_possible<F: Real>(job: &Backward<'_, F>, adjacent: usize) -> bool {
+    let dtype = job.input.dtype();
     job.mask.is_none()
-        && has_tiles(&job.constants)
+        && has_lines(&job.constants)
         && matches!(job.constants.measure, Measure::Moments | Measure::Squares)
         && !matches!(job.terms, RowTerms::SubRows(_))
         && adjacent >= LEAST_ROWS
         && job.input.has_adjacent_rows()
         && job.grad_output.has_adjacent_rows()
-        && job.grad_input.is_none_or(|sink| sink.has_adjacent_rows())
+        && job.grad_output.dtype() == dtype
+        && job.grad_input.is_none_or(|sink| sink.has_adjacent_rows() && sink.dtype() == dtype)
         && is_simple(job.weight.as_ref())
 }
 
-/// Tiles of a leaf of columns of a block of rows, both operands', and the rows' statistics.
-struct Loaded<'t, F> {
-    g: &'t mut [F],
-    x: &'t mut [F],
-    w: TileFactor<'t, F>,
-    s: TileStatistics<'t, F>,
-    cols: Range<usize>,
+/// How many rows are handled together.
+pub(super) fn backward_width<F: Real>(cpu: &Cpu, job: &Backward<'_, F>, adjacent: usize) -> usize {
+    width(cpu, job.rows, adjacent, 2, job.constants.lanes)
 }
 
-/// Brings columns of a block of rows into tiles and hands them, with four tiles of scratch, to `body`.
-fn with_loaded<F: Real, R>(
-    job: &Backward<'_, F>,
+/// How many sums of lanes a block of rows has.
+fn sums_len<F: Real>(job: &Backward<'_, F>, rows: Rows) -> usize {
+    2 * job.constants.lanes * rows.pitch
+}
+
+/// Columns of a block of rows, with the numbers of both.
+struct Part<'s, 't, F> {
+    job: &'s Backward<'t, F>,
     rows: Rows,
     cols: Range<usize>,
-    s: &dyn Fn(usize) -> Statistics<F>,
-    body: impl FnOnce(Loaded<'_, F>, [&mut [F]; 7]) -> R,
-) -> R {
-    let c = &job.constants;
-    let len = cols.len() * rows.pitch;
-    with_scratch::<F, _>(2 * len, |[numbers, w, t0, t1, t2, t3, t4, t5, t6], tiles| {
-        let (g, x) = tiles.split_at_mut(len);
-        load(c, &job.grad_output, rows, cols.clone(), g);
-        load(c, &job.input, rows, cols.clone(), x);
-        let mut settled = settled(&mut numbers[..3 * rows.pitch]);
-        for i in 0..rows.count {
-            let s = s(i);
-            settled.put(i, s);
-            rescale(x, rows.pitch, i, s.exponent);
-        }
-        let w = factor(job.weight.as_ref(), c.weight_offset, rows, cols.clone(), w);
-        let s = settled.get();
-        body(Loaded { g, x, w, s, cols }, [t0, t1, t2, t3, t4, t5, t6])
-    })
+    s: LineStatistics<'s, F>,
+    w: LineFactor<'s, F>,
 }
 
-/// A row's weight in a tile, as the `row` schedule has it.
-fn row_weight<'t, F: Real>(w: TileFactor<'t, F>, i: usize) -> Factor<'t, F> {
-    match w {
-        TileFactor::Absent => Factor::Absent,
-        TileFactor::Rows(each) => Factor::One(each[i]),
-        TileFactor::Columns(each) => Factor::Each(each, F::ZERO),
+impl<F: Real> Part<'_, '_, F> {
+    fn statistics(&self, i: usize) -> Statistics<F> {
+        self.job.saved(self.rows.first + i)
     }
-}
 
-/// The sums of each row of a tile.
-fn tile_sums<F: Real>(
-    job: &Backward<'_, F>,
-    rows: Rows,
-    loaded: &Loaded<'_, F>,
-    s: &dyn Fn(usize) -> Statistics<F>,
-    [g_row, x_row, scaled]: [&mut [F]; 3],
-    mut put: impl FnMut(usize, Sums<F>),
-) {
-    let c = &job.constants;
-    let Loaded { g, x, w, s: statistics, cols } = loaded;
-    let inner = if job.is_outer { TileFactor::Absent } else { *w };
-    let count = F::of(cols.len() as f64);
-    for at in (0..rows.count).step_by(BLOCK) {
-        let (pitch, lanes, bits) = (rows.pitch, c.lanes, [F::Bits::default(); BLOCK]);
-        let ([s1, s2], bits) = if c.is_centred() {
-            let terms = TileGradients::<F, true> { g, x, pitch, at, s: *statistics, w: inner, bits };
-            let (sums, terms) = c.isa.run(TileSums { lanes, terms, of: PhantomData });
-            (sums, terms.bits)
-        } else {
-            let terms = TileGradients::<F, false> { g, x, pitch, at, s: *statistics, w: inner, bits };
-            let (sums, terms) = c.isa.run(TileSums { lanes, terms, of: PhantomData });
-            (sums, terms.bits)
-        };
-        for i in 0..BLOCK.min(rows.count - at) {
-            let (s1, s2) = (s1[i], s2[i]);
-            let regular = s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && F::any_large(bits[i]);
-            let sums = if regular {
+    /// The weight if it varies in the row, and if it does not.
+    fn weights(&self) -> (LineFactor<'_, F>, LineFactor<'_, F>) {
+        if self.job.is_outer { (LineFactor::Absent, self.w) } else { (self.w, LineFactor::Absent) }
+    }
+
+    /// A row's weight, as the `row` schedule has it.
+    fn row_weight(&self, i: usize) -> Factor<'_, F> {
+        match self.w {
+            LineFactor::Absent => Factor::Absent,
+            LineFactor::Rows(each) => Factor::One(each[i]),
+            LineFactor::Columns(each) => Factor::Each(each, F::ZERO),
+        }
+    }
+
+    /// Row `i` side by side: of the gradient, and of the input, read with the row's exponent.
+    fn gather<'r>(&self, i: usize, [g, x, scaled]: [&'r mut [F]; 3]) -> (&'r [F], &'r [F]) {
+        let (row, len) = (self.rows.first + i, self.cols.len());
+        let (g, x, scaled) = (&mut g[..len], &mut x[..len], &mut scaled[..len]);
+        self.job.grad_output.fill(row, self.cols.start, g);
+        self.job.input.fill(row, self.cols.start, x);
+        let exponent = self.statistics(i).exponent;
+        if exponent == 0 {
+            return (g, x);
+        }
+        scale_all(x, -exponent, scaled);
+        (g, scaled)
+    }
+
+    /// The sums of the gradients of each row, `s1` and `s2`.
+    fn line_sums<'r>(&self, sums: &'r mut [F]) -> [&'r [F]; 2] {
+        let Part { job, rows, cols, s, .. } = self;
+        let c = &job.constants;
+        let (w, _) = self.weights();
+        let mut lanes = LaneSums::<F, 2>::new(c.isa, c.lanes, rows.pitch, cols.len(), sums);
+        let gs = lines_of(job.grad_output.runs(rows.first, cols.clone()), *rows, cols);
+        let xs = lines_of(job.input.runs(rows.first, cols.clone()), *rows, cols);
+        for ((col, g), (_, x)) in gs.zip(xs) {
+            macro_rules! run {
+                ($t:ty) => {{
+                    let lines = x;
+                    let (g, x) = (LinesOf::<$t>::new(&job.grad_output, g), LinesOf::<$t>::new(&job.input, x));
+                    if c.is_centred() {
+                        lanes.add(col, lines, GradientsOfLines::<_, _, true> { g, x, s: *s, w, col });
+                    } else {
+                        lanes.add(col, lines, GradientsOfLines::<_, _, false> { g, x, s: *s, w, col });
+                    }
+                }};
+            }
+            typed!(job.input.dtype(), F, run);
+        }
+        lanes.halved()
+    }
+
+    /// The sums of each row.
+    fn sums(
+        &self,
+        lanes: &mut [F],
+        [g_row, x_row, scaled, tile]: [&mut [F]; 4],
+        mut put: impl FnMut(usize, Sums<F>),
+    ) {
+        let c = &self.job.constants;
+        let [s1, s2] = self.line_sums(lanes);
+        let count = F::of(self.cols.len() as f64);
+        for i in 0..self.rows.count {
+            let (s, s1, s2) = (self.statistics(i), s1[i], s2[i]);
+            let sums = if s.exponent == 0 && is_regular([s1, s2], count) {
                 Sums { count, s1, s2, ties: F::ZERO, g_exponent: 0, w_exponent: 0 }
             } else {
-                let row = at + i;
-                let (g, x) = (pick(g, pitch, row, g_row), pick(x, pitch, row, x_row));
-                let (w, seen) = (row_weight(inner, row), g.len());
-                sums(c, Gradients { g, x, w, mask: None, seen }, s(row), scaled)
+                let (g, x) = self.gather(i, [&mut *g_row, &mut *x_row, &mut *scaled]);
+                let w = if self.job.is_outer { Factor::Absent } else { self.row_weight(i) };
+                sums(c, Gradients { g, x, w, mask: None, seen: g.len() }, s, tile)
             };
-            put(at + i, sums);
+            put(i, sums);
+        }
+    }
+
+    /// The gradient of the input, written.
+    fn gradient(
+        &self,
+        sums: &dyn Fn(usize) -> Sums<F>,
+        [c_tile, g_row, x_row, scaled, ghat, u, out]: [&mut [F]; 7],
+    ) {
+        let Part { job, rows, cols, s, .. } = self;
+        let Some(sink) = &job.grad_input else { return };
+        let c = &job.constants;
+        // Rows with powers of two to put back are handled one by one.
+        let is_usual = |i: usize| {
+            let outer = if job.is_outer { self.row_weight(i).at(0) } else { None };
+            self.statistics(i).exponent == 0
+                && sums(i).exponents() == (0, 0)
+                && outer.is_none_or(|w| outer_exponent(w) == 0)
+        };
+        // In place the lines would take their gradients from them.
+        let apart = !job.grad_output.is_lent() && !(0..rows.count).all(is_usual);
+        if !apart {
+            let (c1, c2) = c_tile.split_at_mut(rows.pitch);
+            for i in 0..rows.count {
+                (c1[i], c2[i]) = sums(i).means(c, &self.statistics(i));
+            }
+            let (c1, c2) = (&c1[..rows.pitch], &c2[..rows.pitch]);
+            let (w, outer) = self.weights();
+            let gs = lines_of(job.grad_output.runs(rows.first, cols.clone()), *rows, cols);
+            let xs = lines_of(job.input.runs(rows.first, cols.clone()), *rows, cols);
+            let tos = lines_of(sink.runs(rows.first, cols.clone()), *rows, cols);
+            for (((col, g), (_, x)), (_, to)) in gs.zip(xs).zip(tos) {
+                macro_rules! run {
+                    ($t:ty) => {{
+                        let (g, x) =
+                            (LinesOf::<$t>::new(&job.grad_output, g), LinesOf::<$t>::new(&job.input, x));
+                        let (s, out) = (*s, LinesTo::<$t>::new(sink, to, job.streamed));
+                        if c.is_centred() {
+                            let terms = GradientsOfLines::<_, _, true> { g, x, s, w, col };
+                            c.isa.run(GradientLines { terms, c1, c2, outer, out });
+                        } else {
+                            let terms = GradientsOfLines::<_, _, false> { g, x, s, w, col };
+                            c.isa.run(GradientLines { terms, c1, c2, outer, out });
+                        }
+                    }};
+                }
+                typed!(job.input.dtype(), F, run);
+            }
+            if job.streamed.is_some() {
+                finish_streaming();
+            }
+        }
+        for i in (0..rows.count).filter(|&i| apart || !is_usual(i)) {
+            let (g, x) = self.gather(i, [&mut *g_row, &mut *x_row, &mut *scaled]);
+            let out = &mut out[..g.len()];
+            let operands = Gradients { g, x, w: self.row_weight(i), mask: None, seen: g.len() };
+            piece_gradient(job, operands, self.statistics(i), &sums(i), [&mut *ghat, &mut *u], out);
+            sink.commit(rows.first + i, cols.start, out);
         }
     }
 }
 
-/// The gradient of the input in a tile, written.
-fn tile_gradient<F: Real>(
+/// Hands columns of a block of rows to `body`, with room for `len` numbers and seven tiles of scratch.
+fn with_part<F: Real>(
     job: &Backward<'_, F>,
     rows: Rows,
-    loaded: &Loaded<'_, F>,
-    s: &dyn Fn(usize) -> Statistics<F>,
-    sums: &dyn Fn(usize) -> Sums<F>,
-    [c_tile, g_row, x_row, ghat, u, out]: [&mut [F]; 6],
+    cols: Range<usize>,
+    len: usize,
+    body: impl FnOnce(Part<'_, '_, F>, &mut [F], [&mut [F]; 7]),
 ) {
-    let Some(sink) = &job.grad_input else { return };
-    let c = &job.constants;
-    let (c1, c2) = c_tile.split_at_mut(rows.pitch);
-    for i in 0..rows.count {
-        (c1[i], c2[i]) = sums(i).means(c, &s(i));
-    }
-    let (inner, outer) =
-        if job.is_outer { (TileFactor::Absent, loaded.w) } else { (loaded.w, TileFactor::Absent) };
-    let Loaded { g, x, cols, .. } = loaded;
-    let pitch = rows.pitch;
-    for run in sink.runs(rows.first, cols.clone()) {
-        let lines = Lines { at: run.at, stride: run.stride, count: run.count, width: rows.count, pitch };
-        let col = run.col - cols.start;
-        let part = col * pitch..(col + run.count) * pitch;
-        let (g, x) = (&g[part.clone()], &x[part]);
-        let (s, w, streamed) = (loaded.s, inner, job.streamed);
-        let (c1, c2) = (&c1[..pitch], &c2[..pitch]);
-        macro_rules! write {
-            ($t:ty, $centred:literal) => {
-                c.isa.run(GradientLines::<_, _, $centred> {
-                    g,
-                    x,
-                    s,
-                    c1,
-                    c2,
-                    w,
-                    outer,
-                    col,
-                    sink,
-                    lines,
-                    streamed,
-                    of: PhantomData::<$t>,
-                })
-            };
-        }
-        match (sink.dtype(), c.is_centred()) {
-            (DType::F16, true) => write!(f16, true),
-            (DType::F16, false) => write!(f16, false),
-            (DType::BF16, true) => write!(bf16, true),
-            (DType::BF16, false) => write!(bf16, false),
-            (_, true) => write!(F, true),
-            (_, false) => write!(F, false),
-        }
-    }
-    if job.streamed {
-        finish_streaming();
-    }
-    // Rows with powers of two to put back are written once more, one by one, from the tiles.
-    for i in 0..rows.count {
-        let (statistics, sums) = (s(i), sums(i));
-        let w = row_weight(loaded.w, i);
-        let is_usual = statistics.exponent == 0
-            && sums.exponents() == (0, 0)
-            && !(job.is_outer && w.at(0).is_some_and(|w| outer_exponent(w) != 0));
-        if is_usual {
-            continue;
-        }
-        let (g, x) = (pick(g, pitch, i, g_row), pick(x, pitch, i, x_row));
-        let out = &mut out[..g.len()];
-        let operands = Gradients { g, x, w, mask: None, seen: g.len() };
-        piece_gradient(job, operands, statistics, &sums, [&mut *ghat, &mut *u], out);
-        sink.commit(rows.first + i, cols.start, out);
-    }
+    with_scratch::<F, _>(len, |[numbers, w, t0, t1, t2, t3, t4, t5, t6], room| {
+        let mut settled = Settled::new(rows, numbers);
+        (0..rows.count).for_each(|i| settled.put(i, job.saved(rows.first + i)));
+        let w = factor(job.weight.as_ref(), job.constants.weight_offset, rows, cols.clone(), w);
+        body(Part { job, rows, cols, s: settled.get(), w }, room, [t0, t1, t2, t3, t4, t5, t6]);
+    });
 }
 
 /// The sums of a leaf of columns of a block of rows.
@@ -196,9 +217,8 @@ pub(super) fn leaf_sums<F: Real>(
     put: impl FnMut(usize, Sums<F>),
 ) {
     let cols = leaf * LEAF..job.constants.cols.min((leaf + 1) * LEAF);
-    let s = |i: usize| job.saved(rows.first + i);
-    with_loaded(job, rows, cols, &s, |loaded, [t0, t1, t2, ..]| {
-        tile_sums(job, rows, &loaded, &s, [t0, t1, t2], put);
+    with_part(job, rows, cols, sums_len(job, rows), |part, lanes, [t0, t1, t2, t3, ..]| {
+        part.sums(lanes, [t0, t1, t2, t3], put);
     });
 }
 
@@ -209,28 +229,27 @@ pub(super) fn apply<F: Real>(
     cols: Range<usize>,
     sums: impl Fn(usize) -> Sums<F>,
 ) {
-    let s = |i: usize| job.saved(rows.first + i);
-    with_loaded(job, rows, cols, &s, |loaded, [t0, t1, t2, t3, t4, t5, _]| {
-        tile_gradient(job, rows, &loaded, &s, &sums, [t0, t1, t2, t3, t4, t5]);
-    });
+    with_part(job, rows, cols, 0, |part, _, tiles| part.gradient(&sums, tiles));
 }
 
-/// A block of rows of a single leaf, from one read of it; the rows' sums are handed to `put`.
+/// A block of rows of a single leaf; the rows' sums are handed to `put`.
 pub(super) fn backward<F: Real>(job: &Backward<'_, F>, rows: Rows, mut put: impl FnMut(usize, &Sums<F>)) {
-    let s = |i: usize| job.saved(rows.first + i);
-    with_loaded(job, rows, 0..job.constants.cols, &s, |loaded, [t0, t1, t2, t3, t4, t5, numbers]| {
-        let per_row = crate::spec::SUMS;
+    let len = sums_len(job, rows);
+    with_part(job, rows, 0..job.constants.cols, len + rows.pitch * SUMS, |part, room, tiles| {
+        let [t0, t1, t2, t3, t4, t5, t6] = tiles;
+        let (lanes, numbers) = room.split_at_mut(len);
         let mut keep = |i: usize, taken: Option<Sums<F>>| {
             let sums = job.settle(rows.first + i, taken);
             put(i, &sums);
-            numbers[i * per_row..][..per_row].copy_from_slice(&sums.to_numbers());
+            numbers[i * SUMS..][..SUMS].copy_from_slice(&sums.to_numbers());
         };
         if job.needs_sums() {
-            tile_sums(job, rows, &loaded, &s, [&mut *t0, &mut *t1, &mut *t2], |i, sums| keep(i, Some(sums)));
+            let tiles = [&mut *t0, &mut *t1, &mut *t2, &mut *t3];
+            part.sums(lanes, tiles, |i, sums| keep(i, Some(sums)));
         } else {
             (0..rows.count).for_each(|i| keep(i, None));
         }
-        let sums = |i: usize| Sums::from_numbers(&numbers[i * per_row..][..per_row]);
-        tile_gradient(job, rows, &loaded, &s, &sums, [t0, t1, t2, t3, t4, t5]);
+        let sums = |i: usize| Sums::from_numbers(&numbers[i * SUMS..][..SUMS]);
+        part.gradient(&sums, [t0, t1, t2, t3, t4, t5, t6]);
     });
 }

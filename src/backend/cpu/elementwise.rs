@@ -3,7 +3,7 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::lanes::{BLOCK, Block, Pass, read, write};
-use super::memory::{Ahead, stream};
+use super::memory::{Ahead, Streaming, store};
 use super::real::Real;
 use super::statistics::Statistics;
 
@@ -84,18 +84,20 @@ impl<'a, F: Real> Factor<'a, F> {
     }
 }
 
-/// `out = x_hat * w + b`, with what is absent left out; past the caches if `STREAM`.
-pub(super) struct Apply<'a, F, const CENTRED: bool, const STREAM: bool> {
+/// `out = x_hat * w + b`, with what is absent left out.
+pub(super) struct Apply<'a, F, const CENTRED: bool> {
     pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
     pub(super) b: Factor<'a, F>,
     pub(super) s: Statistics<F>,
     pub(super) out: &'a mut [F],
+    /// Leave to write past the caches.
+    pub(super) streamed: Option<Streaming>,
     /// What comes after `x`.
     pub(super) next: Option<Ahead<F>>,
 }
 
-impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply<'_, F, CENTRED, STREAM> {
+impl<F: Real, const CENTRED: bool> Pass for Apply<'_, F, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.out.len()
@@ -111,8 +113,8 @@ impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for Apply<'_, F, CEN
         }
         self.w.times::<WHOLE>(at, len, &mut y);
         self.b.plus::<WHOLE>(at, len, &mut y);
-        if STREAM && WHOLE {
-            stream(&y, self.out, at);
+        if WHOLE {
+            store(&y, self.out, at, self.streamed);
         } else {
             write::<WHOLE, F, F>(&y, self.out, at, len);
         }
@@ -142,7 +144,7 @@ impl<F: Real> Pass for Affine<'_, F> {
 
 /// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; and the terms of the parameter
 /// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out.
-pub(super) struct GradInput<'a, F, const CENTRED: bool, const STREAM: bool> {
+pub(super) struct GradInput<'a, F, const CENTRED: bool> {
     pub(super) g: &'a [F],
     pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
@@ -154,11 +156,13 @@ pub(super) struct GradInput<'a, F, const CENTRED: bool, const STREAM: bool> {
     pub(super) weight_sums: Option<&'a mut [F]>,
     pub(super) bias_sums: Option<&'a mut [F]>,
     pub(super) dx: &'a mut [F],
+    /// Leave to write past the caches.
+    pub(super) streamed: Option<Streaming>,
     /// What comes after `g` and `x`.
     pub(super) next: Option<[Ahead<F>; 2]>,
 }
 
-impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for GradInput<'_, F, CENTRED, STREAM> {
+impl<F: Real, const CENTRED: bool> Pass for GradInput<'_, F, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.dx.len()
@@ -203,8 +207,8 @@ impl<F: Real, const CENTRED: bool, const STREAM: bool> Pass for GradInput<'_, F,
                 d[i] = d[i] * outer;
             }
         }
-        if STREAM && WHOLE {
-            stream(&d, self.dx, at);
+        if WHOLE {
+            store(&d, self.dx, at, self.streamed);
         } else {
             write::<WHOLE, F, F>(&d, self.dx, at, len);
         }

@@ -3,7 +3,7 @@
 use super::elementwise::{Factor, GradInput};
 use super::lanes::Over;
 use super::leaf_backward::{Gradients, scaled_ghat};
-use super::memory::{Ahead, is_aligned};
+use super::memory::{Ahead, Streaming};
 use super::power::Exponent;
 use super::real::Real;
 use super::row::clear_masked;
@@ -64,36 +64,45 @@ pub(super) struct Usual<'a, F> {
     pub(super) outer: Option<F>,
     pub(super) weight_sums: Option<&'a mut [F]>,
     pub(super) bias_sums: Option<&'a mut [F]>,
-    pub(super) streamed: bool,
+    pub(super) streamed: Option<Streaming>,
 }
 
 impl<F: Real> Usual<'_, F> {
     pub(super) fn run(self, g: &[F], x: &[F], dx: &mut [F], next: Option<[Ahead<F>; 2]>) {
         let Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed } = self;
-        let (u, stream) = (None, streamed && is_aligned(dx));
-        macro_rules! run {
-            ($centred:literal, $stream:literal) => {
-                drop(c.isa.run(Over(GradInput::<F, $centred, $stream> {
-                    g,
-                    x,
-                    w,
-                    u,
-                    s,
-                    c1,
-                    c2,
-                    outer,
-                    weight_sums,
-                    bias_sums,
-                    dx,
-                    next,
-                })))
-            };
-        }
-        match (c.is_centred(), stream) {
-            (true, true) => run!(true, true),
-            (true, false) => run!(true, false),
-            (false, true) => run!(false, true),
-            (false, false) => run!(false, false),
+        let (u, streamed) = (None, streamed.and_then(|streaming| streaming.to(dx)));
+        if c.is_centred() {
+            c.isa.run(Over(GradInput::<F, true> {
+                g,
+                x,
+                w,
+                u,
+                s,
+                c1,
+                c2,
+                outer,
+                weight_sums,
+                bias_sums,
+                dx,
+                streamed,
+                next,
+            }));
+        } else {
+            c.isa.run(Over(GradInput::<F, false> {
+                g,
+                x,
+                w,
+                u,
+                s,
+                c1,
+                c2,
+                outer,
+                weight_sums,
+                bias_sums,
+                dx,
+                streamed,
+                next,
+            }));
         }
     }
 }
@@ -141,9 +150,9 @@ fn grad_input<F: Real>(
     dx: &mut [F],
 ) {
     let u = u.map(|u| &u[..dx.len()]);
-    let (weight_sums, bias_sums, next) = (None, None, None);
+    let (weight_sums, bias_sums, streamed, next) = (None, None, None, None);
     if c.is_centred() {
-        c.isa.run(Over(GradInput::<F, true, false> {
+        c.isa.run(Over(GradInput::<F, true> {
             g,
             x,
             w,
@@ -155,10 +164,11 @@ fn grad_input<F: Real>(
             weight_sums,
             bias_sums,
             dx,
+            streamed,
             next,
         }));
     } else {
-        c.isa.run(Over(GradInput::<F, false, false> {
+        c.isa.run(Over(GradInput::<F, false> {
             g,
             x,
             w,
@@ -170,6 +180,7 @@ fn grad_input<F: Real>(
             weight_sums,
             bias_sums,
             dx,
+            streamed,
             next,
         }));
     }

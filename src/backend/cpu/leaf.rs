@@ -1,7 +1,7 @@
 //! Moments and gradient sums of one leaf, as `docs/numerics.md` defines them.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
+use super::lanes::{BLOCK, Block, Terms, TreeSums, halve, read, tree_sums};
 use super::power::Exponent;
 use super::real::{Real, two_sum};
 use super::statistics::{Constants, Measure, Moments};
@@ -135,11 +135,15 @@ pub(super) fn largest<F: Real>(x: &[F], mask: Option<&[F]>) -> F::Bits {
 }
 
 /// The first guess of a leaf's mean.
+#[inline(always)]
 pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
     if mask.is_some() {
         return (0..x.len()).find(|&i| takes_part(mask, i)).map_or(F::ZERO, |i| x[i]);
     }
     let q = guess_len(x.len());
+    if q == BLOCK {
+        return halve(read::<true, F, F>(x, 0, BLOCK)) * F::of(1.0 / BLOCK as f64);
+    }
     let mut lanes = [F::ZERO; BLOCK];
     lanes[..q].copy_from_slice(&x[..q]);
     let mut half = q / 2;
@@ -153,8 +157,39 @@ pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
 }
 
 /// How many elements the first guess of the mean is made of.
+#[inline(always)]
 pub(super) fn guess_len(len: usize) -> usize {
     if len >= BLOCK { BLOCK } else { 1 << len.max(1).ilog2() }
+}
+
+/// What follows from a guess of a leaf's mean and the sums of the differences from it and of their squares.
+pub(super) struct Round<F> {
+    pub(super) shift: F,
+    pub(super) correction: F,
+    pub(super) m2: F,
+    /// Whether the guess was close enough to the mean that the subtraction in `m2` loses nothing.
+    pub(super) is_close: bool,
+}
+
+impl<F: Real> Round<F> {
+    #[inline(always)]
+    pub(super) fn new(shift: F, [s1, s2]: [F; 2], inv_count: F) -> Self {
+        let correction = s1 * inv_count;
+        let p = s1 * correction;
+        let is_close = (F::FOUR * p).magnitude() <= s2.magnitude();
+        Round { shift, correction, m2: s2 - p, is_close }
+    }
+}
+
+/// The first round of a leaf all of which takes part, or its squares; in the instruction set of the caller.
+#[inline(always)]
+pub(super) fn first_round<F: Real, const CENTRED: bool>(lanes: usize, x: &[F], inv_count: F) -> Round<F> {
+    if CENTRED {
+        let shift = guess(x, None);
+        return Round::new(shift, tree_sums(lanes, &mut Shifted { x, mask: None, shift }), inv_count);
+    }
+    let [m2] = tree_sums(lanes, &mut Sizes::<F, true> { x, mask: None });
+    Round { shift: F::ZERO, correction: F::ZERO, m2, is_close: true }
 }
 
 /// What a leaf's moments are before they are known to be regular: its elements as they are given.
@@ -167,19 +202,17 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
         Measure::Moments => {
             let mut shift = guess(x, mask);
             for last in [false, true] {
-                let ([s1, s2], _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
-                let mean = s1 * inv;
-                let p = s1 * mean;
-                let mut m2 = s2 - p;
-                if !is_close(p, s2) {
+                let (sums, _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
+                let Round { correction, mut m2, is_close, .. } = Round::new(shift, sums, inv);
+                if !is_close {
                     if !last {
-                        shift += mean;
+                        shift += correction;
                         continue;
                     }
-                    let centred = Centred { x, mask, mean: shift, correction: mean };
+                    let centred = Centred { x, mask, mean: shift, correction };
                     [m2] = isa.run(TreeSums::new(lanes, centred)).0;
                 }
-                let (mean, correction) = two_sum(shift, mean);
+                let (mean, correction) = two_sum(shift, correction);
                 return Moments { mean, correction, ..of(m2) };
             }
             unreachable!("the second round returns")
@@ -189,12 +222,6 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
         Measure::Largest => of(F::from_bits(largest(x, mask))),
         Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0]),
     }
-}
-
-/// Whether the guess was close enough to the mean that subtracting `p` from `s2` loses nothing.
-#[inline(always)]
-pub(super) fn is_close<F: Real>(p: F, s2: F) -> bool {
-    (F::FOUR * p).magnitude() <= s2.magnitude()
 }
 
 /// Whether a leaf's squares neither overflow nor underflow.

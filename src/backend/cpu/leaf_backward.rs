@@ -7,14 +7,13 @@ use super::leaf::{largest, masked, takes_part};
 use super::real::Real;
 use super::statistics::{Constants, Measure, Statistics, Sums};
 
-/// `ghat` and `ghat * x_hat`, and the OR of the magnitude bits of `ghat`.
-struct GradientTerms<'a, F: Real, const CENTRED: bool> {
-    g: &'a [F],
-    x: &'a [F],
-    w: Factor<'a, F>,
-    mask: Option<&'a [F]>,
-    s: Statistics<F>,
-    bits: [F::Bits; BLOCK],
+/// `ghat` and `ghat * x_hat`.
+pub(super) struct GradientTerms<'a, F: Real, const CENTRED: bool> {
+    pub(super) g: &'a [F],
+    pub(super) x: &'a [F],
+    pub(super) w: Factor<'a, F>,
+    pub(super) mask: Option<&'a [F]>,
+    pub(super) s: Statistics<F>,
 }
 
 impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
@@ -31,9 +30,6 @@ impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED>
             product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
         }
         masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);
-        for i in 0..if WHOLE { BLOCK } else { len } {
-            self.bits[i] = F::or(self.bits[i], ghat[i].magnitude());
-        }
         [ghat, product]
     }
 }
@@ -48,6 +44,17 @@ pub(super) struct Gradients<'a, F> {
     pub(super) mask: Option<&'a [F]>,
     /// How many of the elements the statistic sees.
     pub(super) seen: usize,
+}
+
+impl<F: Real> Gradients<'_, F> {
+    /// Whether some `ghat` is large enough that products of it keep their digits.
+    fn any_large(&self) -> bool {
+        let least = F::WEIGHT_LIMIT.recip().magnitude();
+        (0..self.g.len()).filter(|&i| takes_part(self.mask, i)).any(|i| {
+            let ghat = self.w.at(i).map_or(self.g[i], |w| self.g[i] * w);
+            ghat.magnitude() >= least
+        })
+    }
 }
 
 /// The sums of a leaf of gradients. `tile` is scratch.
@@ -67,10 +74,10 @@ pub(super) fn sums<F: Real>(
     } else {
         0
     };
-    let (s1, s2, any_large) = plain_sums(c, leaf, s);
+    let (s1, s2) = plain_sums(c, leaf, s);
     let count = F::of(count as f64);
     let sums = Sums { count, s1, s2, ties: F::of(ties as f64), g_exponent: 0, w_exponent: 0 };
-    if s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT && any_large {
+    if is_regular([s1, s2], F::of(g.len() as f64)) || is_in_range([s1, s2]) && leaf.any_large() {
         return sums;
     }
     let zero = F::Bits::default();
@@ -93,7 +100,7 @@ pub(super) fn sums<F: Real>(
     let (g_exponent, w_exponent) = (F::exponent(most_g), if inner { F::exponent(most_w) } else { 0 });
     let ghat = &mut tile[..g.len()];
     scaled_ghat(g, w, g_exponent, w_exponent, ghat);
-    let (s1, s2, _) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
+    let (s1, s2) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
     Sums { s1, s2, g_exponent, w_exponent, ..sums }
 }
 
@@ -114,18 +121,26 @@ pub(super) fn scaled_ghat<F: Real>(
     }
 }
 
-/// `s1`, `s2`, and whether some `ghat` is large enough.
-fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F, bool) {
+/// `s1` and `s2`.
+fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F) {
     let Gradients { g, x, w, mask, .. } = leaf;
-    let bits = [F::Bits::default(); BLOCK];
-    let ([s1, s2], bits) = if c.is_centred() {
-        let terms = GradientTerms::<F, true> { g, x, w, mask, s, bits };
-        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
-        (sums, terms.bits)
+    let [s1, s2] = if c.is_centred() {
+        c.isa.run(TreeSums::new(c.lanes, GradientTerms::<F, true> { g, x, w, mask, s })).0
     } else {
-        let terms = GradientTerms::<F, false> { g, x, w, mask, s, bits };
-        let (sums, terms) = c.isa.run(TreeSums::new(c.lanes, terms));
-        (sums, terms.bits)
+        c.isa.run(TreeSums::new(c.lanes, GradientTerms::<F, false> { g, x, w, mask, s })).0
     };
-    (s1, s2, F::any_large(bits.into_iter().fold(F::Bits::default(), F::or)))
+    (s1, s2)
+}
+
+/// Whether a leaf's sums have not overflown.
+#[inline(always)]
+fn is_in_range<F: Real>([s1, s2]: [F; 2]) -> bool {
+    s1.abs() < F::SUM_LIMIT && s2.abs() < F::SUM_LIMIT
+}
+
+/// Whether a leaf of `count` terms is regular, as far as its sums tell: a mean of that size has a term of at least half of
+/// it. Where terms cancel, they have to be looked at, see [`Gradients::any_large`].
+#[inline(always)]
+pub(super) fn is_regular<F: Real>([s1, s2]: [F; 2], count: F) -> bool {
+    is_in_range([s1, s2]) && s1.abs() >= count * (F::TWO * F::WEIGHT_LIMIT.recip())
 }

@@ -1,12 +1,38 @@
 //! Hints to the memory system: what will be read next, and what is written for good.
 
-use super::lanes::{BLOCK, Block};
+use super::Isa;
+use super::lanes::{BLOCK, Block, write};
 use super::real::Real;
 use super::stored::Stored;
 
-/// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it evicts.
-/// The machine of `docs/speed.md` has 32 MiB of last-level cache.
-pub(super) const STREAMED: usize = 16 << 20;
+/// Leave to write past the caches: there are the instructions for it, and enough to write.
+#[derive(Clone, Copy)]
+pub(super) struct Streaming(());
+
+impl Streaming {
+    /// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it
+    /// evicts. The machine of `docs/speed.md` has 32 MiB of last-level cache.
+    const LEAST: usize = 16 << 20;
+
+    /// For a tensor of so many bytes.
+    pub(super) fn of(isa: Isa, bytes: usize) -> Option<Self> {
+        let has_avx = matches!(isa, Isa::Avx2 | Isa::Avx512) && isa.is_available();
+        (has_avx && bytes >= Self::LEAST).then_some(Streaming(()))
+    }
+
+    /// For a slice: if it is aligned, and in whole blocks, since a line that is written both past the caches and through
+    /// them costs more than it saves.
+    #[inline(always)]
+    pub(super) fn to<T>(self, slice: &[T]) -> Option<Self> {
+        (is_aligned(slice) && slice.len().is_multiple_of(BLOCK)).then_some(self)
+    }
+}
+
+/// Whether the instruction can write there.
+#[inline(always)]
+fn is_aligned<T>(slice: &[T]) -> bool {
+    slice.as_ptr().addr().is_multiple_of(16)
+}
 
 /// Bytes that memory moves at once.
 const LINE: usize = 64;
@@ -18,6 +44,11 @@ pub(super) struct Ahead<T>(*const T);
 impl<T> Ahead<T> {
     pub(super) fn of(slice: &[T]) -> Self {
         Ahead(slice.as_ptr())
+    }
+
+    /// The same place, read as elements of another type.
+    pub(super) fn cast<U>(self) -> Ahead<U> {
+        Ahead(self.0.cast())
     }
 
     /// Those `len` elements later.
@@ -46,35 +77,57 @@ impl<T> Ahead<T> {
     }
 }
 
-/// Whether [`stream`] can write to a slice that starts here.
-pub(super) fn is_aligned<T>(to: &[T]) -> bool {
-    to.as_ptr().addr().is_multiple_of(16)
-}
+/// Staged in memory, in whole lines: a store that straddles two is not forwarded to the loads after it.
+#[repr(align(64))]
+pub(super) struct Staged<T>(pub(super) T);
 
-/// Stores a block past the caches, each element rounded once. `to` is aligned; see [`is_aligned`].
+/// Stores a block, rounding each element once; past the caches where there is leave.
 #[inline(always)]
-pub(super) fn stream<T: Stored, F: Real>(block: &Block<F>, to: &mut [T], at: usize) {
-    let to = &mut to[at..at + BLOCK];
+pub(super) fn store<T: Stored, F: Real>(
+    block: &Block<F>,
+    to: &mut [T],
+    at: usize,
+    streamed: Option<Streaming>,
+) {
+    let Some(streaming) = streamed else { return write::<true, T, F>(block, to, at, BLOCK) };
     let mut narrow: [T; BLOCK] = bytemuck::Zeroable::zeroed();
     for i in 0..BLOCK {
         narrow[i] = T::narrow(block[i]);
     }
+    stream(streaming, &narrow, &mut to[at..at + BLOCK]);
+}
+
+/// Copies past the caches.
+#[inline(always)]
+pub(super) fn stream<T: Stored>(_leave: Streaming, from: &[T], to: &mut [T]) {
+    assert!(from.len() == to.len() && to.len().is_multiple_of(BLOCK) && is_aligned(to));
     #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-        debug_assert!(is_aligned(to));
-        // Through memory: else the arithmetic before it would be done in pieces of 16 bytes, too.
-        let narrow = std::hint::black_box(narrow);
-        for i in 0..size_of::<[T; BLOCK]>() / 16 {
-            // SAFETY: both arrays have the bytes; the caller's slice is aligned, and a block is a multiple of 16 bytes.
-            unsafe {
-                let value = _mm_loadu_si128(narrow.as_ptr().cast::<__m128i>().add(i));
-                _mm_stream_si128(to.as_mut_ptr().cast::<__m128i>().add(i), value);
-            }
-        }
+    for at in (0..to.len()).step_by(32 / size_of::<T>()) {
+        // SAFETY: leave is given where there is AVX; a block is a multiple of 32 bytes, so both slices have as many from
+        // `at` on; and the target is aligned to 16.
+        unsafe { stream_32(from.as_ptr().add(at).cast(), to.as_mut_ptr().add(at).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    to.copy_from_slice(&narrow);
+    to.copy_from_slice(from);
+}
+
+/// Copies 32 bytes past the caches.
+///
+/// # Safety
+/// The CPU has AVX, 32 bytes can be read and written, and `to` is a multiple of 16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+#[inline]
+unsafe fn stream_32(from: *const u8, to: *mut u8) {
+    use std::arch::x86_64::{_mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_ps};
+    // SAFETY: as the caller says.
+    unsafe {
+        let mut both = _mm256_loadu_ps(from.cast());
+        // Without this the compiler would see that halves are stored, and do the arithmetic before it in halves.
+        std::arch::asm!("/* {} */", inout(ymm_reg) both, options(pure, nomem, nostack, preserves_flags));
+        _mm_stream_ps(to.cast(), _mm256_castps256_ps128(both));
+        _mm_stream_ps(to.cast::<f32>().add(4), _mm256_extractf128_ps::<1>(both));
+    }
 }
 
 /// Orders what [`stream`] has written before what the thread writes next.

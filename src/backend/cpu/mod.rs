@@ -23,6 +23,8 @@ mod lanes;
 mod launch;
 mod leaf;
 mod leaf_backward;
+mod line_sums;
+mod lines;
 mod math;
 mod memory;
 mod norm;
@@ -36,7 +38,8 @@ mod row_backward;
 mod split;
 mod statistics;
 mod stored;
-mod tile;
+mod usual;
+mod usual_backward;
 
 pub use isa::Isa;
 

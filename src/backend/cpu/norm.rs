@@ -1,12 +1,12 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
 use super::launch::{Folded, Order, alone, per_row, with_scratch};
-use super::memory::STREAMED;
+use super::memory::Streaming;
 use super::real::Real;
 use super::row_backward::{self, RowTerms};
 use super::split::{run_chunks, with_row_sums};
 use super::statistics::Constants;
-use super::{Cpu, Schedule, affine, column, column_backward, power, row, split};
+use super::{Cpu, Isa, Schedule, affine, column, column_backward, power, row, split};
 use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
@@ -26,9 +26,9 @@ fn check_statistic(spec: &Norm) -> Result<()> {
     }
 }
 
-/// Whether an output is large enough to be written past the caches.
-fn is_streamed(output: Option<&ViewMut<'_>>) -> bool {
-    output.is_some_and(|output| output.layout().len() * output.dtype().size() >= STREAMED)
+/// Leave to write an output past the caches.
+fn streaming(isa: Isa, output: Option<&ViewMut<'_>>) -> Option<Streaming> {
+    output.and_then(|output| Streaming::of(isa, output.layout().len() * output.dtype().size()))
 }
 
 /// The layout in the spec's shape of numbers per row.
@@ -58,7 +58,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
     let job = row::Forward::<F> {
         constants: Constants::new(cpu.isa, spec, cols, input.dtype()),
         rows,
-        streamed: is_streamed(output.as_ref()),
+        streamed: streaming(cpu.isa, output.as_ref()),
         input: folded.source("input", input, 0, in_place)?,
         output: folded.optional_sink("output", output.as_ref(), 1)?,
         weight: folded.optional("weight", weight.as_ref(), 2)?,
@@ -81,7 +81,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         }
         Schedule::Split => split::forward(&job, cpu),
         Schedule::Column if cols <= LEAF => {
-            let width = column::width(adjacent, cols);
+            let width = column::forward_width(cpu, &job, adjacent);
             cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
                 column::forward(&job, column::Rows::block(block, adjacent, width));
             });
@@ -205,7 +205,7 @@ fn launch<F: Real>(
     let job = row_backward::Backward {
         constants,
         rows: folded.grid.rows,
-        streamed: is_streamed(grad_input),
+        streamed: streaming(cpu.isa, grad_input),
         grad_output: folded.source("grad_output", grad_output, 0, in_place)?,
         input: folded.source("input", input, 1, false)?,
         grad_input: folded.optional_sink("grad_input", grad_input, 2)?,
@@ -235,7 +235,7 @@ fn launch<F: Real>(
     let partials = workspace.host::<F>(cut.chunks() * cut.params() * wanted)?;
     match schedule {
         Schedule::Column if cols <= LEAF => {
-            let width = column::width(adjacent, 2 * cols);
+            let width = column_backward::backward_width(cpu, &job, adjacent);
             with_row_sums(&job, terms == RowTerms::Sums, |sums| {
                 cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
                     let block = column::Rows::block(block, adjacent, width);

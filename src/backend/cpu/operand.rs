@@ -99,6 +99,22 @@ impl<'a> Source<'a> {
         self.walk.is_constant_in_row()
     }
 
+    /// Whether each row's columns lie side by side.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.walk.contiguous
+    }
+
+    /// Whether the memory may be lent: it is not written.
+    pub(super) fn is_lent(&self) -> bool {
+        !self.copied
+    }
+
+    /// A row of which that is so, as memory holds it.
+    #[inline(always)]
+    pub(super) fn line<T: Element>(&self, row: usize, cols: usize) -> &'a [T] {
+        self.slice(self.grid.row_offset(self.walk, row), cols)
+    }
+
     /// Elements of a row.
     pub(super) fn cols(&self) -> usize {
         self.grid.cols
@@ -327,6 +343,17 @@ impl<'a> Sink<'a> {
             // A wider output than the compute type is refused with the arguments.
             DType::F64 => narrow(from, self.slice::<f64>(at, len)),
         }
+    }
+
+    /// Whether each row's columns lie side by side.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.walk.contiguous
+    }
+
+    /// A row of which that is so, as memory holds it.
+    #[inline(always)]
+    pub(super) fn line<T: Element>(&self, row: usize, cols: usize) -> &'a mut [T] {
+        self.slice(self.grid.row_offset(self.walk, row), cols)
     }
 
     /// Writes the numbers of a row, which lie side by side in the compute dtype.

@@ -73,6 +73,11 @@ impl<'t, F: Real> Parameter<'t, F> {
         (self.run > 1 && !self.constant).then(|| (col / self.run + 1) * self.run)
     }
 
+    /// Whether every row has the same numbers, and not in runs.
+    pub(super) fn is_shared(&self) -> bool {
+        self.reader.as_ref().is_none_or(|reader| reader.shared_by_rows && (self.run == 1 || self.constant))
+    }
+
     /// The numbers for columns `col..col + len` of `row`.
     pub(super) fn get(&mut self, row: usize, col: usize, len: usize) -> Factor<'_, F> {
         let in_run = self.run_end(col).is_some_and(|end| col + len <= end);

@@ -62,10 +62,6 @@ pub(crate) trait Real:
     fn magnitude(self) -> Self::Bits;
     /// The number with these bits.
     fn from_bits(bits: Self::Bits) -> Self;
-    /// `a | b`.
-    fn or(a: Self::Bits, b: Self::Bits) -> Self::Bits;
-    /// Whether the ORed magnitude bits contain one of at least 2^-63 (float64: 2^-511).
-    fn any_large(bits: Self::Bits) -> bool;
     /// Whether the magnitude is zero, infinite or NaN.
     fn is_special(bits: Self::Bits) -> bool;
     /// Biased exponent less the bias; subnormals count as the lowest.
@@ -101,11 +97,17 @@ pub(crate) trait Real:
     /// `self * 2^p` in up to three steps, which reach from any number to any other.
     #[inline(always)]
     fn scale(self, p: i32) -> Self {
+        let [first, second, third] = Self::scale_factors(p);
+        self * first * second * third
+    }
+    /// The three steps.
+    #[inline(always)]
+    fn scale_factors(p: i32) -> [Self; 3] {
         let limit = Self::SCALE_STEP;
         let p = p.clamp(-3 * limit, 3 * limit);
         let p1 = p.clamp(-limit, limit);
         let p2 = (p - p1).clamp(-limit, limit);
-        self * Self::exp2(p1) * Self::exp2(p2) * Self::exp2(p - p1 - p2)
+        [p1, p2, p - p1 - p2].map(Self::exp2)
     }
     /// Largest exponent that one step of `scale` takes.
     const SCALE_STEP: i32;
@@ -171,15 +173,6 @@ macro_rules! real {
             #[inline(always)]
             fn from_bits(bits: $bits) -> $t {
                 $t::from_bits(bits)
-            }
-            #[inline(always)]
-            fn or(a: $bits, b: $bits) -> $bits {
-                a | b
-            }
-            #[inline(always)]
-            fn any_large(bits: $bits) -> bool {
-                // The two top exponent bits stand for exponents of at least a quarter of the field's range.
-                bits >> ($mantissa + $ebits - 2) != 0
             }
             #[inline(always)]
             fn is_special(bits: $bits) -> bool {
@@ -271,9 +264,9 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, {
     #[inline(always)]
     fn to_bf16(self) -> bf16 {
         let bits = self.to_bits();
-        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
-        let quiet = bits >> 16 | 0x40;
-        bf16::from_bits(if bits & 0x7FFF_FFFF > 0x7F80_0000 { quiet } else { rounded } as u16)
+        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
+        let quiet = bits | 0x40_0000;
+        bf16::from_bits((if self.is_nan() { quiet } else { rounded } >> 16) as u16)
     }
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -434,11 +427,9 @@ mod tests {
     }
 
     #[test]
-    fn exponents_and_large_magnitudes() {
+    fn exponents_and_special_magnitudes() {
         assert_eq!(f32::exponent(1.5f32.magnitude()), 0);
         assert_eq!(f32::exponent(f32::from_bits(1).magnitude()), -127);
-        assert!(f32::any_large(2f32.powi(-63).magnitude()) && !f32::any_large(2f32.powi(-64).magnitude()));
-        assert!(f64::any_large(2f64.powi(-511).magnitude()) && !f64::any_large(2f64.powi(-512).magnitude()));
         assert!(f32::is_special(f32::NAN.magnitude()) && f32::is_special(0) && !f32::is_special(1));
     }
 }

@@ -8,11 +8,12 @@ use super::elementwise::{Affine, Apply, Normalize};
 use super::lanes::Over;
 use super::launch::Tiles;
 use super::leaf;
-use super::memory::{Ahead, finish_streaming, is_aligned};
+use super::memory::{Ahead, Streaming, finish_streaming};
 use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::statistics::{Constants, Moments, Statistics};
+use super::usual::UsualRows;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::STATISTICS;
 use crate::tensor::DType;
@@ -23,8 +24,8 @@ use std::ops::Range;
 pub(super) struct Forward<'a, F> {
     pub(super) constants: Constants<F>,
     pub(super) rows: usize,
-    /// Whether the output is so large that it is written past the caches.
-    pub(super) streamed: bool,
+    /// Leave to write the output past the caches.
+    pub(super) streamed: Option<Streaming>,
     pub(super) input: Source<'a>,
     pub(super) weight: Option<Source<'a>>,
     pub(super) bias: Option<Source<'a>>,
@@ -62,15 +63,29 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
 
     /// Normalizes rows.
     pub(super) fn forward(&mut self, rows: Range<usize>) {
-        for row in rows {
-            let s = self.statistics(row);
-            if self.job.output.is_some() {
-                self.apply(row, s, 0..self.job.constants.cols);
+        let has_usual_rows = self.job.has_usual_rows();
+        let mut row = rows.start;
+        while row < rows.end {
+            if has_usual_rows {
+                row += self.usual(row..rows.end);
+            }
+            if row < rows.end {
+                let s = self.statistics(row);
+                if self.job.output.is_some() {
+                    self.apply(row, s, 0..self.job.constants.cols);
+                }
+                row += 1;
             }
         }
-        if self.job.streamed {
+        if self.job.streamed.is_some() {
             finish_streaming();
         }
+    }
+
+    /// Normalizes rows up to the first that is out of the ordinary; how many.
+    fn usual(&mut self, rows: Range<usize>) -> usize {
+        let Rows { job, weight, bias, scaled: x, out, .. } = self;
+        UsualRows { job, rows, weight, bias, x, out }.run()
     }
 
     /// A row's statistics, given or taken; written where they are asked for.
@@ -122,7 +137,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 x = &self.scaled[..len];
             }
             let out = sink.begin(row, at, self.out, len);
-            let streamed = job.streamed && sink.is_direct::<F>(row, at, len) && is_aligned(out);
+            let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
             let mut from = 0;
             while from < len {
                 let ends = [self.weight.run_end(at + from), self.bias.run_end(at + from)];
@@ -131,8 +146,8 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 let b = self.bias.get(row, at + from, to - from);
                 let (x, next) = (&x[from..to], next.map(|next| next.after(from)));
                 let out = &mut out[from..to];
-                let streamed = streamed && is_aligned(out);
-                apply(c, Apply::<F, false, false> { x, w, b, s, out, next }, streamed);
+                let streamed = streamed.and_then(|streaming| streaming.to(out));
+                apply(c, Apply::<F, false> { x, w, b, s, out, streamed, next });
                 from = to;
             }
             if let Some(mask) = &mut self.mask {
@@ -186,19 +201,18 @@ impl<F: Real> Forward<'_, F> {
 }
 
 /// Runs the pass, centred or not, past the caches or not; with a rounding of `x_hat` in between where the spec has one.
-fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F, false, false>, streamed: bool) {
-    let Apply { x, w, b, s, out, next } = pass;
+fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F, false>) {
+    let Apply { x, w, b, s, out, streamed, next } = pass;
     if let Some(dtype) = c.rounded {
         normalize(c, x, s, out);
         round_all(out, dtype);
         c.isa.run(Over(Affine { w, b, out }));
         return;
     }
-    match (c.is_centred(), streamed) {
-        (true, true) => drop(c.isa.run(Over(Apply::<F, true, true> { x, w, b, s, out, next }))),
-        (true, false) => drop(c.isa.run(Over(Apply::<F, true, false> { x, w, b, s, out, next }))),
-        (false, true) => drop(c.isa.run(Over(Apply::<F, false, true> { x, w, b, s, out, next }))),
-        (false, false) => drop(c.isa.run(Over(Apply::<F, false, false> { x, w, b, s, out, next }))),
+    if c.is_centred() {
+        c.isa.run(Over(Apply::<F, true> { x, w, b, s, out, streamed, next }));
+    } else {
+        c.isa.run(Over(Apply::<F, false> { x, w, b, s, out, streamed, next }));
     }
 }
 

@@ -10,13 +10,14 @@ use super::gradient::{Usual, outer_exponent, piece_gradient};
 use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
 use super::leaf;
-use super::leaf_backward::{self, Gradients};
-use super::memory::Ahead;
+use super::leaf_backward::{self, GradientTerms, Gradients};
+use super::memory::{Ahead, Streaming};
 use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
 use super::row::{clear_masked, normalize, piece_end, round_all};
 use super::statistics::{Constants, Measure, Statistics, Sums};
+use super::usual_backward::{TaskRows, UsualRows};
 use crate::plan::tree::{LEAF, Pairwise, lanes};
 use crate::spec::{STATISTICS, SUMS};
 use std::ops::Range;
@@ -26,8 +27,8 @@ use std::ops::Range;
 pub(super) struct Backward<'a, F> {
     pub(super) constants: Constants<F>,
     pub(super) rows: usize,
-    /// Whether the gradient of the input is so large that it is written past the caches.
-    pub(super) streamed: bool,
+    /// Leave to write the gradient of the input past the caches.
+    pub(super) streamed: Option<Streaming>,
     pub(super) grad_output: Source<'a>,
     pub(super) input: Source<'a>,
     pub(super) statistics: Source<'a>,
@@ -127,6 +128,17 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         }
     }
 
+    /// Handles a task's rows from a place on up to the first that is out of the ordinary; its place.
+    pub(super) fn usual(
+        &mut self,
+        rows: &TaskRows,
+        from: usize,
+        accumulators: &mut Accumulators<'_, F>,
+    ) -> usize {
+        let Rows { job, weight, hat: g, scaled: x, out, .. } = self;
+        UsualRows { job, rows, from, weight, accumulators, g, x, out }.run()
+    }
+
     /// The sums of a row.
     pub(super) fn sums(&mut self, row: usize, s: Statistics<F>) -> Sums<F> {
         let cols = self.job.constants.cols;
@@ -206,8 +218,16 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                     continue;
                 }
             }
-            self.piece(row, s, sums, first * length, subs.len() * length);
             let (at, len) = (first * length, subs.len() * length);
+            if length > 1 && !self.job.is_outer && self.is_usual(s, sums) {
+                for sub in subs {
+                    let [bias, weight] = self.sub_row_sums(row, s, sub * length, length, lanes(length));
+                    accumulators.add_terms(param + sub - start, weight, bias);
+                }
+                self.usual_piece(row, s, sums, (at, len), None);
+                continue;
+            }
+            self.piece(row, s, sums, at, len);
             let isa = self.job.constants.isa;
             let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
             let hat = &self.hat[..len];
@@ -235,6 +255,20 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         }
     }
 
+    /// The sums of `g` and of `g * x_hat` over columns of a leaf in which nothing is out of the ordinary.
+    fn sub_row_sums(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize, lanes: usize) -> [F; 2] {
+        let c = &self.job.constants;
+        let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
+        let (w, mask) = (Factor::Absent, None);
+        if c.is_centred() {
+            let terms = GradientTerms::<F, true> { g, x, w, mask, s };
+            c.isa.run(TreeSums::new(lanes, terms)).0
+        } else {
+            let terms = GradientTerms::<F, false> { g, x, w, mask, s };
+            c.isa.run(TreeSums::new(lanes, terms)).0
+        }
+    }
+
     /// A sub-row of several leaves.
     fn long_sub_row(
         &mut self,
@@ -250,6 +284,13 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let (mut weight, mut bias) = (Pairwise::default(), Pairwise::default());
         for leaf in (0..length).step_by(LEAF) {
             let (at, len) = (sub * length + leaf, LEAF.min(length - leaf));
+            if !self.job.is_outer && self.is_usual(s, sums) {
+                let of_leaf = self.sub_row_sums(row, s, at, len, lanes);
+                bias.push(of_leaf[0]);
+                weight.push(of_leaf[1]);
+                self.usual_piece(row, s, sums, (at, len), None);
+                continue;
+            }
             self.piece(row, s, sums, at, len);
             let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
             if accumulators.bias.is_some() {
@@ -259,12 +300,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len]))).0[0]);
             }
         }
-        for (to, sum) in [(&mut accumulators.weight, weight.total()), (&mut accumulators.bias, bias.total())]
-        {
-            if let Some(to) = to {
-                to.add(param, &[sum], None);
-            }
-        }
+        accumulators.add_terms(param, weight.total(), bias.total());
     }
 
     /// The gradient of the input in columns `at..at + len` of a row, and `x_hat` in its tile if the weight's gradient
@@ -312,8 +348,7 @@ impl<F: Real> Rows<'_, '_, F> {
         params: Option<(usize, &mut Accumulators<'_, F>)>,
     ) -> bool {
         let (job, c) = (self.job, &self.job.constants);
-        let is_usual = self.mask.is_none() && s.exponent == 0 && sums.exponents() == (0, 0) && c.is_plain();
-        if !is_usual || !matches!(c.measure, Measure::Moments | Measure::Squares) {
+        if !self.is_usual(s, sums) {
             return false;
         }
         let Some(sink) = &job.grad_input else { return false };
@@ -334,10 +369,20 @@ impl<F: Real> Rows<'_, '_, F> {
         let (c1, c2) = sums.means(c, &s);
         let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
         let dx = sink.begin(row, at, self.out, len);
-        let streamed = job.streamed && sink.is_direct::<F>(row, at, len);
+        let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
         Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed }.run(g, x, dx, next);
         sink.commit(row, at, dx);
         true
+    }
+
+    /// Whether nothing in a row is out of the ordinary, but for an outer weight.
+    fn is_usual(&self, s: Statistics<F>, sums: &Sums<F>) -> bool {
+        let c = &self.job.constants;
+        let is_simple = self.mask.is_none() && c.is_plain() && self.job.grad_input.is_some();
+        is_simple
+            && s.exponent == 0
+            && sums.exponents() == (0, 0)
+            && matches!(c.measure, Measure::Moments | Measure::Squares)
     }
 
     /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.

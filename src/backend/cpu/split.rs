@@ -13,14 +13,13 @@ use super::real::Real;
 use super::row::{self, Forward};
 use super::row_backward::{self, Backward, RowTerms};
 use super::statistics::{Moments, Statistics, Sums};
+use super::usual_backward::TaskRows;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{MOMENTS, STATISTICS, SUMS};
 use std::ops::Range;
 
 /// Leaves that a task of `split` normalizes.
 const LEAVES: usize = TASK / LEAF;
-/// Columns of a tile that is normalized and written again: few, so that it stays in the first-level cache.
-const APPLIED: usize = 64;
 
 /// Numbers of which each row or leaf has `N`, shared out among tasks.
 pub(super) struct Kept<'a, F, const N: usize>(Shared<'a, F>);
@@ -119,7 +118,7 @@ pub(super) fn forward<F: Real>(job: &Forward<'_, F>, cpu: &Cpu) {
                 let s = Statistics::from_numbers(statistics.get(row));
                 row::Rows::new(job, tiles).apply(row, s, part);
             });
-            if job.streamed {
+            if job.streamed.is_some() {
                 finish_streaming();
             }
         });
@@ -129,7 +128,7 @@ pub(super) fn forward<F: Real>(job: &Forward<'_, F>, cpu: &Cpu) {
 /// A forward pass whose tasks are leaves of blocks of neighbouring rows, then columns of such blocks.
 pub(super) fn forward_columns<F: Real>(job: &Forward<'_, F>, adjacent: usize, cpu: &Cpu) {
     let (rows, cols) = (job.rows, job.constants.cols);
-    let width = column::width(adjacent, LEAF);
+    let width = column::forward_width(cpu, job, adjacent);
     let blocks = column::Rows::blocks(rows, adjacent, width);
     let of_leaves = |kept: &Kept<'_, F, MOMENTS>, leaves: usize| {
         cpu.for_each(blocks * leaves, width * LEAF, |task| {
@@ -144,11 +143,9 @@ pub(super) fn forward_columns<F: Real>(job: &Forward<'_, F>, adjacent: usize, cp
         cpu.for_each(blocks * leaves, width * LEAF, |task| {
             let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
             let end = cols.min((leaf + 1) * LEAF);
-            for first in (leaf * LEAF..end).step_by(APPLIED) {
-                column::apply(job, block, first..end.min(first + APPLIED), |i| {
-                    Statistics::from_numbers(statistics.get(block.first + i))
-                });
-            }
+            column::apply(job, block, leaf * LEAF..end, |i| {
+                Statistics::from_numbers(statistics.get(block.first + i))
+            });
         });
     });
 }
@@ -204,7 +201,7 @@ pub(super) fn backward_columns<F: Real>(
     cpu: &Cpu,
 ) {
     let cols = job.constants.cols;
-    let width = column::width(adjacent, LEAF);
+    let width = column_backward::backward_width(cpu, job, adjacent);
     let blocks = column::Rows::blocks(job.rows, adjacent, width);
     let of_leaves = |kept: &Kept<'_, F, SUMS>, leaves: usize| {
         cpu.for_each(blocks * leaves, width * LEAF, |task| {
@@ -220,10 +217,7 @@ pub(super) fn backward_columns<F: Real>(
             cpu.for_each(blocks * leaves, width * LEAF, |task| {
                 let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
                 let end = cols.min((leaf + 1) * LEAF);
-                for first in (leaf * LEAF..end).step_by(APPLIED) {
-                    let cols = first..end.min(first + APPLIED);
-                    column_backward::apply(job, block, cols, |i| sums.get(block.first + i));
-                }
+                column_backward::apply(job, block, leaf * LEAF..end, |i| sums.get(block.first + i));
             });
         }
         add_sums(job, cut, sums, partials);
@@ -316,38 +310,47 @@ pub(super) fn run_chunks<F: Real>(
                 weight: (job.wants_weight && len > 0).then(|| sums(weight_leaf, first)),
                 bias: (job.wants_bias && len > 0).then(|| sums(bias_leaf, first + params * (count - 1))),
             };
-            run_task(job, [range, beside, part], (kept, own.len()), known, accumulators, tiles);
+            let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
+            run_task(job, rows, part, known, accumulators, tiles);
         });
     });
 }
 
 fn run_task<F: Real>(
     job: &Backward<'_, F>,
-    [range, beside, part]: [Range<usize>; 3],
-    (kept, params): (usize, usize),
+    rows: TaskRows,
+    part: Range<usize>,
     known: Option<&RowSums<'_, F>>,
     mut accumulators: Accumulators<'_, F>,
     tiles: Tiles<'_, F>,
 ) {
     let mut operands = row_backward::Rows::new(job, tiles);
-    for (index, r) in range.enumerate() {
-        accumulators.begin_row(index, 0..beside.len() * params);
-        for j in beside.clone() {
-            let row = r * kept + j;
-            let s: Statistics<F> = job.saved(row);
-            let sums = match known {
-                Some(known) => known.get(row),
-                None => {
-                    let taken = job.needs_sums().then(|| operands.sums(row, s));
-                    job.settle(row, taken)
-                }
-            };
-            let param = (j - beside.start) * params;
-            operands.gradients(row, s, &sums, part.clone(), param, &mut accumulators);
+    let has_usual_rows = known.is_none() && job.has_usual_rows();
+    let mut at = 0;
+    while at < rows.len() {
+        if has_usual_rows {
+            at = operands.usual(&rows, at, &mut accumulators);
+            if at == rows.len() {
+                break;
+            }
         }
+        let (row, index, param) = rows.row(at);
+        if at.is_multiple_of(rows.beside.len()) {
+            accumulators.begin_row(index, rows.all_params());
+        }
+        let s: Statistics<F> = job.saved(row);
+        let sums = match known {
+            Some(known) => known.get(row),
+            None => {
+                let taken = job.needs_sums().then(|| operands.sums(row, s));
+                job.settle(row, taken)
+            }
+        };
+        operands.gradients(row, s, &sums, part.clone(), param, &mut accumulators);
+        at += 1;
     }
     accumulators.finish();
-    if job.streamed {
+    if job.streamed.is_some() {
         finish_streaming();
     }
 }

@@ -1,0 +1,215 @@
+//! Rows of a forward pass in which nothing is out of the ordinary, several at a time, from their elements to their
+//! results as one operation for [`Isa::run`](super::Isa): most of what a short row costs is what is done once a row, and
+//! here that is a few instructions, of which the processor overlaps those of neighbouring rows.
+//!
+//! The numbers are those of [`row`](super::row), which also takes the rows that are left out here.
+
+use super::elementwise::{Apply, Factor};
+use super::lanes::over;
+use super::leaf::{first_round, is_regular};
+use super::memory::{Ahead, Streaming};
+use super::reader::Parameter;
+use super::real::{Real, two_sum};
+use super::row::Forward;
+use super::statistics::{Measure, Moments, Statistics};
+use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, widen_row};
+use crate::plan::tree::LEAF;
+use crate::spec::EpsPosition;
+use crate::tensor::DType;
+use half::{bf16, f16};
+use pulp::NullaryFnOnce;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// The most rows at a time.
+pub(super) const MOST: usize = 16;
+/// Elements at a time, about: a quarter of a first-level cache of 32 KiB.
+const AT_ONCE: usize = 2048;
+
+/// How many rows of `cols` columns are taken at a time.
+pub(super) fn at_once(cols: usize) -> usize {
+    (AT_ONCE / cols.max(1)).clamp(1, MOST)
+}
+
+impl<F: Real> Forward<'_, F> {
+    /// Whether the pass is one whose rows can be usual.
+    pub(super) fn has_usual_rows(&self) -> bool {
+        let c = &self.constants;
+        let Some(output) = &self.output else { return false };
+        self.mask.is_none()
+            && self.given.is_none()
+            && self.moments.is_none()
+            && c.is_plain()
+            && (1..=LEAF).contains(&c.cols)
+            && matches!(c.measure, Measure::Moments | Measure::Squares)
+            && self.input.is_in_line()
+            && output.is_in_line()
+            && self.input.dtype() == output.dtype()
+    }
+}
+
+/// Usual rows at the start of some rows.
+pub(super) struct UsualRows<'s, 't, F> {
+    pub(super) job: &'s Forward<'t, F>,
+    pub(super) rows: Range<usize>,
+    pub(super) weight: &'s mut Parameter<'t, F>,
+    pub(super) bias: &'s mut Parameter<'t, F>,
+    /// Scratch of a leaf each.
+    pub(super) x: &'s mut [F],
+    pub(super) out: &'s mut [F],
+}
+
+impl<F: Real> UsualRows<'_, '_, F> {
+    /// Normalizes rows up to the first that is not usual; how many it has normalized.
+    pub(super) fn run(self) -> usize {
+        let c = &self.job.constants;
+        match (self.job.input.dtype(), c.is_centred()) {
+            (DType::F16, true) => c.isa.run(Typed::<f16, F, true>(self, PhantomData)),
+            (DType::F16, false) => c.isa.run(Typed::<f16, F, false>(self, PhantomData)),
+            (DType::BF16, true) => c.isa.run(Typed::<bf16, F, true>(self, PhantomData)),
+            (DType::BF16, false) => c.isa.run(Typed::<bf16, F, false>(self, PhantomData)),
+            (_, true) => c.isa.run(Typed::<F, F, true>(self, PhantomData)),
+            (_, false) => c.isa.run(Typed::<F, F, false>(self, PhantomData)),
+        }
+    }
+}
+
+/// The same with the type in memory known.
+struct Typed<'s, 't, T, F, const CENTRED: bool>(UsualRows<'s, 't, F>, PhantomData<T>);
+
+impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, T, F, CENTRED> {
+    type Output = usize;
+    #[inline(always)]
+    fn call(self) -> usize {
+        let UsualRows { job, rows, weight, bias, x: tile, out } = self.0;
+        let Some(sink) = &job.output else { return 0 };
+        let cols = job.constants.cols;
+        let at_once = at_once(cols);
+        let mut parameters = if weight.is_shared() && bias.is_shared() {
+            Parameters::Shared(weight.get(0, 0, cols), bias.get(0, 0, cols))
+        } else {
+            Parameters::OfRows(weight, bias)
+        };
+        let mut first = rows.start;
+        while first < rows.end {
+            let count = at_once.min(rows.end - first);
+            let (usual, taken) = statistics::<T, F, CENTRED>(job, first..first + count, tile);
+            for (i, &s) in taken[..usual].iter().enumerate() {
+                let row = first + i;
+                if let Some(sink) = &job.statistics {
+                    sink.put(row, &s.to_numbers());
+                }
+                let next = row + at_once;
+                let next = (next < job.rows).then(|| Ahead::of(job.input.line::<T>(next, cols)));
+                let line = job.input.line::<T>(row, cols);
+                let x = lent(job, line).unwrap_or(&tile[i * cols..][..cols]);
+                let to: &mut [T] = sink.line(row, cols);
+                match as_compute_mut(to) {
+                    Some(to) => {
+                        let next = next.map(Ahead::cast);
+                        parameters.apply::<CENTRED>(row, x, s, to, job.streamed, next);
+                    }
+                    None => {
+                        let out = &mut out[..cols];
+                        parameters.apply::<CENTRED>(row, x, s, out, None, None);
+                        narrow_row(out, to, job.streamed, next.as_slice());
+                    }
+                }
+            }
+            first += usual;
+            if usual < count {
+                break;
+            }
+        }
+        first - rows.start
+    }
+}
+
+/// A row of the input in the compute type, if memory holds that and nobody writes it.
+#[inline(always)]
+fn lent<'x, T: Stored, F: Real>(job: &Forward<'_, F>, line: &'x [T]) -> Option<&'x [F]> {
+    as_compute(line).filter(|_| job.input.is_lent())
+}
+
+/// The statistics of rows up to the first that is not usual, and how many those are. Rows that memory does not
+/// lend are put into `tile`, one after the other.
+#[inline(always)]
+fn statistics<T: Stored, F: Real, const CENTRED: bool>(
+    job: &Forward<'_, F>,
+    rows: Range<usize>,
+    tile: &mut [F],
+) -> (usize, [Statistics<F>; MOST]) {
+    let c = &job.constants;
+    let count = F::of(c.cols as f64);
+    let inv = count.recip();
+    let none = Moments::none();
+    let mut of_rows = [none; MOST];
+    let mut usual = 0;
+    for row in rows {
+        let line = job.input.line::<T>(row, c.cols);
+        let x = match lent(job, line) {
+            Some(x) => x,
+            None => {
+                let tile = &mut tile[usual * c.cols..][..c.cols];
+                widen_row(line, tile);
+                &*tile
+            }
+        };
+        let round = first_round::<F, CENTRED>(c.lanes, x, inv);
+        if !round.is_close || !is_regular(c.measure, round.m2, inv) {
+            break;
+        }
+        let (mean, correction) = two_sum(round.shift, round.correction);
+        of_rows[usual] = Moments { count, mean, correction, m2: round.m2, exponent: 0 };
+        usual += 1;
+    }
+    let mut taken = [Statistics { mean: F::ZERO, correction: F::ZERO, rstd: F::ZERO, exponent: 0 }; MOST];
+    let is_inside = !c.is_norm && c.eps_position == EpsPosition::Inside;
+    for (s, m) in taken.iter_mut().zip(&of_rows[..usual]) {
+        *s = if is_inside {
+            let rstd = F::rsqrt_inside(m.m2, count, c.eps);
+            Statistics { mean: m.mean, correction: m.correction, rstd, exponent: 0 }
+        } else {
+            m.finished(c)
+        };
+    }
+    (usual, taken)
+}
+
+/// Weight and bias.
+enum Parameters<'s, 't, F> {
+    /// The same in every row.
+    Shared(Factor<'s, F>, Factor<'s, F>),
+    OfRows(&'s mut Parameter<'t, F>, &'s mut Parameter<'t, F>),
+}
+
+impl<F: Real> Parameters<'_, '_, F> {
+    /// Normalizes a row.
+    #[inline(always)]
+    fn apply<const CENTRED: bool>(
+        &mut self,
+        row: usize,
+        x: &[F],
+        s: Statistics<F>,
+        out: &mut [F],
+        streamed: Option<Streaming>,
+        next: Option<Ahead<F>>,
+    ) {
+        let mut from = 0;
+        while from < x.len() {
+            let (to, w, b) = match self {
+                Parameters::Shared(w, b) => (x.len(), *w, *b),
+                Parameters::OfRows(weight, bias) => {
+                    // Run of equal parameters by run.
+                    let ends = [weight.run_end(from), bias.run_end(from)];
+                    let to = ends.into_iter().flatten().fold(x.len(), usize::min);
+                    (to, weight.get(row, from, to - from), bias.get(row, from, to - from))
+                }
+            };
+            let (x, out, next) = (&x[from..to], &mut out[from..to], next.map(|next| next.after(from)));
+            let streamed = streamed.and_then(|streaming| streaming.to(out));
+            over(&mut Apply::<F, CENTRED> { x, w, b, s, out, streamed, next });
+            from = to;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Rows of a backward pass in which nothing is out of the ordinary, several at a time; see [`usual`](super::usual).
+//!
+//! The numbers are those of [`row_backward`](super::row_backward), which also takes the rows that are left out here.
+
+use super::affine::Accumulators;
+use super::elementwise::{Factor, GradInput};
+use super::gradient::outer_exponent;
+use super::lanes::{over, tree_sums};
+use super::leaf_backward::{GradientTerms, is_regular};
+use super::memory::Ahead;
+use super::operand::Source;
+use super::reader::Parameter;
+use super::real::Real;
+use super::row_backward::{Backward, RowTerms};
+use super::statistics::{Measure, Statistics, Sums};
+use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, widen_row};
+use super::usual::{MOST, at_once};
+use crate::plan::tree::LEAF;
+use crate::tensor::DType;
+use half::{bf16, f16};
+use pulp::NullaryFnOnce;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+impl<F: Real> Backward<'_, F> {
+    /// Whether the pass is one whose rows can be usual.
+    pub(super) fn has_usual_rows(&self) -> bool {
+        let c = &self.constants;
+        let Some(grad_input) = &self.grad_input else { return false };
+        let dtype = self.input.dtype();
+        let is_per_column = match self.terms {
+            RowTerms::None | RowTerms::Sums => true,
+            RowTerms::SubRows(count) => count == c.cols,
+        };
+        self.mask.is_none()
+            && self.given.is_none()
+            && self.sums.is_none()
+            && is_per_column
+            && c.is_plain()
+            && (1..=LEAF).contains(&c.cols)
+            && matches!(c.measure, Measure::Moments | Measure::Squares)
+            && self.input.is_in_line()
+            && self.grad_output.is_in_line()
+            && grad_input.is_in_line()
+            && self.grad_output.dtype() == dtype
+            && grad_input.dtype() == dtype
+    }
+}
+
+/// The rows of a task: `beside` of the `kept` rows that have parameters of their own, for each of `chunk`.
+#[derive(Clone)]
+pub(super) struct TaskRows {
+    pub(super) chunk: Range<usize>,
+    pub(super) beside: Range<usize>,
+    pub(super) kept: usize,
+    /// Parameters of a row.
+    pub(super) params: usize,
+}
+
+impl TaskRows {
+    pub(super) fn len(&self) -> usize {
+        self.chunk.len() * self.beside.len()
+    }
+
+    /// Of the row at place `at`: its number, how many rows into the chunk it is, and its first parameter's place.
+    #[inline(always)]
+    pub(super) fn row(&self, at: usize) -> (usize, usize, usize) {
+        let (index, j) =
+            if self.beside.len() == 1 { (at, 0) } else { (at / self.beside.len(), at % self.beside.len()) };
+        ((self.chunk.start + index) * self.kept + self.beside.start + j, index, j * self.params)
+    }
+
+    /// Parameters in all.
+    pub(super) fn all_params(&self) -> Range<usize> {
+        0..self.beside.len() * self.params
+    }
+}
+
+/// Usual rows from place `from` of a task's on.
+pub(super) struct UsualRows<'s, 't, 'p, F> {
+    pub(super) job: &'s Backward<'t, F>,
+    pub(super) rows: &'s TaskRows,
+    pub(super) from: usize,
+    pub(super) weight: &'s mut Parameter<'t, F>,
+    pub(super) accumulators: &'s mut Accumulators<'p, F>,
+    /// Scratch of a leaf each.
+    pub(super) g: &'s mut [F],
+    pub(super) x: &'s mut [F],
+    pub(super) out: &'s mut [F],
+}
+
+impl<F: Real> UsualRows<'_, '_, '_, F> {
+    /// Handles rows up to the first that is not usual; its place.
+    pub(super) fn run(self) -> usize {
+        let c = &self.job.constants;
+        if !self.job.is_outer && !self.weight.is_shared() {
+            return self.from;
+        }
+        match (self.job.input.dtype(), c.is_centred()) {
+            (DType::F16, true) => c.isa.run(Typed::<f16, F, true>(self, PhantomData)),
+            (DType::F16, false) => c.isa.run(Typed::<f16, F, false>(self, PhantomData)),
+            (DType::BF16, true) => c.isa.run(Typed::<bf16, F, true>(self, PhantomData)),
+            (DType::BF16, false) => c.isa.run(Typed::<bf16, F, false>(self, PhantomData)),
+            (_, true) => c.isa.run(Typed::<F, F, true>(self, PhantomData)),
+            (_, false) => c.isa.run(Typed::<F, F, false>(self, PhantomData)),
+        }
+    }
+}
+
+/// The same with the type in memory known.
+struct Typed<'s, 't, 'p, T, F, const CENTRED: bool>(UsualRows<'s, 't, 'p, F>, PhantomData<T>);
+
+/// What a row's gradient needs.
+#[derive(Clone, Copy)]
+struct Known<F> {
+    s: Statistics<F>,
+    sums: Sums<F>,
+    outer: Option<F>,
+}
+
+/// A row in the compute type: as memory lends it, or from its place in a tile.
+#[inline(always)]
+fn row_of<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, cols: usize, tile: &'x [F]) -> &'x [F] {
+    as_compute(source.line::<T>(row, cols)).filter(|_| source.is_lent()).unwrap_or(tile)
+}
+
+/// Puts a row into its place in a tile where memory does not lend it.
+#[inline(always)]
+fn bring<T: Stored, F: Real>(source: &Source<'_>, row: usize, tile: &mut [F]) {
+    let line = source.line::<T>(row, tile.len());
+    if as_compute::<T, F>(line).is_none() || !source.is_lent() {
+        widen_row(line, tile);
+    }
+}
+
+impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_, T, F, CENTRED> {
+    type Output = usize;
+    #[inline(always)]
+    fn call(self) -> usize {
+        let UsualRows { job, rows, from, weight, accumulators, g: g_tile, x: x_tile, out } = self.0;
+        let Some(sink) = &job.grad_input else { return from };
+        let c = &job.constants;
+        let cols = c.cols;
+        let (w, mut outer_weight) =
+            if job.is_outer { (Factor::Absent, Some(weight)) } else { (weight.get(0, 0, cols), None) };
+        let count = F::of(cols as f64);
+        let zero = F::ZERO;
+        let s = Statistics { mean: zero, correction: zero, rstd: zero, exponent: 0 };
+        let mut known = [Known { s, sums: Sums::none(), outer: None }; MOST];
+        let at_once = at_once(2 * cols);
+        let mut first = from;
+        loop {
+            let wanted = at_once.min(rows.len() - first);
+            let mut usual = 0;
+            while usual < wanted {
+                let (row, ..) = rows.row(first + usual);
+                let s = job.saved(row);
+                let outer = outer_weight.as_mut().and_then(|weight| weight.get(row, 0, cols).at(0));
+                if s.exponent != 0 || outer.is_some_and(|w| outer_exponent(w) != 0) {
+                    break;
+                }
+                let place = usual * cols..(usual + 1) * cols;
+                bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
+                bring::<T, F>(&job.input, row, &mut x_tile[place.clone()]);
+                let g = row_of::<T, F>(&job.grad_output, row, cols, &g_tile[place.clone()]);
+                let x = row_of::<T, F>(&job.input, row, cols, &x_tile[place]);
+                let mut terms = GradientTerms::<F, CENTRED> { g, x, w, mask: None, s };
+                let [s1, s2] = tree_sums(c.lanes, &mut terms);
+                if !is_regular([s1, s2], count) {
+                    break;
+                }
+                let sums = Sums { count, s1, s2, ties: zero, g_exponent: 0, w_exponent: 0 };
+                known[usual] = Known { s, sums, outer };
+                usual += 1;
+            }
+            for (i, Known { s, sums, outer }) in known[..usual].iter().enumerate() {
+                let (row, index, param) = rows.row(first + i);
+                if (first + i).is_multiple_of(rows.beside.len()) {
+                    accumulators.begin_row(index, rows.all_params());
+                }
+                let (weight_sums, bias_sums) = if job.terms == RowTerms::Sums {
+                    accumulators.add_sums(param, sums);
+                    (None, None)
+                } else {
+                    accumulators.columns(param, rows.params)
+                };
+                let (c1, c2) = sums.means(c, s);
+                let place = i * cols..(i + 1) * cols;
+                let g = row_of::<T, F>(&job.grad_output, row, cols, &g_tile[place.clone()]);
+                let x = row_of::<T, F>(&job.input, row, cols, &x_tile[place]);
+                let next = (row + at_once < job.rows).then(|| {
+                    [job.grad_output, job.input].map(|s| Ahead::of(s.line::<T>(row + at_once, cols)))
+                });
+                let to: &mut [T] = sink.line(row, cols);
+                let is_direct = T::DTYPE == F::DTYPE;
+                let dx = match as_compute_mut(&mut *to) {
+                    Some(dx) => dx,
+                    None => &mut out[..cols],
+                };
+                over(&mut GradInput::<F, CENTRED> {
+                    g,
+                    x,
+                    w,
+                    u: None,
+                    s: *s,
+                    c1,
+                    c2,
+                    outer: *outer,
+                    weight_sums,
+                    bias_sums,
+                    streamed: job.streamed.filter(|_| is_direct).and_then(|streaming| streaming.to(dx)),
+                    dx,
+                    next: next.filter(|_| is_direct).map(|next| next.map(Ahead::cast)),
+                });
+                if !is_direct {
+                    narrow_row(&out[..cols], to, job.streamed, next.as_ref().map_or(&[], |next| next));
+                }
+            }
+            first += usual;
+            if usual < wanted || first == rows.len() {
+                return first;
+            }
+        }
+    }
+}
