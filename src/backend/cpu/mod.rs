@@ -14,10 +14,12 @@ mod affine;
 mod between;
 mod column;
 mod column_backward;
+mod curve;
 #[cfg(test)]
 mod definition;
 mod elementwise;
 mod gradient;
+mod inverse_root;
 mod isa;
 mod lanes;
 mod launch;
@@ -36,6 +38,7 @@ mod row_backward;
 mod split;
 mod statistics;
 mod stored;
+mod tanh;
 mod tile;
 
 pub use isa::Isa;

@@ -1,0 +1,231 @@
+//! tanh and its derivative, as `docs/numerics.md` defines them: additions, multiplications and one division, so that
+//! every device can repeat them bit for bit.
+//!
+//! Both come from `exp(-2|z|) = power * exp(-2 rho)`. A quotient is taken apart into a head of few bits, whose products
+//! with other heads are exact, and a small rest, which one division by rounded numbers gives well enough.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
+
+use super::curve::{BATCH, Batch, Curve, Terms};
+use super::math::two_prod;
+use super::real::Real;
+
+/// `|z| = rho + rho_low + k ln 2 / 2`, `k` being in the low bits of `u`.
+struct Reduced<F> {
+    u: F,
+    rho: F,
+    rho_low: F,
+}
+
+#[inline(always)]
+fn reduce<F: Real>(z: F) -> Reduced<F> {
+    let a = if is_beyond(z) { F::TANH_LIMIT } else { z.abs() };
+    let u = a * -(F::TWO * F::LOG2E) + F::MAGIC;
+    let kf = u - F::MAGIC;
+    Reduced { u, rho: a + kf * (F::HALF * F::LN2_HI), rho_low: kf * (F::HALF * F::LN2_LO) }
+}
+
+/// Whether tanh is 1 and its derivative too small for any finite gradient; not so for NaN.
+#[inline(always)]
+fn is_beyond<F: Real>(z: F) -> bool {
+    z.abs() > F::TANH_LIMIT
+}
+
+/// `f` of `exp(-2 rho) = 1 - 2 (rho - f)`.
+#[inline(always)]
+fn bend<F: Real>(rho: F) -> F {
+    let mut g = F::BEND[F::BEND.len() - 1];
+    for i in (0..F::BEND.len() - 1).rev() {
+        g = g * rho + F::BEND[i];
+    }
+    (rho * rho) * g
+}
+
+/// `|tanh(z)|` and the reciprocal of `1 - m`, with `m = (1 - exp(-2|z|)) / 2`: tanh is `m / (1 - m)`.
+#[inline(always)]
+fn quotient<F: Real>(power: F, rho: F, f: F) -> (F, F) {
+    let half_power = F::HALF * power;
+    let (below, above) = (F::HALF - half_power, F::HALF + half_power);
+    let (straight, bent) = (power * rho, power * f);
+    let step = straight - bent;
+    let m = below + step;
+    let y = F::ONE / (F::ONE - m);
+    let head = (m * y).head();
+    // m - head (1 - m), of which the large parts cancel without an error.
+    let rest = ((below - head * above) + straight) - (bent - step * head);
+    (head + rest * y, y)
+}
+
+/// tanh of `alpha * x`.
+pub(super) struct Tanh;
+
+impl<F: Real> Curve<F> for Tanh {
+    #[inline(always)]
+    fn values(alpha: F, x: &Batch<F>, w: &Batch<F>, b: &Batch<F>, out: &mut Batch<F>) {
+        let [mut power, mut rho, mut f] = [[F::ZERO; BATCH]; 3];
+        for i in 0..BATCH {
+            let reduced = reduce(alpha * x[i]);
+            (power[i], _) = F::split_exponent(reduced.u);
+            rho[i] = reduced.rho + reduced.rho_low;
+            f[i] = bend(rho[i]);
+        }
+        for i in 0..BATCH {
+            let (t, _) = quotient(power[i], rho[i], f[i]);
+            out[i] = t.with_sign(alpha * x[i]) * w[i] + b[i];
+        }
+    }
+
+    #[inline(always)]
+    fn terms(alpha: F, g: &Batch<F>, x: &Batch<F>, w: &Batch<F>) -> Terms<F> {
+        let Slopes { t, h, power, rest } = slopes(alpha, x);
+        let zero = [F::ZERO; BATCH];
+        let mut terms = Terms { input: zero, weight: zero, alpha: zero };
+        for i in 0..BATCH {
+            terms.weight[i] = g[i] * t[i];
+            terms.input[i] = (((g[i] * (w[i] * alpha)) * h[i]) * power[i]) * rest[i];
+            terms.alpha[i] = (((g[i] * w[i]) * (h[i] * x[i])) * power[i]) * rest[i];
+        }
+        terms
+    }
+}
+
+/// At each `alpha * x`, tanh, and sech² as `h * power * rest`.
+struct Slopes<F> {
+    t: Batch<F>,
+    h: Batch<F>,
+    power: Batch<F>,
+    rest: Batch<F>,
+}
+
+/// tanh and sech² for every element of `x`.
+#[inline(always)]
+fn slopes<F: Real>(alpha: F, x: &Batch<F>) -> Slopes<F> {
+    let zero = [F::ZERO; BATCH];
+    let mut out = Slopes { t: zero, h: zero, power: zero, rest: zero };
+    let [mut rho, mut f, mut y] = [zero; 3];
+    for i in 0..BATCH {
+        let (z, low) = two_prod(alpha, x[i]);
+        let reduced = reduce(z);
+        // The error of alpha * x counts here: exp makes a relative error of an absolute one.
+        let low = if is_beyond(z) { F::ZERO } else { low * F::ONE.with_sign(z) };
+        (out.power[i], out.rest[i]) = F::split_exponent(reduced.u);
+        rho[i] = reduced.rho + (reduced.rho_low + low);
+        f[i] = bend(rho[i]);
+    }
+    for i in 0..BATCH {
+        let t;
+        (t, y[i]) = quotient(out.power[i], rho[i], f[i]);
+        out.t[i] = t.with_sign(alpha * x[i]);
+    }
+    for i in 0..BATCH {
+        let h = derivative(out.power[i], rho[i], f[i], y[i]);
+        let z = alpha * x[i];
+        // Beyond the limit, so little that no finite gradient survives it, but an infinite one stays infinite.
+        let little = if z.abs() <= F::MAX { F::exp2(-100) } else { F::ZERO };
+        out.h[i] = if is_beyond(z) { little } else { h };
+    }
+    out
+}
+
+/// `exp(-2 rho) / q²` with `q = (1 + exp(-2|z|)) / 2`, whose reciprocal is nearly `y`.
+#[inline(always)]
+fn derivative<F: Real>(power: F, rho: F, f: F, y: F) -> F {
+    let p = rho - f;
+    let p_low = (rho - p) - f;
+    let e = F::ONE - F::TWO * p;
+    let e_low = ((F::ONE - e) - F::TWO * p) - F::TWO * p_low;
+    let half_power = F::HALF * power;
+    let q = F::HALF + half_power * e;
+    let q_low = ((F::HALF - q) + half_power * e) + half_power * e_low;
+    let square = y * y;
+    let (head, q_head) = ((e * square).head(), q.head());
+    let q_rest = (q - q_head) + q_low;
+    // e - head q², of which the large parts cancel without an error.
+    let rest = ((e - head * (q_head * q_head)) + e_low) - head * (q_rest * (F::TWO * q_head + q_rest));
+    head + rest * square
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tanh_at<F: Real>(z: F) -> F {
+        let mut out = [F::ZERO; BATCH];
+        Tanh::values(F::ONE, &[z; BATCH], &[F::ONE; BATCH], &[-F::ZERO; BATCH], &mut out);
+        out[0]
+    }
+
+    /// tanh, and sech² as a float64.
+    fn slope_at(z: f32) -> (f32, f64) {
+        let Slopes { t, h, power, rest } = slopes(1.0, &[z; BATCH]);
+        (t[0], f64::from(h[0]) * f64::from(power[0]) * f64::from(rest[0]))
+    }
+
+    /// Distance of `x` from the exact value, in units of 2^-24 of that.
+    fn error(x: f64, exact: f64) -> f64 {
+        (x / exact - 1.0).abs() * 2f64.powi(24)
+    }
+
+    /// Every `step`-th float32 from the smallest normal number to `to`.
+    fn sweep(to: f32, step: u32) -> impl Iterator<Item = f32> {
+        (f32::MIN_POSITIVE.to_bits()..to.to_bits()).step_by(step as usize).map(f32::from_bits)
+    }
+
+    fn worst(errors: impl Iterator<Item = (f64, f32)>) -> (f64, f32) {
+        errors.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+    }
+
+    /// What is left of four ulp for tanh and for the rounding of its argument, in units of 2^-24, when the product with
+    /// the weight and the sum with the bias have taken theirs.
+    const ALLOWED: f64 = 3.0;
+
+    #[test]
+    fn tanh_and_the_rounding_of_its_argument_leave_an_ulp_to_scale_and_shift() {
+        let found = worst(sweep(100.0, 97).map(|z| {
+            let exact = f64::from(z);
+            // How much of the argument's relative error reaches the result.
+            let condition = 2.0 * exact / (2.0 * exact).sinh();
+            let significand = exact / exact.log2().floor().exp2();
+            (error(f64::from(tanh_at(z)), exact.tanh()) + condition / significand, z)
+        }));
+        println!("tanh: at most {} of {ALLOWED} at {:e}", found.0, found.1);
+        assert!(found.0 <= ALLOWED, "{found:?}");
+    }
+
+    #[test]
+    fn tanh_keeps_sign_and_special_values() {
+        assert_eq!(tanh_at(0.0f32).to_bits(), 0);
+        assert_eq!(tanh_at(-0.0f32).to_bits(), (-0.0f32).to_bits());
+        assert_eq!((tanh_at(f32::INFINITY), tanh_at(f32::NEG_INFINITY)), (1.0, -1.0));
+        assert!(tanh_at(f32::NAN).is_nan());
+        assert_eq!(tanh_at(-0.5f32), -tanh_at(0.5f32));
+    }
+
+    #[test]
+    fn slope_keeps_its_digits_where_tanh_is_one() {
+        let found = worst(sweep(80.0, 97).map(|z| {
+            let q = (-2.0 * f64::from(z)).exp();
+            (error(slope_at(z).1, 4.0 * q / ((1.0 + q) * (1.0 + q))), z)
+        }));
+        println!("sech²: at most {} at {:e}", found.0, found.1);
+        assert!(found.0 <= 1.5, "{found:?}");
+        assert_eq!(slope_at(f32::INFINITY), (1.0, 0.0));
+        assert!(slope_at(1e3).1 > 0.0 && slope_at(1e3).1 < 1e-100);
+        assert!(slope_at(f32::NAN).1.is_nan());
+    }
+
+    #[test]
+    fn both_passes_have_the_same_tanh_where_the_argument_is_exact() {
+        for z in sweep(100.0, 100_003) {
+            assert_eq!(slope_at(z).0.to_bits(), tanh_at(z).to_bits(), "{z:e}");
+        }
+    }
+
+    #[test]
+    fn float64_agrees_with_the_system_library() {
+        for i in 1..200_000 {
+            let z = f64::from(i) * 1.7e-4;
+            let (t, exact) = (tanh_at(z), z.tanh());
+            assert!((t - exact).abs() <= 2.5 * f64::EPSILON * exact, "{z}: {t} {exact}");
+        }
+    }
+}
