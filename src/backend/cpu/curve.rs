@@ -1,8 +1,7 @@
 //! Functions of an element and of alpha, a batch of elements at a time, and the two passes that all of them share: each
 //! an operation for [`Isa::run`](super::Isa).
 
-use super::lanes::{BLOCK, Block};
-use super::memory::stream;
+use super::memory::stream_all;
 use super::real::Real;
 use pulp::NullaryFnOnce;
 use std::marker::PhantomData;
@@ -45,19 +44,21 @@ impl<C: Curve<F>, F: Real> NullaryFnOnce for Values<'_, C, F> {
     #[inline(always)]
     fn call(self) {
         let Values { alpha, x, w, b, out, streamed, .. } = self;
-        let [mut x_rest, mut w_rest, mut b_rest, mut y] = [[F::ZERO; BATCH]; 4];
-        for at in (0..out.len()).step_by(BATCH) {
-            let x = batch(x, at, &mut x_rest);
-            let (w, b) = (batch(w, at, &mut w_rest), batch(b, at, &mut b_rest));
-            C::values(alpha, x, w, b, &mut y);
-            if streamed && out.len() - at >= BATCH {
-                for from in (0..BATCH).step_by(BLOCK) {
-                    let block: &Block<F> = y[from..from + BLOCK].try_into().expect("a block");
-                    stream(block, out, at + from);
-                }
+        let mut y = [F::ZERO; BATCH];
+        let whole = out.len() - out.len() % BATCH;
+        for at in (0..whole).step_by(BATCH) {
+            if streamed {
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut y);
+                stream_all(&y, &mut out[at..at + BATCH]);
             } else {
-                store(&y, out, at);
+                let out = out[at..].first_chunk_mut().expect("a batch");
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), out);
             }
+        }
+        if whole < out.len() {
+            C::values(alpha, &padded(x, whole), &padded(w, whole), &padded(b, whole), &mut y);
+            let out = &mut out[whole..];
+            out.copy_from_slice(&y[..out.len()]);
         }
     }
 }
@@ -77,50 +78,48 @@ impl<C: Curve<F>, F: Real> NullaryFnOnce for Gradients<'_, C, F> {
     type Output = ();
     #[inline(always)]
     fn call(mut self) {
-        let [mut g_rest, mut x_rest, mut w_rest] = [[F::ZERO; BATCH]; 3];
-        for at in (0..self.x.len()).step_by(BATCH) {
-            let g = batch(self.g, at, &mut g_rest);
-            let x = batch(self.x, at, &mut x_rest);
-            let w = batch(self.w, at, &mut w_rest);
-            let Terms { input, weight, alpha } = C::terms(self.alpha, g, x, w);
-            if let Some(dx) = &mut self.dx {
-                store(&input, dx, at);
-            }
-            for (sums, terms) in self.sums.iter_mut().zip([&weight, g, &alpha]) {
-                if let Some(sums) = sums {
-                    add(terms, sums, at);
+        let Gradients { alpha, g, x, w, .. } = self;
+        let whole = x.len() - x.len() % BATCH;
+        for at in (0..whole).step_by(BATCH) {
+            let g = batch(g, at);
+            let terms = C::terms(alpha, g, batch(x, at), batch(w, at));
+            self.take(at, BATCH, g, &terms);
+        }
+        if whole < x.len() {
+            let g = padded(g, whole);
+            let terms = C::terms(alpha, &g, &padded(x, whole), &padded(w, whole));
+            self.take(whole, x.len() - whole, &g, &terms);
+        }
+    }
+}
+
+impl<C, F: Real> Gradients<'_, C, F> {
+    /// Stores and adds the terms of `len` elements from `at` on.
+    #[inline(always)]
+    fn take(&mut self, at: usize, len: usize, g: &Batch<F>, terms: &Terms<F>) {
+        if let Some(dx) = &mut self.dx {
+            dx[at..at + len].copy_from_slice(&terms.input[..len]);
+        }
+        for (sums, terms) in self.sums.iter_mut().zip([&terms.weight, g, &terms.alpha]) {
+            if let Some(sums) = sums {
+                for (sum, term) in sums[at..at + len].iter_mut().zip(terms) {
+                    *sum += *term;
                 }
             }
         }
     }
 }
 
-/// The elements from `at` on: where fewer than a batch are left, put into `rest`, before whatever it holds.
+/// The batch from `at` on.
 #[inline(always)]
-fn batch<'a, F: Real>(from: &'a [F], at: usize, rest: &'a mut Batch<F>) -> &'a Batch<F> {
-    match from[at..].first_chunk() {
-        Some(whole) => whole,
-        None => {
-            rest[..from.len() - at].copy_from_slice(&from[at..]);
-            rest
-        }
-    }
+fn batch<F>(from: &[F], at: usize) -> &Batch<F> {
+    from[at..].first_chunk().expect("a batch")
 }
 
-/// Stores a batch, or as much of it as there is room for.
+/// The elements from `at` on, fewer than a batch, and zeros.
 #[inline(always)]
-fn store<F: Real>(batch: &Batch<F>, to: &mut [F], at: usize) {
-    let to = &mut to[at..];
-    match to.first_chunk_mut::<BATCH>() {
-        Some(to) => *to = *batch,
-        None => to.copy_from_slice(&batch[..to.len()]),
-    }
-}
-
-/// Adds a batch, or as much of it as there are sums.
-#[inline(always)]
-fn add<F: Real>(batch: &Batch<F>, sums: &mut [F], at: usize) {
-    for (sum, term) in sums[at..].iter_mut().zip(batch) {
-        *sum += *term;
-    }
+fn padded<F: Real>(from: &[F], at: usize) -> Batch<F> {
+    let mut batch = [F::ZERO; BATCH];
+    batch[..from.len() - at].copy_from_slice(&from[at..]);
+    batch
 }

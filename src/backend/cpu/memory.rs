@@ -77,7 +77,26 @@ pub(super) fn stream<T: Stored, F: Real>(block: &Block<F>, to: &mut [T], at: usi
     to.copy_from_slice(&narrow);
 }
 
-/// Orders what [`stream`] has written before what the thread writes next.
+/// Stores numbers past the caches that are in memory already. `to` is aligned; see [`is_aligned`].
+#[inline(always)]
+pub(super) fn stream_all<F: Real>(from: &[F], to: &mut [F]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        assert!(from.len() == to.len() && size_of_val(from).is_multiple_of(16) && is_aligned(to));
+        for i in 0..size_of_val(from) / 16 {
+            // SAFETY: both slices have the bytes, `to` is aligned, and their length is a multiple of 16 bytes.
+            unsafe {
+                let value = _mm_loadu_si128(from.as_ptr().cast::<__m128i>().add(i));
+                _mm_stream_si128(to.as_mut_ptr().cast::<__m128i>().add(i), value);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.copy_from_slice(from);
+}
+
+/// Orders what [`stream`] and [`stream_all`] have written before what the thread writes next.
 pub(super) fn finish_streaming() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has it.

@@ -39,9 +39,13 @@ pub(crate) trait Real:
     const NONE: i32;
     /// Newton steps from the quadratic seed to full precision.
     const NEWTON_STEPS: usize;
-    /// Beyond this the argument of tanh is held.
+    /// Beyond this tanh is 1.
     const TANH_LIMIT: Self;
+    /// Beyond this sech² is too small for any finite gradient.
+    const SLOPE_LIMIT: Self;
     const LOG2E: Self;
+    const LN2: Self;
+    /// ln 2 as two numbers, products of the first with whole exponents being exact.
     const LN2_HI: Self;
     const LN2_LO: Self;
     /// 1.5 * 2^mantissa: adding it rounds to an integer, found in the low bits.
@@ -73,6 +77,8 @@ pub(crate) trait Real:
     fn exponent(bits: Self::Bits) -> i32;
     /// The sign of `sign` on the magnitude of `self`.
     fn with_sign(self, sign: Self) -> Self;
+    /// The sign of `sign` on `self`, which has none.
+    fn or_sign(self, sign: Self) -> Self;
     /// The upper half of the mantissa.
     fn upper(self) -> Self;
     /// The first third of the mantissa: the product of three such numbers is exact.
@@ -95,9 +101,12 @@ pub(crate) trait Real:
     const SQUARABLE: (i32, i32);
     /// The nearest number to 1 / self.
     fn recip(self) -> Self;
-    /// The integer that adding MAGIC left in the low bits of `u`, held within the exponents of normal numbers from
-    /// below, and its remainder: `(2^k', k - k')`.
-    fn split_exponent(u: Self) -> (Self, Self);
+    /// MAGIC and the bias of an exponent: adding it leaves the exponent field of a power of two in the low bits.
+    const MAGIC_POWER: Self;
+    /// `2^k`, which adding MAGIC_POWER to `k` has left in the low bits of `u`, for k within the normal range.
+    fn power_left(u: Self) -> Self;
+    /// The same for any `k`, as a normal number and a factor for what is below.
+    fn power_left_split(u: Self) -> (Self, Self);
     /// Rounded to `dtype` and widened again.
     fn rounded_to(self, dtype: DType) -> Self;
 
@@ -157,6 +166,7 @@ macro_rules! real {
             const FOUR: $t = 4.0;
             const MAX: $t = $t::MAX;
             const LOG2E: $t = std::$t::consts::LOG2_E;
+            const LN2: $t = std::$t::consts::LN_2;
             const MAGIC: $t = 1.5 * (1u64 << $mantissa) as $t;
             const SCALE_STEP: i32 = (1 << ($ebits - 1)) - 2;
 
@@ -198,6 +208,10 @@ macro_rules! real {
                 self.copysign(sign)
             }
             #[inline(always)]
+            fn or_sign(self, sign: $t) -> $t {
+                $t::from_bits(self.to_bits() | sign.to_bits() & !($bits::MAX >> 1))
+            }
+            #[inline(always)]
             fn upper(self) -> $t {
                 $t::from_bits(self.to_bits() & ($bits::MAX << $split))
             }
@@ -217,15 +231,19 @@ macro_rules! real {
             fn recip(self) -> $t {
                 1.0 / self
             }
+            const MAGIC_POWER: $t = <$t as Real>::MAGIC + ((1 << ($ebits - 1)) - 1) as $t;
             #[inline(always)]
-            fn split_exponent(u: $t) -> ($t, $t) {
-                const BIAS: $signed = (1 << ($ebits - 1)) - 1;
-                const LEAST: $signed = <$t as Real>::MAGIC.to_bits() as $signed + 1 - BIAS;
-                // MAGIC's own bits are beyond those that a shift to the exponent leaves.
+            fn power_left(u: $t) -> $t {
+                $t::from_bits(u.to_bits() << $mantissa)
+            }
+            #[inline(always)]
+            fn power_left_split(u: $t) -> ($t, $t) {
+                const ONE: $signed = <$t as Real>::MAGIC_POWER.to_bits() as $signed;
+                const LEAST: $signed = ONE + 2 - (1 << ($ebits - 1));
                 let k = u.to_bits() as $signed;
                 let held = if k < LEAST { LEAST } else { k };
-                let power = |k: $signed| $t::from_bits((k.wrapping_add(BIAS) as $bits) << $mantissa);
-                (power(held), power(k.wrapping_sub(held)))
+                let power = |k: $signed| $t::from_bits((k as $bits) << $mantissa);
+                (power(held), power(k.wrapping_sub(held).wrapping_add(ONE)))
             }
             $($rest)*
         }
@@ -238,7 +256,8 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     const WEIGHT_LIMIT: f32 = single(63);
     const NONE: i32 = -1000;
     const NEWTON_STEPS: usize = 2;
-    const TANH_LIMIT: f32 = 87.0;
+    const TANH_LIMIT: f32 = 20.0;
+    const SLOPE_LIMIT: f32 = 87.0;
     const LN2_HI: f32 = f32::from_bits(0x3F31_7200);
     const LN2_LO: f32 = 1.428_606_8e-6;
     const TAYLOR: &'static [f32] = &[
@@ -324,7 +343,8 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, {
     const WEIGHT_LIMIT: f64 = double(511);
     const NONE: i32 = -10000;
     const NEWTON_STEPS: usize = 3;
-    const TANH_LIMIT: f64 = 708.0;
+    const TANH_LIMIT: f64 = 40.0;
+    const SLOPE_LIMIT: f64 = 708.0;
     const LN2_HI: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
     const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
     const TAYLOR: &'static [f64] = &[
