@@ -13,12 +13,29 @@ pub(super) const BATCH: usize = 128;
 /// One number for each element of a batch.
 pub(super) type Batch<F> = [F; BATCH];
 
-/// A function `f(alpha, x)`.
+/// What the passes over a batch hand on to each other.
+pub(super) type Scratch<F> = [Batch<F>; 5];
+
+/// A function `f(alpha, x)`. `between` holds anything.
 pub(super) trait Curve<F> {
     /// `out = f(x) * w + b`.
-    fn values(alpha: F, x: &Batch<F>, w: &Batch<F>, b: &Batch<F>, out: &mut Batch<F>);
+    fn values(
+        alpha: F,
+        x: &Batch<F>,
+        w: &Batch<F>,
+        b: &Batch<F>,
+        between: &mut Scratch<F>,
+        out: &mut Batch<F>,
+    );
     /// What `g`, the gradient of `f(x) * w + b`, contributes to the other gradients.
-    fn terms(alpha: F, g: &Batch<F>, x: &Batch<F>, w: &Batch<F>) -> Terms<F>;
+    fn terms(
+        alpha: F,
+        g: &Batch<F>,
+        x: &Batch<F>,
+        w: &Batch<F>,
+        between: &mut Scratch<F>,
+        terms: &mut Terms<F>,
+    );
 }
 
 /// Contributions to gradients.
@@ -26,6 +43,13 @@ pub(super) struct Terms<F> {
     pub(super) input: Batch<F>,
     pub(super) weight: Batch<F>,
     pub(super) alpha: Batch<F>,
+}
+
+impl<F: Real> Terms<F> {
+    fn zero() -> Self {
+        let zero = [F::ZERO; BATCH];
+        Terms { input: zero, weight: zero, alpha: zero }
+    }
 }
 
 /// `out = f(x) * w + b`, past the caches if `streamed`, for which `out` must be aligned.
@@ -44,19 +68,20 @@ impl<C: Curve<F>, F: Real> NullaryFnOnce for Values<'_, C, F> {
     #[inline(always)]
     fn call(self) {
         let Values { alpha, x, w, b, out, streamed, .. } = self;
-        let mut y = [F::ZERO; BATCH];
+        let (mut y, mut between) = ([F::ZERO; BATCH], [[F::ZERO; BATCH]; 5]);
         let whole = out.len() - out.len() % BATCH;
         for at in (0..whole).step_by(BATCH) {
             if streamed {
-                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut y);
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut between, &mut y);
                 stream_all(&y, &mut out[at..at + BATCH]);
             } else {
                 let out = out[at..].first_chunk_mut().expect("a batch");
-                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), out);
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut between, out);
             }
         }
         if whole < out.len() {
-            C::values(alpha, &padded(x, whole), &padded(w, whole), &padded(b, whole), &mut y);
+            let (x, w, b) = (padded(x, whole), padded(w, whole), padded(b, whole));
+            C::values(alpha, &x, &w, &b, &mut between, &mut y);
             let out = &mut out[whole..];
             out.copy_from_slice(&y[..out.len()]);
         }
@@ -79,15 +104,16 @@ impl<C: Curve<F>, F: Real> NullaryFnOnce for Gradients<'_, C, F> {
     #[inline(always)]
     fn call(mut self) {
         let Gradients { alpha, g, x, w, .. } = self;
+        let (mut terms, mut between) = (Terms::zero(), [[F::ZERO; BATCH]; 5]);
         let whole = x.len() - x.len() % BATCH;
         for at in (0..whole).step_by(BATCH) {
             let g = batch(g, at);
-            let terms = C::terms(alpha, g, batch(x, at), batch(w, at));
+            C::terms(alpha, g, batch(x, at), batch(w, at), &mut between, &mut terms);
             self.take(at, BATCH, g, &terms);
         }
         if whole < x.len() {
             let g = padded(g, whole);
-            let terms = C::terms(alpha, &g, &padded(x, whole), &padded(w, whole));
+            C::terms(alpha, &g, &padded(x, whole), &padded(w, whole), &mut between, &mut terms);
             self.take(whole, x.len() - whole, &g, &terms);
         }
     }

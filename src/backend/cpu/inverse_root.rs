@@ -1,7 +1,7 @@
 //! The inverse square root unit `x / sqrt(alpha + x²)` and its derivatives, as `docs/numerics.md` defines them.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::curve::{BATCH, Batch, Curve, Terms};
+use super::curve::{BATCH, Batch, Curve, Scratch, Terms};
 use super::real::Real;
 
 /// The function.
@@ -9,7 +9,14 @@ pub(super) struct InverseRoot;
 
 impl<F: Real> Curve<F> for InverseRoot {
     #[inline(always)]
-    fn values(alpha: F, x: &Batch<F>, w: &Batch<F>, b: &Batch<F>, out: &mut Batch<F>) {
+    fn values(
+        alpha: F,
+        x: &Batch<F>,
+        w: &Batch<F>,
+        b: &Batch<F>,
+        _: &mut Scratch<F>,
+        out: &mut Batch<F>,
+    ) {
         for i in 0..BATCH {
             let (alpha, x, _) = squarable(alpha, x[i]);
             let [r, ..] = F::inverse_square_roots(alpha, x);
@@ -18,9 +25,14 @@ impl<F: Real> Curve<F> for InverseRoot {
     }
 
     #[inline(always)]
-    fn terms(alpha: F, g: &Batch<F>, x: &Batch<F>, w: &Batch<F>) -> Terms<F> {
-        let zero = [F::ZERO; BATCH];
-        let mut terms = Terms { input: zero, weight: zero, alpha: zero };
+    fn terms(
+        alpha: F,
+        g: &Batch<F>,
+        x: &Batch<F>,
+        w: &Batch<F>,
+        _: &mut Scratch<F>,
+        terms: &mut Terms<F>,
+    ) {
         for i in 0..BATCH {
             let (alpha, x, e) = squarable(alpha, x[i]);
             let [r, h, k] = F::inverse_square_roots(alpha, x);
@@ -30,7 +42,6 @@ impl<F: Real> Curve<F> for InverseRoot {
             (terms.alpha[i], terms.input[i]) =
                 if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
         }
-        terms
     }
 }
 

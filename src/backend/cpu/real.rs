@@ -75,10 +75,10 @@ pub(crate) trait Real:
     fn is_special(bits: Self::Bits) -> bool;
     /// Biased exponent less the bias; subnormals count as the lowest.
     fn exponent(bits: Self::Bits) -> i32;
-    /// The sign of `sign` on the magnitude of `self`.
-    fn with_sign(self, sign: Self) -> Self;
     /// The sign of `sign` on `self`, which has none.
     fn or_sign(self, sign: Self) -> Self;
+    /// The other sign if that of `sign` is minus.
+    fn flip_sign(self, sign: Self) -> Self;
     /// The upper half of the mantissa.
     fn upper(self) -> Self;
     /// The first third of the mantissa: the product of three such numbers is exact.
@@ -204,12 +204,12 @@ macro_rules! real {
                 (bits >> $mantissa) as i32 - ((1 << ($ebits - 1)) - 1)
             }
             #[inline(always)]
-            fn with_sign(self, sign: $t) -> $t {
-                self.copysign(sign)
-            }
-            #[inline(always)]
             fn or_sign(self, sign: $t) -> $t {
                 $t::from_bits(self.to_bits() | sign.to_bits() & !($bits::MAX >> 1))
+            }
+            #[inline(always)]
+            fn flip_sign(self, sign: $t) -> $t {
+                $t::from_bits(self.to_bits() ^ sign.to_bits() & !($bits::MAX >> 1))
             }
             #[inline(always)]
             fn upper(self) -> $t {
