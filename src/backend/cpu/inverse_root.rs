@@ -9,14 +9,7 @@ pub(super) struct InverseRoot;
 
 impl<F: Real> Curve<F> for InverseRoot {
     #[inline(always)]
-    fn values(
-        alpha: F,
-        x: &Batch<F>,
-        w: &Batch<F>,
-        b: &Batch<F>,
-        _: &mut Scratch<F>,
-        out: &mut Batch<F>,
-    ) {
+    fn values(alpha: F, x: &Batch<F>, w: &Batch<F>, b: &Batch<F>, _: &mut Scratch<F>, out: &mut Batch<F>) {
         for i in 0..BATCH {
             let (alpha, x, _) = squarable(alpha, x[i]);
             let [r, ..] = F::inverse_square_roots(alpha, x);
@@ -25,22 +18,14 @@ impl<F: Real> Curve<F> for InverseRoot {
     }
 
     #[inline(always)]
-    fn terms(
-        alpha: F,
-        g: &Batch<F>,
-        x: &Batch<F>,
-        w: &Batch<F>,
-        _: &mut Scratch<F>,
-        terms: &mut Terms<F>,
-    ) {
+    fn terms(alpha: F, g: &Batch<F>, x: &Batch<F>, w: &Batch<F>, _: &mut Scratch<F>, terms: &mut Terms<F>) {
         for i in 0..BATCH {
             let (alpha, x, e) = squarable(alpha, x[i]);
             let [r, h, k] = F::inverse_square_roots(alpha, x);
             let gw = g[i] * w[i];
             terms.weight[i] = g[i] * (x * r);
             let (s, dx) = (F::of(-0.5) * (gw * k), gw * h);
-            (terms.alpha[i], terms.input[i]) =
-                if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
+            (terms.alpha[i], terms.input[i]) = if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
         }
     }
 }

@@ -119,9 +119,9 @@ fn slope<F: Real>(z: F, power: F, rho: F, f: F, y: F) -> F {
     let p = rho - f;
     let e = F::ONE - F::TWO * p;
     let e_low = (F::ONE - e) - F::TWO * p;
-    let (above, step) = (F::HALF + F::HALF * power, power * p);
-    let q = above - step;
-    let q_low = (above - q) - step;
+    let half_power = F::HALF * power;
+    let q = F::HALF + half_power * e;
+    let q_low = ((F::HALF - q) + half_power * e) + half_power * e_low;
     let square = y * y;
     let (head, q_head) = ((e * square).head(), q.head());
     let q_rest = (q - q_head) + q_low;
