@@ -49,13 +49,19 @@ fn head_of(x: vec4<f32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffff0000u));
 }
 
+// The mantissa as a whole number.
+fn mantissa(x: vec4<f32>) -> vec4<i32> {
+    return bitcast<vec4<i32>>((bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffu)) | vec4<u32>(SMALLEST));
+}
+
 // The float32 nearest to 1 / d for d in [1/2, 1]: a division as good as WGSL promises, a Newton step, and one in the
-// last bit, from the residual 2^47 - (2^24 d) (2^23 y) of whole numbers, which is small.
+// last bit, from the small residual 2^47 - (2^24 d) (2^23 y) of whole numbers. Where a number is the next power of two
+// its mantissa is half of that, and the residual zero all the same.
 fn reciprocal(d: vec4<f32>) -> vec4<f32> {
     let guess = opaque4(1.0 / d);
     let y = opaque4(guess + opaque4(guess * opaque4(1.0 - opaque4(d * guess))));
-    let whole = vec4<i32>(d * 16777216.0);
-    let residual = -2 * (whole * vec4<i32>(y * 8388608.0));
+    let whole = mantissa(d);
+    let residual = -2 * (whole * mantissa(y));
     let step = select(vec4<u32>(0u), vec4<u32>(1u), residual > whole)
         - select(vec4<u32>(0u), vec4<u32>(1u), residual < -whole);
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(y) + step);
