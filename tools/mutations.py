@@ -142,7 +142,7 @@ MUTATIONS = [
     Mutation("cpu: the error of alpha * x forgotten", CPU_TANH,
              "let low = if is_beyond(z) { F::ZERO }",
              "let low = if z == z { F::ZERO }",
-             (CPU_NUMBERS,)),
+             (CPU_NUMBERS, WGPU_ELEMENTWISE)),
     Mutation("cpu: powers without their low part", "src/backend/cpu/power.rs",
              "let (factor, k) = exp2(y, ye + (ll * p + l * pl));",
              "let (factor, k) = exp2(y, F::ZERO);",
