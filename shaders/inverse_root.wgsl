@@ -85,11 +85,11 @@ fn value(alpha: f32, x: vec4<f32>) -> vec4<f32> {
 }
 
 // What stays the same from row to row: nothing but the weight.
-fn begin_slopes(alpha: f32, weight: vec4<f32>) -> Two4 {
-    return Two4(weight, weight);
+fn begin_slopes(alpha: f32, weight: vec4<f32>) -> vec4<f32> {
+    return weight;
 }
 
-fn slopes(alpha: f32, of_column: Two4, weight: vec4<f32>, x: vec4<f32>, g: vec4<f32>) -> Slopes {
+fn slopes(alpha: f32, of_column: vec4<f32>, weight: vec4<f32>, x: vec4<f32>, g: vec4<f32>) -> Slopes {
     let s = squarable(alpha, x);
     let roots = inverse_roots(s);
     let gw = opaque4(g * weight);

@@ -1,178 +1,150 @@
 // tanh and its derivative, four at a time, from one exponential. docs/numerics.md tells the steps.
 
 const SIGN = 0x80000000u;
-const LOG2E = 1.442695;
-const MAGIC = 12582912.0;
-const LN2_HI = 0.693145751953125;
-const LN2_LO = 1.4286068e-6;
-// Where -2 |z| is held; the bits of the |z| beyond which it is.
-const LIMIT = -174.0;
-const LIMIT_BITS = 0x42ae0000u;
+// Twice the binary logarithm of e, and ln 2 / 2 as one number and as two.
+const STEPS = 2.88539004;
+const STEP = 0.346573591;
+const STEP_HI = 0.3465728759765625;
+const STEP_LO = 7.14303383e-7;
+// 1.5 * 2^23 and an exponent's bias: adding it leaves the exponent field of a power of two in the low bits.
+const MAGIC_POWER = 12583039.0;
+// Its bits for the least normal power.
+const LEAST = 0x4b400001u;
+// Bits of the |z| beyond which tanh is 1, 20, and sech^2 is too small for any finite gradient, 87.
+const TANH_LIMIT = 0x41a00000u;
+const SLOPE_LIMIT = 0x42ae0000u;
+
+// Whether z is beyond a limit; not so for NaN.
+fn is_beyond(z: vec4<f32>, limit: u32) -> vec4<bool> {
+    let bits = magnitude4(z);
+    return (bits > vec4<u32>(limit)) & (bits <= vec4<u32>(INFINITY));
+}
+
+// |z|, held at the limit.
+fn held(z: vec4<f32>, limit: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(select(magnitude4(z), vec4<u32>(limit), is_beyond(z, limit)));
+}
+
+// MAGIC_POWER less a in halves of ln 2, rounded.
+fn halves(a: vec4<f32>) -> vec4<f32> {
+    return opaque4(opaque4(a * -STEPS) + MAGIC_POWER);
+}
 
 fn horner(q: vec4<f32>, r: vec4<f32>, c: f32) -> vec4<f32> {
     return opaque4(opaque4(q * r) + c);
 }
 
-// Whether -2 |z| is below LIMIT; not so for NaN.
-fn is_beyond(z: vec4<f32>) -> vec4<bool> {
-    let bits = magnitude4(z);
-    return (bits > vec4<u32>(LIMIT_BITS)) & (bits <= vec4<u32>(INFINITY));
+// f of exp(-2 rho) = 1 - 2 (rho - f).
+fn bend(rho: vec4<f32>) -> vec4<f32> {
+    var g = vec4<f32>(0.044610064);
+    g = horner(g, rho, -0.13386248);
+    g = horner(g, rho, 0.33333123);
+    g = horner(g, rho, -0.6666618);
+    g = horner(g, rho, 1.0);
+    return opaque4(opaque4(rho * rho) * g);
 }
 
-// a = -2 |z|, held at LIMIT, and the multiple k of ln 2 nearest to it.
-struct Exponent {
-    a: vec4<f32>,
-    k: vec4<i32>,
-    // k as a number.
-    kf: vec4<f32>,
+// The first third of the mantissa.
+fn head_of(x: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffff0000u));
 }
 
-fn exponent_parts(z: vec4<f32>) -> Exponent {
-    let far = -2.0 * bitcast<vec4<f32>>(magnitude4(z));
-    let a = opaque4(select(far, vec4<f32>(LIMIT), is_beyond(z)));
-    let u = opaque4(opaque4(a * LOG2E) + MAGIC);
-    return Exponent(a, bitcast<vec4<i32>>(u) - vec4<i32>(0x4b400000), opaque4(u - MAGIC));
+// The mantissa as a whole number.
+fn mantissa(x: vec4<f32>) -> vec4<i32> {
+    return bitcast<vec4<i32>>((bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffu)) | vec4<u32>(SMALLEST));
 }
 
-// (exp(r) - 1 - r) / r^2, for |r| up to half of ln 2.
-fn taylor(r: vec4<f32>) -> vec4<f32> {
-    var q = vec4<f32>(2.48015873e-5);
-    q = horner(q, r, 1.98412698e-4);
-    q = horner(q, r, 1.38888889e-3);
-    q = horner(q, r, 8.33333333e-3);
-    q = horner(q, r, 4.16666667e-2);
-    q = horner(q, r, 1.66666667e-1);
-    return horner(q, r, 0.5);
-}
-
-// 2^k is the product of `power`, within the exponents of normal numbers, and `rest`. k is never positive.
-fn power(k: vec4<i32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>((max(k, vec4<i32>(-126)) + vec4<i32>(127)) << vec4<u32>(23u));
-}
-
-fn rest(k: vec4<i32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>((min(k + vec4<i32>(126), vec4<i32>(0)) + vec4<i32>(127)) << vec4<u32>(23u));
-}
-
-// x * 2^k, each component with its own k, the two factors one after the other.
-fn times_power(x: vec4<f32>, k: vec4<i32>) -> vec4<f32> {
-    return opaque4(opaque4(x * power(k)) * rest(k));
-}
-
-// exp(a) = 2^k (1 + p + pl), exp(a) - 1 = em + eml and exp(a) + 1 = den + dl.
-struct Expm1 {
-    p: vec4<f32>,
-    pl: vec4<f32>,
-    k: vec4<i32>,
-    em: vec4<f32>,
-    eml: vec4<f32>,
-    den: vec4<f32>,
-    dl: vec4<f32>,
-}
-
-fn expm1_parts(z: vec4<f32>, zl: vec4<f32>) -> Expm1 {
-    let sign = bitcast<vec4<u32>>(z) & vec4<u32>(SIGN);
-    let at = exponent_parts(z);
-    let al = select(-2.0 * bitcast<vec4<f32>>(bitcast<vec4<u32>>(zl) ^ sign), vec4<f32>(0.0), is_beyond(z));
-    let t1 = opaque4(at.a - opaque4(at.kf * LN2_HI));
-    let t2 = opaque4(at.kf * LN2_LO);
-    let r = opaque4(t1 - t2);
-    let rl = opaque4(opaque4(opaque4(t1 - r) - t2) + al);
-    let w = opaque4(opaque4(r * r) * taylor(r));
-    let p = opaque4(r + w);
-    let pl = opaque4(opaque4(opaque4(r - p) + w) + opaque4(rl * opaque4(1.0 + p)));
-    let s = power(at.k);
-    let below = opaque4(s - 1.0);
-    let sp = opaque4(s * p);
-    let em = opaque4(below + sp);
-    // What `s - 1` rounds away once s is below half an ulp of 1.
-    let lost = opaque4(opaque4(-1.0 - below) + s);
-    let eml = opaque4(opaque4(opaque4(opaque4(below - em) + sp) + opaque4(s * pl)) + lost);
-    let den = opaque4(2.0 + em);
-    let dl = opaque4(opaque4(opaque4(2.0 - den) + em) + eml);
-    return Expm1(p, pl, at.k, em, eml, den, dl);
-}
-
-fn newton(d: vec4<f32>, r: vec4<f32>) -> vec4<f32> {
-    return opaque4(r + opaque4(r * opaque4(1.0 - opaque4(d * r))));
-}
-
-// 1 / d on [1, 2]: the quadratic with the least relative error, then two Newton steps.
-const SEED = vec3<f32>(2.1212120056152344, -1.454545497894287, 0.3232323229312897);
-
+// The float32 nearest to 1 / d for d in [1/2, 1]: a division as good as WGSL promises, a Newton step, and one in the
+// last bit, from the small residual 2^47 - (2^24 d) (2^23 y) of whole numbers. Where a number is the next power of two
+// its mantissa is half of that, and the residual zero all the same.
 fn reciprocal(d: vec4<f32>) -> vec4<f32> {
-    let seed = horner(horner(vec4<f32>(SEED.z), d, SEED.y), d, SEED.x);
-    return newton(d, newton(d, seed));
+    let guess = opaque4(1.0 / d);
+    let y = opaque4(guess + opaque4(guess * opaque4(1.0 - opaque4(d * guess))));
+    let whole = mantissa(d);
+    let residual = -2 * (whole * mantissa(y));
+    let step = select(vec4<u32>(0u), vec4<u32>(1u), residual > whole)
+        - select(vec4<u32>(0u), vec4<u32>(1u), residual < -whole);
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(y) + step);
 }
 
-// The magnitude of x with the sign of z.
-fn with_sign(x: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(magnitude4(x) | (bitcast<vec4<u32>>(z) & vec4<u32>(SIGN)));
+// |tanh(z)|, and y, the reciprocal of 1 - m, with m = (1 - exp(-2|z|)) / 2: tanh is m / (1 - m).
+struct Quotient {
+    t: vec4<f32>,
+    y: vec4<f32>,
 }
 
-// tanh(z) = -em / den, by one corrected division with the reciprocal r of den.
-fn quotient(e: Expm1, r: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
-    let t0 = opaque4(e.em * r);
-    let product = two_prod4(t0, e.den);
-    let rem = opaque4(opaque4(opaque4(opaque4(e.em - product.hi) - product.lo) + e.eml) - opaque4(t0 * e.dl));
-    return with_sign(opaque4(t0 + opaque4(r * rem)), z);
+fn quotient(power: vec4<f32>, rho: vec4<f32>, f: vec4<f32>) -> Quotient {
+    let below = opaque4(0.5 - 0.5 * power);
+    let above = opaque4(0.5 + 0.5 * power);
+    let straight = power * rho;
+    let bent = power * f;
+    let step = opaque4(straight - bent);
+    let m = opaque4(below + step);
+    let y = reciprocal(opaque4(1.0 - m));
+    let head = head_of(m * y);
+    // m - head (1 - m), of which the large parts cancel without an error.
+    let large = opaque4(opaque4(below - head * above) + straight);
+    let rest = opaque4(large - opaque4(bent - opaque4(step * head)));
+    return Quotient(opaque4(head + opaque4(rest * y)), y);
 }
 
-fn tanh_forward(z: vec4<f32>, zl: vec4<f32>) -> vec4<f32> {
-    let e = expm1_parts(z, zl);
-    return quotient(e, reciprocal(e.den), z);
+// A magnitude with the sign of z.
+fn or_sign(x: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) | (bitcast<vec4<u32>>(z) & vec4<u32>(SIGN)));
 }
 
-// tanh to two ulp, for results that are rounded to 16 bits: the same steps with one number for one.
-fn tanh_short(z: vec4<f32>) -> vec4<f32> {
-    let at = exponent_parts(z);
-    let r = opaque4(opaque4(at.a - opaque4(at.kf * LN2_HI)) - opaque4(at.kf * LN2_LO));
-    let p = opaque4(r + opaque4(opaque4(r * r) * taylor(r)));
-    let s = power(at.k);
-    let below = opaque4(s - 1.0);
-    let sp = opaque4(s * p);
-    let em = opaque4(below + sp);
-    let eml = opaque4(opaque4(below - em) + sp);
-    let den = opaque4(2.0 + em);
-    let dl = opaque4(opaque4(opaque4(2.0 - den) + em) + eml);
-    let inverse = reciprocal(den);
-    let t0 = opaque4(em * inverse);
-    let rem = opaque4(opaque4(opaque4(em - opaque4(t0 * den)) + eml) - opaque4(t0 * dl));
-    return with_sign(opaque4(t0 + opaque4(inverse * rem)), z);
+fn tanh_forward(z: vec4<f32>) -> vec4<f32> {
+    let a = held(z, TANH_LIMIT);
+    let u = halves(a);
+    let rho = opaque4(a + opaque4(opaque4(u - MAGIC_POWER) * STEP));
+    let power = bitcast<vec4<f32>>(bitcast<vec4<u32>>(u) << vec4<u32>(23u));
+    return or_sign(quotient(power, rho, bend(rho)).t, z);
 }
 
 struct TanhBackward {
     // tanh(z)
     t: vec4<f32>,
-    // sech(z)^2 = 2^k (h + hl)
+    // sech(z)^2 = h * power * rest
     h: vec4<f32>,
-    hl: vec4<f32>,
-    k: vec4<i32>,
+    power: vec4<f32>,
+    rest: vec4<f32>,
 }
 
-fn tanh_backward(z: vec4<f32>, zl: vec4<f32>) -> TanhBackward {
-    let x = expm1_parts(z, zl);
-    let e = opaque4(1.0 + x.p);
-    let el = opaque4(opaque4(opaque4(1.0 - e) + x.p) + x.pl);
-    let d = two_prod4(x.den, x.den);
-    let dl = opaque4(d.lo + opaque4(opaque4(2.0 * x.den) * x.dl));
-    let r1 = reciprocal(x.den);
-    let r = opaque4(r1 * r1);
-    let ph = two_prod4(d.hi, r);
-    let rl = opaque4(r * opaque4(opaque4(opaque4(1.0 - ph.hi) - ph.lo) - opaque4(dl * r)));
-    let e4 = 4.0 * e;
-    let h = two_prod4(e4, r);
-    let hl = opaque4(h.lo + opaque4(opaque4(e4 * rl) + opaque4(opaque4(4.0 * el) * r)));
-    let t = quotient(x, r1, z);
-    let beyond = is_beyond(z);
+// Of the sum of z and its small low part.
+fn tanh_backward(z: vec4<f32>, low: vec4<f32>) -> TanhBackward {
+    let a = held(z, SLOPE_LIMIT);
+    let beyond = is_beyond(z, SLOPE_LIMIT);
+    let u = halves(a);
+    let k = opaque4(u - MAGIC_POWER);
+    let bits = bitcast<vec4<u32>>(u);
+    let normal = max(bits, vec4<u32>(LEAST));
+    let power = bitcast<vec4<f32>>(normal << vec4<u32>(23u));
+    let below = bitcast<vec4<f32>>((bits - normal + vec4<u32>(127u)) << vec4<u32>(23u));
+    let flipped = bitcast<vec4<f32>>(bitcast<vec4<u32>>(low) ^ (bitcast<vec4<u32>>(z) & vec4<u32>(SIGN)));
+    let small = opaque4(opaque4(k * STEP_LO) + select(flipped, vec4<f32>(0.0), beyond));
+    let rho = opaque4(opaque4(a + k * STEP_HI) + small);
+    let f = bend(rho);
+    let q = quotient(power, rho, f);
+    let h = slope(power, rho, f, q.y);
     // Beyond the limit, 2^-100: so little that no finite gradient survives it, but an infinite one stays infinite.
     let little = select(vec4<f32>(0.0), vec4<f32>(7.888609052210118e-31), magnitude4(z) < vec4<u32>(INFINITY));
-    return TanhBackward(t, select(h.hi, little, beyond), select(hl, vec4<f32>(0.0), beyond), x.k);
+    return TanhBackward(or_sign(q.t, z), select(h, little, beyond), power, below);
 }
 
-// alpha * x and its error, the latter where it still matters.
-fn scaled_input(alpha: f32, x: vec4<f32>) -> Two4 {
-    let z = two_prod4(vec4<f32>(alpha), x);
-    let near = magnitude4(z.hi) <= vec4<u32>(0x49800000u);
-    return Two4(z.hi, select(vec4<f32>(0.0), z.lo, near));
+// sech^2 without its power of two: exp(-2 rho) / q^2 with q = (1 + exp(-2|z|)) / 2, of whose reciprocal y is near.
+fn slope(power: vec4<f32>, rho: vec4<f32>, f: vec4<f32>, y: vec4<f32>) -> vec4<f32> {
+    let p = opaque4(rho - f);
+    let e = opaque4(1.0 - 2.0 * p);
+    let e_low = opaque4(opaque4(1.0 - e) - 2.0 * p);
+    let half_power = 0.5 * power;
+    let q = opaque4(0.5 + half_power * e);
+    let q_low = opaque4(opaque4(opaque4(0.5 - q) + half_power * e) + half_power * e_low);
+    let square = opaque4(y * y);
+    let head = head_of(e * square);
+    let q_head = head_of(q);
+    let q_rest = opaque4(opaque4(q - q_head) + q_low);
+    // e - head q^2, of which the large parts cancel without an error.
+    let large = opaque4(opaque4(e - head * (q_head * q_head)) + e_low);
+    let rest = opaque4(large - opaque4(head * opaque4(q_rest * opaque4(2.0 * q_head + q_rest))));
+    return opaque4(head + opaque4(rest * square));
 }

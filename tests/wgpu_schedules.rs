@@ -295,35 +295,47 @@ fn powers() {
     ]);
 }
 
+/// Output and gradients of a method with three parameters.
+fn passes(method: &impl Method, x: &DeviceTensor, g: &DeviceTensor) -> [Vec<u64>; 5] {
+    let (y, saved) = method.forward_train(x).unwrap();
+    let grads = method.backward(g, x, &saved).unwrap();
+    let all = [Some(y), Some(grads.input), grads.weight, grads.bias, grads.alpha];
+    all.map(|tensor| bits(&tensor.unwrap()))
+}
+
 /// The pointwise functions, with parameters along the last axis.
 #[test]
 fn elementwise_functions() {
-    let run = |device: &Device| {
-        let (rows, n) = (37, 11);
-        let like = |values: Vec<f64>, shape: &[usize]| {
-            let host = HostTensor::from_f64(&values, shape, DType::F32).unwrap();
-            match device {
-                Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&host).unwrap()),
-                _ => DeviceTensor::Host(host),
+    let wgpu = Device::Wgpu(WgpuDevice::new().unwrap_or_else(|error| panic!("{error}")));
+    // Arguments some of whose squares overflow, and some that vanish.
+    let wide = [1.0, 1e25, 1e-25, 30.0];
+    // All over the range in which tanh rises, and where its derivative is still a number.
+    let steep = [0.01, 0.5, 1.5, 6.0, 12.0, 60.0, 1e4];
+    for (function, sizes) in [("eln", &wide[..]), ("dyt", &wide), ("dyt", &steep)] {
+        let run = |device: &Device| {
+            let (rows, n) = (301, 11);
+            let like = |values: Vec<f64>, shape: &[usize]| {
+                let host = HostTensor::from_f64(&values, shape, DType::F32).unwrap();
+                match device {
+                    Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&host).unwrap()),
+                    _ => DeviceTensor::Host(host),
+                }
+            };
+            let x =
+                numbers(rows * n, 1).iter().enumerate().map(|(i, x)| x * sizes[i % sizes.len()]).collect();
+            let (x, g) = (like(x, &[rows, n]), like(numbers(rows * n, 2), &[rows, n]));
+            let (w, b) = (like(numbers(n, 3), &[n]), like(numbers(n, 4), &[n]));
+            let alpha = like(vec![0.7], &[1]);
+            match function {
+                "eln" => passes(&Eln::new([n]).alpha(&alpha).weight(&w).bias(&b), &x, &g),
+                _ => passes(&DyT::new([n]).alpha(&alpha).weight(&w).bias(&b), &x, &g),
             }
         };
-        // Some so large that their squares overflow, some so small that they vanish.
-        let size = |i: usize| [1.0, 1e25, 1e-25, 30.0][i % 4];
-        let x = numbers(rows * n, 1).iter().enumerate().map(|(i, x)| x * size(i)).collect();
-        let (x, g) = (like(x, &[rows, n]), like(numbers(rows * n, 2), &[rows, n]));
-        let (w, b) = (like(numbers(n, 3), &[n]), like(numbers(n, 4), &[n]));
-        let alpha = like(vec![0.75], &[1]);
-        let method = Eln::new([n]).alpha(&alpha).weight(&w).bias(&b);
-        let (y, saved) = method.forward_train(&x).unwrap();
-        let grads = method.backward(&g, &x, &saved).unwrap();
-        let all = [Some(y), Some(grads.input), grads.weight, grads.bias, grads.alpha];
-        all.map(|tensor| bits(&tensor.unwrap()))
-    };
-    let wgpu = Device::Wgpu(WgpuDevice::new().unwrap_or_else(|error| panic!("{error}")));
-    let names = ["output", "grad_input", "grad_weight", "grad_bias", "grad_alpha"];
-    for ((name, cpu), wgpu) in names.iter().zip(run(&Device::Cpu)).zip(run(&wgpu)) {
-        let differs = cpu.iter().zip(&wgpu).position(|(a, b)| a != b);
-        let at = differs.map(|at| (at, f64::from_bits(cpu[at]), f64::from_bits(wgpu[at])));
-        assert_eq!(at, None, "{name}");
+        let names = ["output", "grad_input", "grad_weight", "grad_bias", "grad_alpha"];
+        for ((name, cpu), wgpu) in names.iter().zip(run(&Device::Cpu)).zip(run(&wgpu)) {
+            let differs = cpu.iter().zip(&wgpu).position(|(a, b)| a != b);
+            let at = differs.map(|at| (at, f64::from_bits(cpu[at]), f64::from_bits(wgpu[at])));
+            assert_eq!(at, None, "{function} {name}");
+        }
     }
 }

@@ -18,7 +18,7 @@ CPU_COLUMN = "src/backend/cpu/column.rs"
 CPU_SPLIT = "src/backend/cpu/split.rs"
 CPU_LANES = "src/backend/cpu/lanes.rs"
 CPU_AFFINE = "src/backend/cpu/affine.rs"
-CPU_MATH = "src/backend/cpu/math.rs"
+CPU_TANH = "src/backend/cpu/tanh.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
@@ -42,6 +42,7 @@ WGPU_BATCH = "--features check,wgpu --test wgpu_schedules batch_norm"
 WGPU_MASKS = "--features check,wgpu --test wgpu_schedules masks"
 WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
+WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
 
 class Mutation(NamedTuple):
@@ -164,14 +165,26 @@ MUTATIONS = [
              "d[i] = rstd * ((d[i] - c1) - u[i] * c2);",
              "d[i] = rstd * (d[i] - u[i] * c2);",
              (CPU_NUMBERS,)),
-    Mutation("cpu: tanh without its second Newton step", CPU_MATH,
-             "for _ in 0..F::NEWTON_STEPS {",
-             "for _ in 1..F::NEWTON_STEPS {",
+    Mutation("cpu: tanh's head without its rest", CPU_TANH,
+             "    (head + rest * y, y)",
+             "    (m * y, y)",
              (CPU_UNITS,)),
+    Mutation("cpu: the error of alpha * x forgotten", CPU_TANH,
+             "let low = if is_beyond(z) { F::ZERO }",
+             "let low = if z == z { F::ZERO }",
+             (CPU_NUMBERS, WGPU_ELEMENTWISE)),
     Mutation("cpu: powers without their low part", "src/backend/cpu/power.rs",
              "let (factor, k) = exp2(y, ye + (ll * p + l * pl));",
              "let (factor, k) = exp2(y, F::ZERO);",
              (CPU_UNITS,)),
+    Mutation("wgpu: tanh's head without its rest", "shaders/tanh.wgsl",
+             "return Quotient(opaque4(head + opaque4(rest * y)), y);",
+             "return Quotient(opaque4(m * y), y);",
+             (WGPU_ELEMENTWISE,)),
+    Mutation("wgpu: sech squared without the low part of its denominator", "shaders/tanh.wgsl",
+             "let q_rest = opaque4(opaque4(q - q_head) + q_low);",
+             "let q_rest = opaque4(q - q_head);",
+             (WGPU_ELEMENTWISE,)),
     Mutation("wgpu: eps dropped", WGPU_STATISTICS,
              "two_sum(v.hi, scale(REAL(params.eps), -2 * e));",
              "two_sum(v.hi, REAL(0.0));",

@@ -16,11 +16,6 @@ pub(super) enum Factor<'a, F> {
 }
 
 impl<'a, F: Real> Factor<'a, F> {
-    /// A slice, if there is one.
-    pub(super) fn each(slice: Option<&'a [F]>, offset: F) -> Self {
-        slice.map_or(Factor::Absent, |slice| Factor::Each(slice, offset))
-    }
-
     /// The elements `from..to`.
     pub(super) fn part(self, from: usize, to: usize) -> Self {
         match self {

@@ -2,8 +2,8 @@
 //!
 //! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
 //! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
-//! `gradient`; `column` has `tile`, the same arithmetic along neighbouring rows. `pointwise` holds the functions without
-//! statistics, `between` the launches on numbers per row.
+//! `gradient`; `column` has `tile`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without
+//! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, functions in `math` and `power`. `operand` loads and stores any dtype and
@@ -14,10 +14,12 @@ mod affine;
 mod between;
 mod column;
 mod column_backward;
+mod curve;
 #[cfg(test)]
 mod definition;
 mod elementwise;
 mod gradient;
+mod inverse_root;
 mod isa;
 mod lanes;
 mod launch;
@@ -38,6 +40,7 @@ mod row_backward;
 mod split;
 mod statistics;
 mod stored;
+mod tanh;
 mod usual;
 mod usual_backward;
 

@@ -1,23 +1,28 @@
 //! The `pointwise` schedule: a function of each element, then scale and shift. Backward sums over rows as it goes.
 
 use super::affine::{self, ColumnSums};
-use super::elementwise::{Affine, Factor};
-use super::lanes::{Over, Pass, Plain, TreeSums};
+use super::curve::{Curve, Gradients, Values};
+use super::inverse_root::InverseRoot;
+use super::lanes::{Plain, TreeSums};
 use super::launch::{Folded, Order, Shared, Tiles, alone, with_scratch};
-use super::math::{self, BATCH, two_prod};
+use super::memory::{Streaming, finish_streaming};
 use super::operand::{Sink, Source};
 use super::real::Real;
+use super::tanh::Tanh;
 use super::{Cpu, Isa};
 use crate::backend;
 use crate::plan::tree::{LEAF, Pairwise, chunk_rows, lanes};
 use crate::spec::{Function, Pointwise, Spec};
 use crate::tensor::{Overlap, View, ViewMut, overlap};
 use crate::{Error, Result, Workspace};
-use pulp::NullaryFnOnce;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Elements of a forward task, about.
 const TASK: usize = 1 << 15;
+
+/// Columns of a row that are handled together: few enough that what has to be converted stays in the first-level cache.
+const PIECE: usize = LEAF / 4;
 
 /// What the tasks of a forward pass work on.
 #[derive(Clone, Copy)]
@@ -25,6 +30,8 @@ struct Forward<'a, F> {
     isa: Isa,
     function: Function,
     cols: usize,
+    /// Leave to write the output past the caches.
+    streamed: Option<Streaming>,
     alpha: F,
     input: Source<'a>,
     weight: Option<Source<'a>>,
@@ -45,17 +52,6 @@ struct Backward<'a, F> {
     grad_input: Option<Sink<'a>>,
     /// Which sums over rows are asked for: the weight's, the bias's, alpha's.
     wanted: [bool; 3],
-}
-
-/// Runs the function on a slice.
-fn run_forward<F: Real>(job: &Forward<'_, F>, x: &[F], out: &mut [F]) {
-    let (alpha, short) = (job.alpha, job.input.dtype().size() == 2);
-    match job.function {
-        Function::Tanh => job.isa.run(Tanh { alpha, short, x, out }),
-        Function::InverseSquareRoot => {
-            job.isa.run(Over(InverseRoot { alpha, x, out }));
-        }
-    }
 }
 
 /// The value of the scalar parameter.
@@ -82,6 +78,7 @@ pub(super) fn forward<F: Real>(spec: &Pointwise, operands: &backend::Forward<'_>
         isa: cpu.isa,
         function: spec.function,
         cols,
+        streamed: Streaming::of(cpu.isa, rows * cols * output.dtype().size()),
         alpha: alpha_of::<F>(alpha.as_ref())?,
         input: folded.source("input", input, 0, in_place)?,
         output: folded.sink("output", output, 1)?,
@@ -95,20 +92,50 @@ pub(super) fn forward<F: Real>(spec: &Pointwise, operands: &backend::Forward<'_>
     Ok(())
 }
 
-/// `y = tanh(alpha * x) * w + b` for rows `rows`.
+/// `y = f(alpha, x) * w + b` for rows `rows`.
 fn forward_rows<F: Real>(job: &Forward<'_, F>, rows: Range<usize>, tiles: Tiles<'_, F>) {
+    match job.function {
+        Function::Tanh => forward_with::<Tanh, F>(job, rows, tiles),
+        Function::InverseSquareRoot => forward_with::<InverseRoot, F>(job, rows, tiles),
+    }
+}
+
+fn forward_with<C: Curve<F>, F: Real>(job: &Forward<'_, F>, rows: Range<usize>, tiles: Tiles<'_, F>) {
+    let alpha = job.alpha;
     let [x_tile, w_tile, b_tile, out_tile, ..] = tiles;
-    for first in (0..job.cols).step_by(LEAF) {
-        let len = LEAF.min(job.cols - first);
-        let w = job.weight.map(|w| w.load(0, first, w_tile, len));
-        let b = job.bias.map(|b| b.load(0, first, b_tile, len));
+    for first in (0..job.cols).step_by(PIECE) {
+        let len = PIECE.min(job.cols - first);
+        // Multiplying by one and adding minus zero change nothing.
+        let w = load_or(job.weight, first, w_tile, len, F::ONE);
+        let b = load_or(job.bias, first, b_tile, len, -F::ZERO);
         for row in rows.clone() {
             let x = job.input.load(row, first, x_tile, len);
             let out = job.output.begin(row, first, out_tile, len);
-            run_forward(job, x, out);
-            let (w, b) = (Factor::each(w, F::ZERO), Factor::each(b, F::ZERO));
-            job.isa.run(Over(Affine { w, b, out: &mut *out }));
+            let streamed = job.streamed.filter(|_| job.output.is_direct::<F>(row, first, len));
+            let streamed = streamed.and_then(|streaming| streaming.to(out));
+            let pass = Values { alpha, x, w, b, out: &mut *out, streamed, curve: PhantomData::<C> };
+            job.isa.run(pass);
             job.output.commit(row, first, out);
+        }
+    }
+    if job.streamed.is_some() {
+        finish_streaming();
+    }
+}
+
+/// Columns of a parameter; `absent` where there is none.
+fn load_or<'t, F: Real>(
+    parameter: Option<Source<'t>>,
+    first: usize,
+    tile: &'t mut [F],
+    len: usize,
+    absent: F,
+) -> &'t [F] {
+    match parameter {
+        Some(parameter) => parameter.load(0, first, tile, len),
+        None => {
+            tile[..len].fill(absent);
+            &tile[..len]
         }
     }
 }
@@ -175,191 +202,48 @@ fn backward_rows<F: Real>(
     mut leaves: &mut [F],
     tiles: Tiles<'_, F>,
 ) {
-    let (isa, cols) = (job.isa, job.cols);
-    let [x_tile, g_tile, w_tile, out_tile, b_tile, bl_tile, t_tile, s_tile, ..] = tiles;
-    let mut sums: [Option<ColumnSums<'_, F>>; 3] = job.wanted.map(|wanted| {
-        let len = if wanted { cols } else { 0 };
+    let sums = job.wanted.map(|wanted| {
+        let len = if wanted { job.cols } else { 0 };
         let (chunk, leaf);
         (chunk, partials) = std::mem::take(&mut partials).split_at_mut(len);
         (leaf, leaves) = std::mem::take(&mut leaves).split_at_mut(len);
-        wanted.then(|| ColumnSums::new(isa, leaf, chunk))
+        wanted.then(|| ColumnSums::new(job.isa, leaf, chunk))
     });
-    for first in (0..cols).step_by(LEAF) {
-        let len = LEAF.min(cols - first);
-        // Without a weight, one of ones: multiplying by it changes nothing.
-        let w = match &job.weight {
-            Some(w) => w.load(0, first, w_tile, len),
-            None => {
-                w_tile[..len].fill(F::ONE);
-                &w_tile[..len]
-            }
-        };
-        let (b, bl) = (&mut b_tile[..len], &mut bl_tile[..len]);
-        for ((b, bl), &w) in b.iter_mut().zip(bl.iter_mut()).zip(w) {
-            (*b, *bl) = two_prod(w, job.alpha);
-        }
+    match job.function {
+        Function::Tanh => backward_with::<Tanh, F>(job, rows, sums, tiles),
+        Function::InverseSquareRoot => backward_with::<InverseRoot, F>(job, rows, sums, tiles),
+    }
+}
+
+fn backward_with<C: Curve<F>, F: Real>(
+    job: &Backward<'_, F>,
+    rows: Range<usize>,
+    mut sums: [Option<ColumnSums<'_, F>>; 3],
+    tiles: Tiles<'_, F>,
+) {
+    let alpha = job.alpha;
+    let [x_tile, g_tile, w_tile, out_tile, ..] = tiles;
+    for first in (0..job.cols).step_by(PIECE) {
+        let len = PIECE.min(job.cols - first);
+        let w = load_or(job.weight, first, w_tile, len, F::ONE);
         for (index, row) in rows.clone().enumerate() {
             let x = job.input.load(row, first, x_tile, len);
             let g = job.grad_output.load(row, first, g_tile, len);
-            let (t, s) = (&mut t_tile[..len], &mut s_tile[..len]);
-            let dx = match &job.grad_input {
-                Some(sink) => sink.begin(row, first, out_tile, len),
-                None => &mut out_tile[..len],
-            };
-            let alpha = job.alpha;
-            match job.function {
-                Function::Tanh => {
-                    isa.run(Slopes { alpha, x, g, w, b, bl, t: &mut *t, s: &mut *s, dx: &mut *dx });
-                }
-                Function::InverseSquareRoot => {
-                    isa.run(Over(InverseRootSlopes { alpha, x, g, w, t: &mut *t, s: &mut *s, dx: &mut *dx }));
-                }
-            }
-            if let Some(sink) = &job.grad_input {
+            let mut dx = (job.grad_input.as_ref()).map(|sink| sink.begin(row, first, out_tile, len));
+            let sums = sums.each_mut().map(|sums| {
+                let sums = sums.as_mut()?;
+                sums.begin_row(index, first..first + len);
+                Some(sums.columns(first, len))
+            });
+            job.isa.run(Gradients { alpha, g, x, w, dx: dx.as_deref_mut(), sums, curve: PhantomData::<C> });
+            if let (Some(sink), Some(dx)) = (&job.grad_input, dx) {
                 // In place, `g` has been copied to its tile before this replaces it.
                 sink.commit(row, first, dx);
-            }
-            let terms: [(&[F], Option<&[F]>); 3] = [(g, Some(t)), (g, None), (s, None)];
-            for (sums, (a, b)) in sums.iter_mut().zip(terms) {
-                let Some(sums) = sums else { continue };
-                sums.begin_row(index, first..first + len);
-                sums.add(first, a, b);
             }
         }
     }
     for sums in sums.into_iter().flatten() {
         sums.finish();
-    }
-}
-
-/// `out = tanh(alpha x)`.
-struct Tanh<'a, F> {
-    alpha: F,
-    /// Whether the result is rounded to 16 bits.
-    short: bool,
-    x: &'a [F],
-    out: &'a mut [F],
-}
-
-impl<F: Real> NullaryFnOnce for Tanh<'_, F> {
-    type Output = ();
-    #[inline(always)]
-    fn call(self) {
-        let Tanh { alpha, short, x, out } = self;
-        if short {
-            for (y, &x) in out.iter_mut().zip(x) {
-                *y = math::tanh_product_short(alpha, x);
-            }
-        } else {
-            let (mut batch, mut t) = ([F::ZERO; BATCH], [F::ZERO; BATCH]);
-            for (x, out) in x.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-                batch[..x.len()].copy_from_slice(x);
-                math::tanh(alpha, &batch, &mut t);
-                out.copy_from_slice(&t[..x.len()]);
-            }
-        }
-    }
-}
-
-/// `t = tanh(alpha x)`, `s = g w x sech²(alpha x)`, and `dx = g (b + bl) sech²(alpha x)`.
-struct Slopes<'a, F> {
-    alpha: F,
-    x: &'a [F],
-    g: &'a [F],
-    w: &'a [F],
-    b: &'a [F],
-    bl: &'a [F],
-    t: &'a mut [F],
-    s: &'a mut [F],
-    dx: &'a mut [F],
-}
-
-impl<F: Real> NullaryFnOnce for Slopes<'_, F> {
-    type Output = ();
-    #[inline(always)]
-    fn call(self) {
-        let Slopes { alpha, x, g, w, b, bl, t, s, dx } = self;
-        let mut batch = [F::ZERO; BATCH];
-        for first in (0..dx.len()).step_by(BATCH) {
-            let piece = first..dx.len().min(first + BATCH);
-            let len = piece.len();
-            let (x, g, w) = (&x[piece.clone()], &g[piece.clone()], &w[piece.clone()]);
-            let (b, bl) = (&b[piece.clone()], &bl[piece.clone()]);
-            let (t, s, dx) = (&mut t[piece.clone()], &mut s[piece.clone()], &mut dx[piece]);
-            batch[..len].copy_from_slice(x);
-            let at = math::slopes(alpha, &batch);
-            t.copy_from_slice(&at.t[..len]);
-            let (h, hl, power, rest) = (&at.h[..len], &at.hl[..len], &at.power[..len], &at.rest[..len]);
-            for i in 0..len {
-                s[i] = (((g[i] * w[i]) * (h[i] * x[i] + hl[i] * x[i])) * power[i]) * rest[i];
-                let (p, pe) = two_prod(b[i], h[i]);
-                let pl = pe + (b[i] * hl[i] + bl[i] * h[i]);
-                // An infinite gradient has no low part to add: it would only meet the high part as inf - inf.
-                let (high, low) = (g[i] * p, g[i] * pl);
-                let sum = if low.abs() <= F::MAX { high + low } else { high };
-                dx[i] = (sum * power[i]) * rest[i];
-            }
-        }
-    }
-}
-
-/// `x` and alpha without the exponent that keeps their squares out of range, and that exponent.
-#[inline(always)]
-fn squarable<F: Real>(alpha: F, x: F) -> (F, F, i32) {
-    let exponent = |x: F| if x == F::ZERO { F::NONE } else { F::exponent(x.magnitude()) };
-    let e = exponent(x).max(exponent(alpha).div_euclid(2));
-    let e = if F::SQUARABLE.0 <= e && e <= F::SQUARABLE.1 { 0 } else { e };
-    if e == 0 { (alpha, x, 0) } else { (alpha.scale(-2 * e), x.scale(-e), e) }
-}
-
-/// `out = x / sqrt(alpha + x²)`.
-struct InverseRoot<'a, F> {
-    alpha: F,
-    x: &'a [F],
-    out: &'a mut [F],
-}
-
-impl<F: Real> Pass for InverseRoot<'_, F> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.out.len()
-    }
-    #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        for (y, &x) in self.out[at..at + len].iter_mut().zip(&self.x[at..at + len]) {
-            let (alpha, x, _) = squarable(self.alpha, x);
-            let [r, ..] = F::inverse_square_roots(alpha, x);
-            *y = x * r;
-        }
-    }
-}
-
-/// `t = x / sqrt(d)`, `s = -g w x / (2 d^(3/2))`, and `dx = g w alpha / d^(3/2)`, with `d = alpha + x²`.
-struct InverseRootSlopes<'a, F> {
-    alpha: F,
-    x: &'a [F],
-    g: &'a [F],
-    w: &'a [F],
-    t: &'a mut [F],
-    s: &'a mut [F],
-    dx: &'a mut [F],
-}
-
-impl<F: Real> Pass for InverseRootSlopes<'_, F> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.dx.len()
-    }
-    #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        for i in at..at + len {
-            let (alpha, x, e) = squarable(self.alpha, self.x[i]);
-            let [r, h, k] = F::inverse_square_roots(alpha, x);
-            let gw = self.g[i] * self.w[i];
-            self.t[i] = x * r;
-            let (s, dx) = (F::of(-0.5) * (gw * k), gw * h);
-            (self.s[i], self.dx[i]) = if e == 0 { (s, dx) } else { (s.scale(-2 * e), dx.scale(-e)) };
-        }
     }
 }
 

@@ -206,8 +206,6 @@ impl Variant {
             ("OUTER_WEIGHT", has("weight") && outer_weight),
             ("INNER_WEIGHT", has("weight") && !outer_weight),
             ("ACCUMULATE", accumulate),
-            // The result is rounded to 16 bits.
-            ("SHORT", dtype.size() == 2),
             ("SUM_WEIGHT", sums[0]),
             ("SUM_BIAS", sums[1]),
             ("SUM_ALPHA", sums[2]),
