@@ -209,10 +209,10 @@ impl<'a> Problem<'a> {
         self.operands.iter().find(|(op, _)| op.name == name).and_then(|(_, walk)| walk.as_ref())
     }
 
-    /// Whether there are parameters, and all rows have the same.
-    pub(super) fn shares_parameters(&self) -> bool {
+    /// Whether there are parameters, and all of them are walked like this.
+    pub(super) fn has_parameters(&self, like: impl Fn(&Walk) -> bool) -> bool {
         let mut parameters = ["weight", "bias"].into_iter().filter_map(|name| self.walk(name)).peekable();
-        parameters.peek().is_some() && parameters.all(Walk::is_shared_by_rows)
+        parameters.peek().is_some() && parameters.all(like)
     }
 
     /// Whether every tensor's columns can be reached four at a time.

@@ -7,7 +7,7 @@ use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Kind, Role, Shape, Style};
 use super::{WgpuDevice, WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
-use crate::plan::tree;
+use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, SUMS, Statistic};
 use crate::tensor::{DType, Tensor, View};
 use crate::{Error, Result, Workspace};
@@ -150,12 +150,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let style = geometry::style(&stream.overrides(), &problem.grid, walk);
         let vector = problem.is_vector() && flags.compute && may_be_held(flags);
         let form = geometry::norm(device, &stream.overrides(), style, problem.grid.cols, vector);
+        let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
         // The row, weight and bias.
-        let kept = flags.apply
-            && !flags.outer_weight
-            && problem.shares_parameters()
-            && geometry::keeps(device, &form, 3);
-        launches(problem, Entry::NormForward, form, Flags { kept, ..flags }, scalars)
+        let shared = flags.apply && !constant && problem.has_parameters(Walk::is_shared_by_rows);
+        let kept = shared && geometry::keeps(device, &form, 3);
+        launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
     let (rows, cols) = (crate::spec::Spec::Norm(spec.clone()).rows(), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);

@@ -163,7 +163,7 @@ impl Variant {
 
     fn render_constants(&self, text: &mut String) {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
-        let Flags { kind, prefix, outside, offset, round, frozen, kept, fused, .. } = self.flags;
+        let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
         let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
         let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
@@ -210,7 +210,7 @@ impl Variant {
             ("PLAIN", plain),
             ("KEPT", kept),
             ("FUSED", fused),
-            ("CONSTANT_IN_ROW", outer_weight),
+            ("CONSTANT_IN_ROW", constant),
             ("OUTER_WEIGHT", has("weight") && outer_weight),
             ("INNER_WEIGHT", has("weight") && !outer_weight),
             ("ACCUMULATE", accumulate),

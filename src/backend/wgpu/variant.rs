@@ -139,6 +139,8 @@ pub(crate) struct Flags {
     pub(crate) plain: bool,
     /// The weight is the same in all of a row.
     pub(crate) outer_weight: bool,
+    /// Weight and bias are the same element for all of a row.
+    pub(crate) constant: bool,
     /// Weight and bias are the same for all rows and stay in registers from one row to the next.
     pub(crate) kept: bool,
     /// The sums of the parameters' gradients are taken beside the input's gradient.
