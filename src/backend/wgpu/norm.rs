@@ -296,7 +296,8 @@ impl Passes<'_, '_> {
         if !geometry::keeps(device, &form, 7) {
             return Ok(None);
         }
-        let mut dispatches = of_parameters.fused(&problem, form, flags, self.scalars)?;
+        let fused = of_parameters.fused(&problem, form, flags, self.scalars)?;
+        let Some(mut dispatches) = fused else { return Ok(None) };
         dispatches.extend(parameters.finish(&of_parameters, device, &scratch, &(0..problem.grid.cols))?);
         Ok(Some(dispatches))
     }

@@ -198,17 +198,18 @@ impl Sums {
             .collect()
     }
 
-    /// The launches of a kernel that takes a chunk of whole rows, which `shape` says how to share out.
+    /// The launches of a kernel that takes a chunk of whole rows, which `shape` says how to share out; `None` where a
+    /// chunk exceeds a binding.
     pub(super) fn fused(
         &self,
         problem: &Problem<'_>,
         shape: Shape,
         flags: Flags,
         scalars: Scalars,
-    ) -> Result<Vec<Dispatch>> {
+    ) -> Result<Option<Vec<Dispatch>>> {
         let cols = 0..problem.grid.cols;
         let (flags, scalars) = (Flags { sums: self.wanted, ..flags }, self.scalars(&cols, scalars));
-        let parts = problem.split(0..problem.grid.rows, &cols, self.chunk_rows)?;
+        let Ok(parts) = problem.split(0..problem.grid.rows, &cols, self.chunk_rows) else { return Ok(None) };
         (parts.into_iter())
             .map(|rows| {
                 let chunks = rows.len().div_ceil(self.chunk_rows);
@@ -223,7 +224,8 @@ impl Sums {
                     scalars: Scalars { first_chunk, ..scalars },
                 })
             })
-            .collect()
+            .collect::<Result<_>>()
+            .map(Some)
     }
 
     /// The launch that adds the chunks of the `index`-th parameter and writes its gradient, or the columns' sums where
