@@ -13,7 +13,7 @@ fn copy(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    if !enter(group, groups, invocation) {
+    if !enter(group, groups, invocation, 0u) {
         return;
     }
     fast_apply();

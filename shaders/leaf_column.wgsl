@@ -15,7 +15,7 @@ struct Sums {
 
 alias Terms = Sums;
 
-fn enter(group: vec3<u32>, groups: vec3<u32>, invocation: u32) -> bool {
+fn enter(group: vec3<u32>, groups: vec3<u32>, invocation: u32, turn: u32) -> bool {
     let task = (group.x + group.y * groups.x) * GROUP + invocation;
     let across = (params.rows + 3u) / 4u;
     slot = 4u * task;

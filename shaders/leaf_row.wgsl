@@ -23,11 +23,16 @@ struct Terms {
     b: vec4<f32>,
 }
 
-// Whether there is anything to do for this thread.
-fn enter(group: vec3<u32>, groups: vec3<u32>, invocation: u32) -> bool {
+// What this thread's number among all rows, or chunks of them, is made of.
+fn number_of(group: vec3<u32>, groups: vec3<u32>, invocation: u32) -> u32 {
     lane = invocation;
     thread = lane % THREADS;
-    let wanted = (group.x + group.y * groups.x) * (GROUP / THREADS) + lane / THREADS;
+    return (group.x + group.y * groups.x) * (GROUP / THREADS) + lane / THREADS;
+}
+
+// Goes to the row of this turn. Whether there is anything to do for this thread.
+fn enter(group: vec3<u32>, groups: vec3<u32>, invocation: u32, turn: u32) -> bool {
+    let wanted = number_of(group, groups, invocation) * params.turns + turn;
     let count = params.rows * params.leaves;
     live = wanted < count;
     let task = min(wanted, count - 1u);

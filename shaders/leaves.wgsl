@@ -19,7 +19,7 @@ fn leaves(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(INVOCATION) invocation: u32,
 ) {
-    if !enter(group, groups, invocation) {
+    if !enter(group, groups, invocation, 0u) {
         return;
     }
     let sum = slow_sums();

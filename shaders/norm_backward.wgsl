@@ -1,9 +1,11 @@
 // grad_input = rstd * (ghat - mean(ghat) - x_hat * mean(ghat * x_hat)), ghat = grad_output * weight, by leaves of rows, in
 // up to two stages: COMPUTE the leaf's sums, APPLY those of the row. PLAIN sums are those of the parameters' gradients,
-// over the part of a row that shares a parameter.
+// over the part of a row that shares a parameter. A row that fits is read once and held in registers.
 
 var<private> held_hat: array<vec4<f32>, HELD_QUADS + 1u>;
-var<private> held_ghat: array<vec4<f32>, HELD_QUADS + 1u>;
+// grad_output, times the weight unless that is KEPT.
+var<private> held_g: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> s: Statistics;
 // Exponents taken out of grad_output and of the weight.
 var<private> g_exponent: INT;
@@ -37,7 +39,7 @@ fn x_hat(x: vec4<f32>) -> vec4<f32> {
 
 // As `x_hat`, for a row of exponent 0; others are read again.
 fn fast_hat(x: vec4<f32>) -> vec4<f32> {
-    if PLAIN {
+    if PLAIN || FUSED {
         return x_hat(x);
     }
     if MOMENTS {
@@ -89,9 +91,16 @@ fn terms(col: u32, ghat: vec4<f32>, hat: vec4<f32>) -> Terms {
     return Terms(g, only_part(col, opaque4(ghat * hat)));
 }
 
+fn held_ghat(i: u32) -> vec4<f32> {
+    if KEPT && INNER_WEIGHT {
+        return opaque4(held_g[i] * kept_weight[i]);
+    }
+    return held_g[i];
+}
+
 fn fast_term(i: u32, col: u32) -> Terms {
     if HELD > 0u {
-        return terms(col, held_ghat[i], held_hat[i]);
+        return terms(col, held_ghat(i), held_hat[i]);
     }
     return terms(col, plain_ghat(col), fast_hat(input_at(col)));
 }
@@ -108,15 +117,6 @@ fn slow_term(col: u32) -> Terms {
         most_w = max(most_w, magnitude4(only_part(col, full_weight(col))));
     }
     return terms(col, scaled_ghat(col), x_hat(x));
-}
-
-// Never called: the kernels of sums have no first mean to take.
-fn first_held() -> vec4<f32> {
-    return vec4<f32>(0.0);
-}
-
-fn first_element(col: u32) -> vec4<f32> {
-    return vec4<f32>(0.0);
 }
 
 fn is_ordinary(bits: BITS) -> TRUTH {
@@ -185,8 +185,9 @@ fn leaf_sums() -> RowSums {
 fn row_constants(sums: RowSums) {
     g_exponent = select(sums.g_exponent, INT(0), sums.g_exponent == INT(NONE));
     w_exponent = select(sums.w_exponent, INT(0), sums.g_exponent == INT(NONE));
-    c1 = REAL(0.0);
-    c2 = REAL(0.0);
+    // Zeros that the products know nothing of: what is not finite stays so.
+    c1 = bitcast<REAL>(BITS(params.zero));
+    c2 = c1;
     if FROZEN {
         return;
     }
@@ -256,7 +257,7 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, slow: bool) {
 
 fn fast_write(i: u32, col: u32) {
     if HELD > 0u {
-        write(col, held_ghat[i], held_hat[i], false);
+        write(col, held_ghat(i), held_hat[i], false);
     } else {
         write(col, plain_ghat(col), fast_hat(input_at(col)), false);
     }
@@ -276,21 +277,18 @@ fn enter_weight() {
     outer_weight = scale(w, -outer_exponent);
 }
 
-@compute @workgroup_size(GROUP)
-fn norm_backward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(INVOCATION) invocation: u32,
-) {
-    if !enter(group, groups, invocation) {
-        return;
-    }
+// What is to be done for the current rows' leaf.
+fn backward_leaf() {
     s = Statistics(statistics_get(0u), statistics_get(1u), statistics_get(2u), INT(statistics_get(3u)));
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);
             held_hat[step * QUADS + quad] = fast_hat(input_at(col));
-            held_ghat[step * QUADS + quad] = plain_ghat(col);
+            if KEPT {
+                held_g[step * QUADS + quad] = grad_output_at(col);
+            } else {
+                held_g[step * QUADS + quad] = plain_ghat(col);
+            }
         }
     }
     var sums = RowSums(REAL(0.0), REAL(0.0), REAL(0.0), REAL(0.0), INT(0), INT(0));

@@ -1,7 +1,13 @@
 // y = (x - mean) * rstd * weight + bias, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
-// them to statistics, APPLY those. A row that fits is read once and held in registers.
+// them to statistics, APPLY those. A row that fits is read once and held in registers; a workgroup that takes several such
+// rows, one each turn, keeps weight and bias as well.
 
 var<private> held: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> kept_bias: array<vec4<f32>, HELD_QUADS + 1u>;
+// Those of all of the row, where they do not vary in it.
+var<private> row_weight: vec4<f32>;
+var<private> row_bias: vec4<f32>;
 var<private> statistics_of_row: Statistics;
 
 fn element(i: u32, col: u32) -> vec4<f32> {
@@ -12,7 +18,7 @@ fn element(i: u32, col: u32) -> vec4<f32> {
 }
 
 fn first_held() -> vec4<f32> {
-    return held[0];
+    return scale_row(held[0], -exponent);
 }
 
 // The weight that multiplies: what is stored, plus the offset.
@@ -24,7 +30,7 @@ fn full_weight(col: u32) -> vec4<f32> {
 }
 
 // Writes what the scaled elements at `col` become.
-fn write(col: u32, x: vec4<f32>) {
+fn write(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) {
     let s = statistics_of_row;
     var y = x;
     if MOMENTS {
@@ -35,10 +41,10 @@ fn write(col: u32, x: vec4<f32>) {
         y = round_input(y);
     }
     if HAS_WEIGHT {
-        y = opaque4(y * full_weight(col));
+        y = opaque4(y * weight);
     }
     if HAS_BIAS {
-        y += bias_at(col);
+        y += bias;
     }
     if HAS_MASK {
         y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));
@@ -49,23 +55,28 @@ fn write(col: u32, x: vec4<f32>) {
     }
 }
 
+fn write_any(col: u32, x: vec4<f32>) {
+    if CONSTANT_IN_ROW {
+        write(col, x, row_weight, row_bias);
+    } else {
+        write(col, x, full_weight(col), bias_at(col));
+    }
+}
+
 fn fast_write(i: u32, col: u32) {
-    write(col, element(i, col));
+    if KEPT {
+        write(col, element(i, col), kept_weight[i], kept_bias[i]);
+    } else {
+        write_any(col, element(i, col));
+    }
 }
 
 fn slow_write(col: u32) {
-    write(col, scale_row(input_at(col), -statistics_of_row.exponent));
+    write_any(col, scale_row(input_at(col), -statistics_of_row.exponent));
 }
 
-@compute @workgroup_size(GROUP)
-fn norm_forward(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(INVOCATION) invocation: u32,
-) {
-    if !enter(group, groups, invocation) {
-        return;
-    }
+// What is to be done for the current rows' leaf.
+fn forward_leaf() {
     var s: Statistics;
     if COMPUTE {
         for (var step = 0u; step < HELD; step++) { // unrolled
@@ -96,10 +107,41 @@ fn norm_forward(
     }
     if APPLY {
         statistics_of_row = s;
+        if CONSTANT_IN_ROW {
+            row_weight = full_weight(0u);
+            row_bias = bias_at(0u);
+        }
         if some(s.exponent != INT(0)) {
             slow_apply();
         } else {
             fast_apply();
         }
+    }
+}
+
+@compute @workgroup_size(GROUP)
+fn norm_forward(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(INVOCATION) invocation: u32,
+) {
+    if !enter(group, groups, invocation, 0u) {
+        return;
+    }
+    if KEPT {
+        for (var step = 0u; step < HELD; step++) { // unrolled
+            for (var quad = 0u; quad < QUADS; quad++) { // unrolled
+                kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
+                kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
+            }
+        }
+    }
+    if KEPT {
+        for (var turn = 0u; turn < params.turns; turn++) {
+            enter(group, groups, invocation, turn);
+            forward_leaf();
+        }
+    } else {
+        forward_leaf();
     }
 }

@@ -67,48 +67,53 @@ struct At {
     b: vec4<u32>,
 }
 
+// x / size for x below 2^31. Integer division is slow: software does it one thread at a time, and hardware in some thirty
+// instructions. The first quotient is off by 2^-22 of itself, the second by less than two, whatever a compiler makes
+// of the floats.
+fn divided(x: u32, size: u32) -> u32 {
+    let reciprocal = 1.0 / f32(size);
+    var quotient = u32(f32(x) * reciprocal);
+    quotient += u32(i32(floor(f32(i32(x - quotient * size)) * reciprocal)));
+    let rest = i32(x - quotient * size);
+    return quotient + select(0u, 1u, rest >= i32(size)) - select(0u, 1u, rest < 0);
+}
+
 fn row_at(row: u32) -> At {
     var at = At(params.start_a.xyz, params.start_b);
-    if OUTER == 1u {
-        at.a += row * params.outer[0].a.yzw;
-        at.b += row * params.outer[0].b;
-        return at;
-    }
     var rest = row;
-    for (var i = OUTER; i > 0u; i--) {
-        let size = params.outer[i - 1u].a.x;
-        at.a += (rest % size) * params.outer[i - 1u].a.yzw;
-        at.b += (rest % size) * params.outer[i - 1u].b;
-        rest /= size;
+    for (var i = OUTER - 1u; i > 0u; i--) {
+        let axis = params.outer[i];
+        let slower = divided(rest, axis.a.x);
+        at.a += (rest - slower * axis.a.x) * axis.a.yzw;
+        at.b += (rest - slower * axis.a.x) * axis.b;
+        rest = slower;
     }
+    at.a += rest * params.outer[0].a.yzw;
+    at.b += rest * params.outer[0].b;
     return at;
 }
 
 // Offsets of column `col` from the row's first column, in the first three tensors and in the others.
 fn along_a(col: u32) -> vec3<u32> {
-    if INNER == 1u {
-        return col * params.inner[0].a.yzw;
-    }
     var at = vec3<u32>(0u);
     var rest = col;
-    for (var i = INNER; i > 0u; i--) {
-        let axis = params.inner[i - 1u].a;
-        at += (rest % axis.x) * axis.yzw;
-        rest /= axis.x;
+    for (var i = INNER - 1u; i > 0u; i--) {
+        let axis = params.inner[i].a;
+        let slower = divided(rest, axis.x);
+        at += (rest - slower * axis.x) * axis.yzw;
+        rest = slower;
     }
-    return at;
+    return at + rest * params.inner[0].a.yzw;
 }
 
 fn along_b(col: u32) -> vec4<u32> {
-    if INNER == 1u {
-        return col * params.inner[0].b;
-    }
     var at = vec4<u32>(0u);
     var rest = col;
-    for (var i = INNER; i > 0u; i--) {
-        let size = params.inner[i - 1u].a.x;
-        at += (rest % size) * params.inner[i - 1u].b;
-        rest /= size;
+    for (var i = INNER - 1u; i > 0u; i--) {
+        let size = params.inner[i].a.x;
+        let slower = divided(rest, size);
+        at += (rest - slower * size) * params.inner[i].b;
+        rest = slower;
     }
-    return at;
+    return at + rest * params.inner[0].b;
 }

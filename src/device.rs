@@ -131,6 +131,11 @@ impl Stream<'_> {
 
 /// Scratch memory for launches. It grows when a launch needs more and is reused otherwise; launches on one stream may
 /// share one. Its contents mean nothing between launches.
+///
+/// It holds the partial sums of parameter gradients, at most 16 MiB. On WebGPU a call allocates more of its own where
+/// launches hand numbers on: 5 float32 (backward 6) for each leaf of 4096 elements of a row longer than that, 4 (backward
+/// 6) for each such row, 6 for each row whose sums are also its parameters' gradients, and 6 for each place of a parameter
+/// in each row whose elements share it in part.
 #[derive(Default)]
 pub struct Workspace {
     host: Vec<u64>,

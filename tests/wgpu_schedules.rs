@@ -269,11 +269,13 @@ fn masks_and_dtypes() {
 
 #[test]
 fn rows_out_of_range_and_far_from_zero() {
-    let base = Problem::new(&[12, 40], &[1], &[1], Statistic::Moments);
+    let base = Problem::new(&[20, 40], &[1], &[1], Statistic::Moments);
     check(&[
         Problem { values: (1e4, 1e-3), ..base.clone() },
         Problem { values: (0.0, 1e30), statistic: Statistic::MeanSquare, eps: 0.0, ..base.clone() },
         Problem { values: (1e-30, 1e-34), eps: 0.0, ..base },
+        // Whole steps of lanes, whose first elements the software adapter has in registers.
+        Problem { values: (0.0, 1e30), eps: 0.0, ..Problem::new(&[5, 64], &[1], &[1], Statistic::Moments) },
     ]);
 }
 

@@ -215,6 +215,9 @@ fn flags(plain: &Variant) -> Vec<Variant> {
             plain: bit(1) ^ bit(5),
             outer_weight: bit(2) ^ bit(4),
             accumulate: bit(3),
+            constant: bit(3),
+            kept: bit(4) && plain.shape.style == Style::Row,
+            fused: bit(4) && plain.entry == Entry::NormBackward && plain.shape.style == Style::Row,
             sums: [bit(5), !bit(5), bit(0)],
             inverse_root: bit(1),
         };

@@ -43,7 +43,7 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             groups: geometry::groups(&shape, rows.len(), leaves),
             rows,
             cols: 0..cols,
-            scalars: Scalars { leaves: leaves as u32, ..Scalars::default() },
+            scalars: Scalars { leaves: leaves as u32, turns: 1, ..Scalars::default() },
         })?);
     }
     stream.run("copy", &dispatches)

@@ -28,6 +28,8 @@ struct Inner {
     limits: wgpu::Limits,
     /// The one size of all subgroups, where the adapter has only one and shaders may use them.
     subgroup: Option<u32>,
+    /// Whether the CPU does the work.
+    software: bool,
     pipelines: Pipelines,
     /// What the driver said when the device was lost; only devices made here are watched.
     lost: Arc<OnceLock<String>>,
@@ -187,6 +189,7 @@ impl WgpuDevice {
         WgpuDevice {
             inner: Arc::new(Inner {
                 subgroup: (subgroups && one_size && options.subgroups).then_some(size),
+                software: info.device_type == wgpu::DeviceType::Cpu,
                 limits,
                 pipelines: Pipelines::default(),
                 lost,
@@ -265,6 +268,10 @@ impl WgpuDevice {
 
     pub(super) fn subgroup(&self) -> Option<u32> {
         self.inner.subgroup
+    }
+
+    pub(super) fn is_software(&self) -> bool {
+        self.inner.software
     }
 
     /// Where this device's launches are written down, once it is a recording one.

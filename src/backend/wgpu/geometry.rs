@@ -5,9 +5,11 @@ use super::stream::Overrides;
 use super::variant::{Reduction, Shape, Style};
 use crate::plan::{Grid, Walk, tree};
 
-/// Vectors of four that a thread keeps of a row. On the software adapter RMSNorm of 1024 columns took 2.2
-/// times a copy with its 32 vectors kept and 3.2 times reading them again; no GPU was measured.
+/// Vectors of four that a thread keeps of a row; no GPU was measured.
 const HELD_QUADS: u32 = 32;
+/// Likewise on a software adapter, where RMSNorm of 1024 columns took 2.2 times a copy with its 32 vectors kept and 3.2
+/// times reading them again. Its registers are memory: the limit is the time that longer shaders take to compile.
+const SOFTWARE_HELD_QUADS: u32 = 64;
 /// Invocations of a workgroup that works through workgroup memory, and of one whose threads do not meet.
 const GROUP: u32 = 64;
 
@@ -47,10 +49,21 @@ pub(super) fn norm(
     let threads = group.min(lanes / 4);
     let steps = cols.div_ceil(lanes as usize) as u32;
     let quads = steps.saturating_mul(lanes / 4 / threads);
-    let fits = vector && cols <= tree::LEAF && quads <= overrides.held.unwrap_or(HELD_QUADS);
+    let most = if device.is_software() { SOFTWARE_HELD_QUADS } else { HELD_QUADS };
+    let fits = vector && cols <= tree::LEAF && quads <= overrides.held.unwrap_or(most);
     let exact = cols.is_multiple_of(lanes as usize) && cols > 0;
     Shape { style, reduction, group, threads, lanes, held: if fits { steps } else { 0 }, exact }
 }
+
+/// Whether a thread can keep `arrays` numbers for each element that it has of a row. A software adapter's registers are
+/// memory in the first cache, so it keeps whatever it holds.
+pub(super) fn keeps(device: &WgpuDevice, shape: &Shape, arrays: u32) -> bool {
+    let registers = 4 * shape.held * (shape.lanes / 4 / shape.threads) * arrays;
+    shape.style == Style::Row && shape.held > 0 && (device.is_software() || registers <= KEPT_REGISTERS)
+}
+
+/// Registers of a thread that a GPU has, less what the kernel itself needs; a choice, not a measurement.
+const KEPT_REGISTERS: u32 = 160;
 
 /// Workgroups for `tasks` rows or leaves of rows.
 pub(super) fn groups(shape: &Shape, rows: usize, leaves: usize) -> usize {
@@ -84,7 +97,14 @@ pub(super) fn turns(rows: usize, rows_at_once: usize) -> usize {
     (rows / rows_at_once.max(1) / TURN_GROUPS).clamp(1, MOST_TURNS)
 }
 
+/// Likewise for rows of a norm whose weight and bias are kept.
+pub(super) fn kept_turns(rows: usize, rows_at_once: usize) -> usize {
+    (rows / rows_at_once.max(1) / TURN_GROUPS).clamp(1, MOST_KEPT_TURNS)
+}
+
 /// Workgroups that every adapter should have before any takes a second turn.
 const TURN_GROUPS: usize = 256;
 /// Enough to read the parameters seldom; a choice, not a measurement.
 const MOST_TURNS: usize = 16;
+/// On the software adapter reading weight and bias anew took LayerNorm of 1024 columns 9 % of its time with 16 turns.
+const MOST_KEPT_TURNS: usize = 64;

@@ -209,6 +209,12 @@ impl<'a> Problem<'a> {
         self.operands.iter().find(|(op, _)| op.name == name).and_then(|(_, walk)| walk.as_ref())
     }
 
+    /// Whether there are parameters, and all of them are walked like this.
+    pub(super) fn has_parameters(&self, like: impl Fn(&Walk) -> bool) -> bool {
+        let mut parameters = ["weight", "bias"].into_iter().filter_map(|name| self.walk(name)).peekable();
+        parameters.peek().is_some() && parameters.all(like)
+    }
+
     /// Whether every tensor's columns can be reached four at a time.
     pub(super) fn is_vector(&self) -> bool {
         let tensors = self.operands.iter().filter(|(op, _)| op.is_tensor());
@@ -272,14 +278,18 @@ impl<'a> Problem<'a> {
         }
         let first = op.range.start() as usize / op.dtype.size() + walk.offset;
         let across = slow.iter().all(|stride| stride % 4 == 0);
-        let side_by_side = match style {
-            Style::Row => walk.contiguous && self.grid.cols.is_multiple_of(4),
-            Style::Column => {
-                let others = &fast[..fast.len().saturating_sub(1)];
-                fast.last() == Some(&1) && quads(sizes.last()) && others.iter().all(|stride| stride % 4 == 0)
-            }
-        };
-        if side_by_side && across && first.is_multiple_of(4) { Access::Vector } else { Access::Element }
+        if !across || !first.is_multiple_of(4) {
+            return Access::Element;
+        }
+        let others = &fast[..fast.len().saturating_sub(1)];
+        let in_quads =
+            fast.last() == Some(&1) && quads(sizes.last()) && others.iter().all(|stride| stride % 4 == 0);
+        match style {
+            Style::Row if walk.contiguous && self.grid.cols.is_multiple_of(4) => Access::Vector,
+            Style::Row if in_quads => Access::Quad,
+            Style::Column if in_quads => Access::Vector,
+            _ => Access::Element,
+        }
     }
 
     fn bind(

@@ -7,7 +7,7 @@ use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Kind, Role, Shape, Style};
 use super::{WgpuDevice, WgpuStream, geometry};
 use crate::backend::{Backward, Forward};
-use crate::plan::tree;
+use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, SUMS, Statistic};
 use crate::tensor::{DType, Tensor, View};
 use crate::{Error, Result, Workspace};
@@ -75,6 +75,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         slope_power: two_numbers(p - 1.0, 0.0),
         prefix: spec.prefix as u32,
         leaves: 1,
+        turns: 1,
         inv_last: (1.0 / last as f64) as f32,
         inv_count: (1.0 / spec.prefix as f64) as f32,
         eps,
@@ -99,16 +100,19 @@ fn launches(
     if cols.is_empty() {
         return Ok(Vec::new());
     }
+    // Rows of a workgroup at a time, and how often it takes more.
+    let at_once = (shape.group / shape.threads) as usize;
+    let turns = if flags.kept { geometry::kept_turns(problem.grid.rows, at_once) } else { 1 };
     let granule = if shape.style == Style::Column { 4 } else { 1 };
     let launch = |rows: std::ops::Range<usize>| {
         problem.prepare(Launch {
             entry,
             shape,
             flags,
-            groups: geometry::groups(&shape, rows.len(), leaves),
+            groups: geometry::groups(&shape, rows.len(), leaves).div_ceil(turns),
             rows,
             cols: cols.clone(),
-            scalars: Scalars { leaves: leaves as u32, ..scalars },
+            scalars: Scalars { leaves: leaves as u32, turns: turns as u32, ..scalars },
         })
     };
     problem.split(0..problem.grid.rows, &cols, granule)?.into_iter().map(launch).collect()
@@ -146,7 +150,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let style = geometry::style(&stream.overrides(), &problem.grid, walk);
         let vector = problem.is_vector() && flags.compute && may_be_held(flags);
         let form = geometry::norm(device, &stream.overrides(), style, problem.grid.cols, vector);
-        launches(problem, Entry::NormForward, form, flags, scalars)
+        let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
+        // The row, weight and bias.
+        let shared = flags.apply && !constant && problem.has_parameters(Walk::is_shared_by_rows);
+        let kept = shared && geometry::keeps(device, &form, 3);
+        launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
     let (rows, cols) = (crate::spec::Spec::Norm(spec.clone()).rows(), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);
@@ -219,6 +227,20 @@ impl Passes<'_, '_> {
         given: Option<&View<'_>>,
         sums: Option<(&View<'_>, usize)>,
     ) -> Result<Vec<Dispatch>> {
+        let (problem, form) = self.problem(reduced, flags, grad_input, given, sums, None)?;
+        launches(&problem, Entry::NormBackward, form, flags, self.scalars)
+    }
+
+    /// The problem of a pass over `reduced`, and how its rows are shared out.
+    fn problem(
+        &self,
+        reduced: &[usize],
+        flags: Flags,
+        grad_input: Option<&View<'_>>,
+        given: Option<&View<'_>>,
+        sums: Option<(&View<'_>, usize)>,
+        partials: Option<&View<'_>>,
+    ) -> Result<(Problem<'_>, Shape)> {
         let (device, shape) = (self.stream.device(), &self.spec.shape[..]);
         let statistics = self.operands.statistics.as_ref();
         let weight = self.operands.weight.as_ref().filter(|_| !flags.plain);
@@ -239,6 +261,7 @@ impl Passes<'_, '_> {
                 per_row("statistics", Role::Number, statistics, &self.spec.reduced, STATISTICS)?,
                 per_row("given", Role::Number, given, reduced, SUMS)?,
                 per_row("sums", Role::SetNumber, sums, reduced, SUMS * leaves)?,
+                partials.map(|view| Operand::flat("partials", Role::Set, view)).transpose()?.flatten(),
             ],
         )?;
         let overrides = self.stream.overrides();
@@ -246,7 +269,37 @@ impl Passes<'_, '_> {
         let style = geometry::style(&overrides, &problem.grid, walk);
         let vector = problem.is_vector() && flags.compute && may_be_held(flags);
         let form = geometry::norm(device, &overrides, style, problem.grid.cols, vector);
-        launches(&problem, Entry::NormBackward, form, flags, self.scalars)
+        Ok((problem, form))
+    }
+
+    /// The gradients of input and parameters from one reading, where the rows fit registers and each of a row's columns
+    /// has its own parameters. `None` where they do not.
+    fn fused(
+        &self,
+        flags: Flags,
+        grad_input: Option<&View<'_>>,
+        sums: Option<&View<'_>>,
+        parameters: &sums::Parameters<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<Option<Vec<Dispatch>>> {
+        let reduced = &self.spec.reduced[..];
+        if self.spec.affine.axes[..] != *reduced {
+            return Ok(None);
+        }
+        let flags = Flags { kept: true, fused: true, ..flags };
+        let sums = sums.map(|view| (view, 1));
+        let device = self.stream.device();
+        let of_parameters = parameters.sums(&[]);
+        let scratch = device.scratch(workspace, of_parameters.bytes())?;
+        let (problem, form) = self.problem(reduced, flags, grad_input, None, sums, Some(&scratch))?;
+        // The row, its gradient, the weight, and for each parameter the sums of a leaf of rows and of a chunk.
+        if !geometry::keeps(device, &form, 7) {
+            return Ok(None);
+        }
+        let fused = of_parameters.fused(&problem, form, flags, self.scalars)?;
+        let Some(mut dispatches) = fused else { return Ok(None) };
+        dispatches.extend(parameters.finish(&of_parameters, device, &scratch, &(0..problem.grid.cols))?);
+        Ok(Some(dispatches))
     }
 
     /// Sums of all rows of `reduced`, as numbers of their leaves merged.
@@ -297,12 +350,20 @@ pub(super) fn backward(
     let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, SUMS)?) } else { None };
     let own = own.as_ref().map(|tensor| row_view(tensor, rows, SUMS)).transpose()?;
     let of_rows = sums.as_ref().or(own.as_ref());
+    let parameters = sums::Parameters { spec, flags, scalars, wanted };
+    let fused = apply && !split && given.is_none();
+    let pass = Flags { compute: !spec.frozen || of_rows.is_some(), apply, ..flags };
+    if fused && of_parameters {
+        let whole = passes.fused(pass, grad_input.as_ref(), of_rows, &parameters, workspace)?;
+        if let Some(dispatches) = whole {
+            return stream.run("norm backward", &dispatches);
+        }
+    }
     // The parameters' gradients come first where they read grad_output: grad_input may take its place.
     if of_parameters && !from_rows {
         let outer: Vec<usize> =
             reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
         let shared: usize = outer.iter().map(|&axis| shape[axis]).product();
-        let parameters = sums::Parameters { spec, flags, scalars, wanted };
         if shared == 1 {
             let source = Source::Tensors { operands, statistics };
             dispatches.extend(parameters.launches(source, workspace, stream)?);
@@ -316,10 +377,8 @@ pub(super) fn backward(
             dispatches.extend(parameters.launches(source, workspace, stream)?);
         }
     }
-    let fused = apply && !split && given.is_none();
     if fused {
-        let flags = Flags { compute: !spec.frozen || of_rows.is_some(), apply, ..flags };
-        dispatches.extend(passes.run(reduced, flags, grad_input.as_ref(), None, of_rows.map(|v| (v, 1)))?);
+        dispatches.extend(passes.run(reduced, pass, grad_input.as_ref(), None, of_rows.map(|v| (v, 1)))?);
     } else {
         if let Some(target) = of_rows {
             dispatches.extend(passes.sums(reduced, flags, target)?);
@@ -333,7 +392,6 @@ pub(super) fn backward(
     }
     if from_rows {
         let view = of_rows.expect("kept above");
-        let parameters = sums::Parameters { spec, flags, scalars, wanted };
         let source = Source::Sums { view, reduced };
         dispatches.extend(parameters.launches(source, workspace, stream)?);
     }

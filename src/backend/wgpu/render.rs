@@ -56,7 +56,7 @@ impl Variant {
             if self.uses_subgroups() { "subgroup_invocation_id" } else { "local_invocation_index" };
         let Shape { threads, lanes, held, .. } = self.shape;
         let quads = lanes / 4 / threads;
-        let bounds = [("QUADS", quads), ("HELD", held)];
+        let bounds = [("QUADS", quads), ("HELD", held), ("HELD_QUADS", held * quads)];
         for file in self.files() {
             let text_of = file.replace("INVOCATION", invocation).replace("    HALVE;\n", &halvings(quads));
             text.push_str(&unroll(&text_of, &bounds));
@@ -89,6 +89,11 @@ impl Variant {
                 files.extend([shader!("row_sums"), sums, again]);
                 files.extend(self.slope());
                 files.extend([apply, apply_again, shader!("norm_backward")]);
+                if self.flags.fused {
+                    files.extend([shader!("columns"), shader!("norm_backward_fused")]);
+                } else {
+                    files.push(shader!("norm_backward_apart"));
+                }
             }
             Entry::MergeMoments => {
                 files.push(shader!("rows"));
@@ -158,7 +163,7 @@ impl Variant {
 
     fn render_constants(&self, text: &mut String) {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
-        let Flags { kind, prefix, outside, offset, round, frozen, .. } = self.flags;
+        let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
         let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
         let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
@@ -203,6 +208,9 @@ impl Variant {
             ("FINISH", finish),
             ("APPLY", apply),
             ("PLAIN", plain),
+            ("KEPT", kept),
+            ("FUSED", fused),
+            ("CONSTANT_IN_ROW", constant),
             ("OUTER_WEIGHT", has("weight") && outer_weight),
             ("INNER_WEIGHT", has("weight") && !outer_weight),
             ("ACCUMULATE", accumulate),
@@ -247,10 +255,10 @@ impl Variant {
         let read = if half { shader!("operand/atomic_bits_16") } else { shader!("operand/read_bits_32") };
         let (load, store) = (styled!(style, "operand/load_element"), styled!(style, "operand/store_element"));
         let files: &[&str] = match (slot.role, slot.access) {
-            (Role::Load, Access::Vector) => &[shader!("operand/load_vector")],
+            (Role::Load, Access::Vector | Access::Quad) => &[shader!("operand/load_vector")],
             (Role::Load, Access::Splat) => &[bits, shader!("operand/load_splat")],
             (Role::Load, Access::Element) => &[bits, load],
-            (Role::Store, Access::Vector) => &[shader!("operand/store_vector")],
+            (Role::Store, Access::Vector | Access::Quad) => &[shader!("operand/store_vector")],
             (Role::Store, _) => &[put, store],
             (Role::Update, _) => &[put, read, load, store],
             (Role::Number, _) => &[styled!(style, "operand/number")],
@@ -274,12 +282,15 @@ impl Variant {
             Place::Full(_) => "start",
             Place::Flat(_) => "params.flat_start",
         };
-        let quad = match style {
-            Style::Row if self.shape.exact => "col",
-            Style::Row => "min(col, params.cols - 4u)",
-            Style::Column => "ALONG",
+        // Where a thread's columns begin: within the row for a load, which all threads do.
+        let first =
+            if self.shape.exact || style == Style::Column { "col" } else { "min(col, params.cols - 4u)" };
+        let side_by_side = style == Style::Row && slot.access == Access::Vector;
+        let (quad, safe_quad) = if side_by_side {
+            (first.to_owned(), "col")
+        } else {
+            (along.replace("(col)", &format!("({first})")), "ALONG")
         };
-        let safe_quad = if style == Style::Row { "col" } else { "ALONG" };
         files
             .concat()
             .replace("NAME", slot.name)
@@ -288,7 +299,7 @@ impl Variant {
             .replace("WORDS", if half { "vec2<u32>" } else { "vec4<u32>" })
             .replace("DTYPE", slot.dtype.name())
             .replace("SAFE_QUAD", safe_quad)
-            .replace("QUAD", quad)
+            .replace("QUAD", &quad)
             .replace("ALONG", &along)
             .replace("BASE_0", &format!("{base}.{part}"))
             .replace("BASE_1", &format!("start_1.{part}"))

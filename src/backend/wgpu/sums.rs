@@ -46,10 +46,9 @@ impl Parameters<'_> {
     ) -> Result<Vec<Dispatch>> {
         let device = stream.device();
         let (shape, affine) = (&self.spec.shape[..], &self.spec.affine);
-        let cols: usize = affine.axes.iter().map(|&axis| shape[axis]).product();
-        let kept = |axis: &usize| !affine.axes.contains(axis) && !source.sums_over(*axis);
-        let rows: usize = (0..shape.len()).filter(kept).map(|axis| shape[axis]).product();
-        let sums = Sums::new([self.wanted[0].is_some(), self.wanted[1].is_some(), false], 2, rows, cols);
+        let cols = self.cols();
+        let summed: &[usize] = if let Source::Sums { reduced, .. } = &source { reduced } else { &[] };
+        let sums = self.sums(summed);
         let scratch = device.scratch(workspace, sums.bytes())?;
         // The axes that were summed are gone: each place of the others has one sum.
         let gone = |axis: usize| source.sums_over(axis);
@@ -83,12 +82,34 @@ impl Parameters<'_> {
             let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?;
             let scalars = sums.scalars(&cols, self.scalars);
             dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
-            for (index, gradient) in self.wanted.iter().enumerate() {
-                let Some(gradient) = gradient else { continue };
-                dispatches.push(sums.finish(device, &scratch, Some((gradient, affine)), index, &cols)?);
-            }
+            dispatches.extend(self.finish(&sums, device, &scratch, &cols)?);
         }
         Ok(dispatches)
+    }
+
+    fn cols(&self) -> usize {
+        self.spec.affine.axes.iter().map(|&axis| self.spec.shape[axis]).product()
+    }
+
+    /// How the sums are cut, where those over the axes `summed` have been taken.
+    pub(super) fn sums(&self, summed: &[usize]) -> Sums {
+        let kept = |axis: &usize| !self.spec.affine.axes.contains(axis) && !summed.contains(axis);
+        let rows = (0..self.spec.shape.len()).filter(kept).map(|axis| self.spec.shape[axis]).product();
+        Sums::new([self.wanted[0].is_some(), self.wanted[1].is_some(), false], 2, rows, self.cols())
+    }
+
+    /// The launches that write the gradients of the columns `cols`.
+    pub(super) fn finish(
+        &self,
+        sums: &Sums,
+        device: &WgpuDevice,
+        scratch: &View<'_>,
+        cols: &Range<usize>,
+    ) -> Result<Vec<Dispatch>> {
+        let wanted = self.wanted.iter().enumerate().filter_map(|(index, view)| Some((index, (*view)?)));
+        wanted
+            .map(|(index, view)| sums.finish(device, scratch, Some((view, &self.spec.affine)), index, cols))
+            .collect()
     }
 }
 
@@ -175,6 +196,36 @@ impl Sums {
                 })
             })
             .collect()
+    }
+
+    /// The launches of a kernel that takes a chunk of whole rows, which `shape` says how to share out; `None` where a
+    /// chunk exceeds a binding.
+    pub(super) fn fused(
+        &self,
+        problem: &Problem<'_>,
+        shape: Shape,
+        flags: Flags,
+        scalars: Scalars,
+    ) -> Result<Option<Vec<Dispatch>>> {
+        let cols = 0..problem.grid.cols;
+        let (flags, scalars) = (Flags { sums: self.wanted, ..flags }, self.scalars(&cols, scalars));
+        let Ok(parts) = problem.split(0..problem.grid.rows, &cols, self.chunk_rows) else { return Ok(None) };
+        (parts.into_iter())
+            .map(|rows| {
+                let chunks = rows.len().div_ceil(self.chunk_rows);
+                let first_chunk = (rows.start / self.chunk_rows) as u32;
+                problem.prepare(Launch {
+                    entry: Entry::NormBackward,
+                    shape,
+                    flags,
+                    groups: chunks.div_ceil((shape.group / shape.threads) as usize),
+                    rows,
+                    cols: cols.clone(),
+                    scalars: Scalars { first_chunk, ..scalars },
+                })
+            })
+            .collect::<Result<_>>()
+            .map(Some)
     }
 
     /// The launch that adds the chunks of the `index`-th parameter and writes its gradient, or the columns' sums where

@@ -56,6 +56,8 @@ pub(crate) enum Place {
 pub(crate) enum Access {
     /// Four at once: they lie side by side and start at a multiple of four elements.
     Vector,
+    /// Likewise, though one quad of a row does not follow the other.
+    Quad,
     /// One for four: they are the same element.
     Splat,
     /// One element at a time, wherever its strides say.
@@ -137,6 +139,12 @@ pub(crate) struct Flags {
     pub(crate) plain: bool,
     /// The weight is the same in all of a row.
     pub(crate) outer_weight: bool,
+    /// Weight and bias are the same element for all of a row.
+    pub(crate) constant: bool,
+    /// Weight and bias are the same for all rows and stay in registers from one row to the next.
+    pub(crate) kept: bool,
+    /// The sums of the parameters' gradients are taken beside the input's gradient.
+    pub(crate) fused: bool,
     /// What is there already is merged with one more part.
     pub(crate) accumulate: bool,
     /// Sums of the weight's, the bias's and alpha's gradient are wanted.
@@ -232,6 +240,7 @@ impl Entry {
                 ("statistics", Number),
                 ("given", Number),
                 ("sums", SetNumber),
+                ("partials", Set),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],

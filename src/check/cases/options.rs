@@ -81,6 +81,10 @@ fn batch_norm(list: &mut List) {
     list.add_shape(Full, "frozen, weight of each sample", &shape, |case| {
         (case.frozen, case.parameter_shape) = (Some(Given::default()), Some(vec![4, 6, 1]));
     });
+    list.add_shape(Quick, "frozen, not finite", &[4, 6, 5], |case| {
+        (case.frozen, case.parameter_shape) = (Some(Given::default()), Some(vec![1, 1, 5]));
+        (case.input, case.grad_output) = (Fill::Special(f64::NAN), Fill::Special(f64::INFINITY));
+    });
     list.add_shape(Full, "frozen, long rows", &[3, 2, 4099], |case| case.frozen = Some(Given::default()));
     for (mean, var) in [(1e4, 1.0), (0.0, 1e-12), (1e30, 1e30), (1e-30, 1e-30)] {
         list.add_shape(Full, format!("frozen, mean {mean:e}, variance {var:e}"), &shape, |case| {
