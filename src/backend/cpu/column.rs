@@ -320,11 +320,11 @@ fn apply_settled<F: Real>(
     let b = factor(job.bias.as_ref(), F::ZERO, rows, cols.clone(), b);
     let scales = (0..rows.count).any(|i| settled.exponent(i) != 0).then(|| {
         let mut parts = scales.chunks_exact_mut(rows.pitch);
-        let scales: [&mut [F]; 3] =
+        let mut scales: [&mut [F]; 3] =
             std::array::from_fn(|_| parts.next().expect("three rows' numbers in a leaf"));
         for i in 0..rows.count {
             let factors = F::scale_factors(-settled.exponent(i));
-            (0..3).for_each(|step| scales[step][i] = factors[step]);
+            scales.iter_mut().zip(factors).for_each(|(to, factor)| to[i] = factor);
         }
         scales.map(|scale| &*scale)
     });
