@@ -144,6 +144,42 @@ fn assert_same(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, o
     }
 }
 
+/// Output and gradient of the input, each in the place of what it is computed from, are those of elsewhere.
+#[track_caller]
+fn assert_same_in_place(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, order: Order) {
+    let expected = results(method, shape, dtype, order, None);
+    let bytes = |what: &str| &expected.iter().find(|(name, _)| *name == what).expect("a result").1;
+    let (layout, elements) = layout(shape, order);
+    let mut x = placed(&numbers(shape, 1), &layout, elements, dtype);
+    let mut g = placed(&numbers(shape, 2), &layout, elements, dtype);
+    let saved = method.statistics_shape(shape, dtype).expect("a shape").expect("statistics");
+    let mut saved = HostTensor::zeros(&saved, dtype.compute()).expect("memory");
+    saved.bytes_mut().copy_from_slice(bytes("statistics"));
+    let stream = Stream::Cpu(Cpu::default().with_threads(2).expect("threads"));
+    {
+        let input = view(&x, &layout);
+        let mut memory = view_mut(&mut g, &layout);
+        let (from, to) = memory.in_place();
+        let grads = Gradients { input: Some(to), ..Gradients::default() };
+        let saved = saved.view().expect("a view");
+        method
+            .backward_into(&from, &input, Some(&saved), grads, &mut Workspace::new(), &stream)
+            .expect("backward");
+    }
+    let mut memory = view_mut(&mut x, &layout);
+    let (from, mut to) = memory.in_place();
+    method.forward_into(&from, &mut to, None, &stream).expect("forward");
+    for (what, found) in [("output", &x), ("grad_input", &g)] {
+        // Only what the layout has: between its elements the others are zero.
+        let (width, found, expected) = (dtype.size(), found.bytes(), bytes(what));
+        let differs = (0..layout.len()).find(|&index| {
+            let at = layout.offset_of(index) * width;
+            found[at..at + width] != expected[at..at + width]
+        });
+        assert!(differs.is_none(), "{name} {dtype} {shape:?} {order:?}: {what} differs at {differs:?}");
+    }
+}
+
 const ORDERS: [Order; 4] = [Order::RowMajor, Order::ChannelsLast, Order::Reversed, Order::Gaps];
 
 fn parameter(shape: &[usize]) -> HostTensor {
@@ -239,4 +275,36 @@ fn groups_and_long_rows() {
             }
         }
     }
+}
+
+#[test]
+fn rows_out_of_the_ordinary_in_place() {
+    let shape = [3, 40, 5, 7];
+    let (weight, bias) = (parameter(&[40]), parameter(&[40]));
+    for order in ORDERS {
+        for dtype in [DType::F32, DType::F16] {
+            let layer = norm::LayerNorm2d::new(40).weight(&weight).bias(&bias);
+            assert_same_in_place("layer_norm_2d", &layer, &shape, dtype, order);
+            let batch = norm::BatchNorm::new(40).weight(&weight).bias(&bias);
+            assert_same_in_place("batch_norm", &batch, &shape, dtype, order);
+            let group = norm::GroupNorm::new(4, 40).weight(&weight).bias(&bias);
+            assert_same_in_place("group_norm", &group, &shape, dtype, order);
+            assert_same_in_place("layer_norm", &LayerNorm::new([7]), &shape, dtype, order);
+        }
+    }
+}
+
+/// From 16 MiB on results are written past the caches.
+#[test]
+fn large_results() {
+    let (weight, bias) = (parameter(&[1024]), parameter(&[1024]));
+    let layer = LayerNorm::new([1024]).weight(&weight).bias(&bias);
+    assert_same("layer_norm", &layer, &[4100, 1024], DType::F32, Order::RowMajor);
+    assert_same("layer_norm", &layer, &[8200, 1024], DType::BF16, Order::RowMajor);
+    let (weight, bias) = (parameter(&[96]), parameter(&[96]));
+    let batch = norm::BatchNorm::new(96).weight(&weight).bias(&bias);
+    for order in [Order::RowMajor, Order::ChannelsLast] {
+        assert_same("batch_norm", &batch, &[30, 96, 1500], DType::F32, order);
+    }
+    assert_same("normalize", &norm::Normalize::new().dim(0), &[1100, 4000], DType::F32, Order::RowMajor);
 }
