@@ -5,7 +5,8 @@ use normkit::prelude::*;
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Gradients, Stream, Workspace, norm};
 
-/// Numbers of which some rows, along any axis, are out of the ordinary: zero, constant, tiny, huge, far from zero.
+/// Numbers of which some rows, along any axis, are out of the ordinary: zero, constant, tiny, huge, far from zero. Which
+/// ones depends on the seed, so that they meet ordinary ones of another tensor.
 fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
     let count: usize = shape.iter().product();
     let noise = |i: usize| {
@@ -17,9 +18,10 @@ fn numbers(shape: &[usize], seed: u64) -> Vec<f64> {
     (0..count)
         .map(|i| {
             let x = noise(i);
-            match ((i % slow) % 19, (i / slow) % 23) {
+            match ((i % slow) % 19, (i / slow + seed as usize) % 23) {
                 (3, 5) | (7, _) => 0.0,
-                (11, _) | (_, 17) => 1e-30 * x,
+                (11, _) => 1e-30 * x,
+                (_, 17) => 1e-37 * x,
                 (13, _) => 1e25 * x,
                 (15, _) | (_, 13) => 100.0 + x,
                 // Slowly rising: the first numbers say little about the mean.
@@ -269,7 +271,7 @@ fn groups_and_long_rows() {
         for order in ORDERS {
             for dtype in [DType::F32, DType::BF16] {
                 let layer = LayerNorm::new([cols]).weight(&weight).bias(&bias);
-                assert_same("layer_norm", &layer, &[3, cols], dtype, order);
+                assert_same("layer_norm", &layer, &[26, cols], dtype, order);
                 let rms = RmsNorm::new([cols]).weight(&weight).partial(if cols > 1 { 0.6 } else { 1.0 });
                 assert_same("rms_norm", &rms, &[20, cols], dtype, order);
             }

@@ -29,12 +29,18 @@ const WIDEST: usize = 1024;
 /// Fewer rows side by side are left to the `row` schedule.
 pub(super) const LEAST_ROWS: usize = 8;
 
-/// How many of `adjacent` rows are handled together, where each has `sums` sums in each of `lanes` lanes and there are
-/// `rows` in all.
-pub(super) fn width(cpu: &Cpu, rows: usize, adjacent: usize, sums: usize, lanes: usize) -> usize {
-    let fits = (SUMS / (sums * lanes).max(1)).clamp(2 * BLOCK, WIDEST);
-    // Enough blocks that every thread has some.
-    let shared_out = (rows / (4 * cpu.thread_count())).max(2 * BLOCK);
+/// How many of `adjacent` rows are handled together, where each has `sums` sums in each lane and there are `rows` in all.
+pub(super) fn width<F: Real>(
+    cpu: &Cpu,
+    c: &Constants<F>,
+    rows: usize,
+    adjacent: usize,
+    sums: usize,
+) -> usize {
+    let fits = (SUMS / (sums * c.lanes).max(1)).clamp(2 * BLOCK, WIDEST);
+    // Enough tasks that every thread has some; a leaf of a block is one.
+    let leaves = rows * c.cols.div_ceil(LEAF);
+    let shared_out = (leaves / (4 * cpu.thread_count())).max(2 * BLOCK);
     fits.min(shared_out).min(adjacent).next_multiple_of(BLOCK)
 }
 
@@ -146,7 +152,7 @@ fn sums_len<F: Real>(c: &Constants<F>, rows: Rows) -> usize {
 /// How many rows are handled together.
 pub(super) fn forward_width<F: Real>(cpu: &Cpu, job: &Forward<'_, F>, adjacent: usize) -> usize {
     let c = &job.constants;
-    width(cpu, job.rows, adjacent, sums_per_lane(c), c.lanes)
+    width(cpu, c, job.rows, adjacent, sums_per_lane(c))
 }
 
 /// The first guesses of the means of rows: their first columns, halved.

@@ -36,7 +36,7 @@ pub(super) fn is_possible<F: Real>(job: &Backward<'_, F>, adjacent: usize) -> bo
 
 /// How many rows are handled together.
 pub(super) fn backward_width<F: Real>(cpu: &Cpu, job: &Backward<'_, F>, adjacent: usize) -> usize {
-    width(cpu, job.rows, adjacent, 2, job.constants.lanes)
+    width(cpu, &job.constants, job.rows, adjacent, 2)
 }
 
 /// How many sums of lanes a block of rows has.
