@@ -12,15 +12,20 @@ pub enum Device {
     /// A WebGPU device, normkit's own or a caller's.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::WgpuDevice),
+    /// A GPU by CUDA, or the host driver in its place.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::backend::cuda::CudaDevice),
 }
 
 impl Device {
-    /// The backend's name: `cpu` or `wgpu`.
+    /// The backend's name: `cpu`, `wgpu`, `cuda` or `cuda-host`.
     pub fn backend(&self) -> &'static str {
         match self {
             Device::Cpu => "cpu",
             #[cfg(feature = "wgpu")]
             Device::Wgpu(_) => "wgpu",
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.backend(),
         }
     }
 
@@ -30,6 +35,8 @@ impl Device {
             Device::Cpu => Stream::Cpu(Default::default()),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => Stream::Wgpu(device.stream()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Stream::Cuda(device.stream()),
         }
     }
 
@@ -39,6 +46,19 @@ impl Device {
             Device::Cpu => HostTensor::zeros(shape, dtype).map(DeviceTensor::Host),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => device.zeros(shape, dtype).map(DeviceTensor::Wgpu),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.zeros(shape, dtype).map(DeviceTensor::Cuda),
+        }
+    }
+
+    /// A copy of `tensor` in this device's memory.
+    pub fn upload(&self, tensor: &HostTensor) -> Result<DeviceTensor> {
+        match self {
+            Device::Cpu => Ok(DeviceTensor::Host(tensor.clone())),
+            #[cfg(feature = "wgpu")]
+            Device::Wgpu(device) => device.upload(tensor).map(DeviceTensor::Wgpu),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.upload(tensor).map(DeviceTensor::Cuda),
         }
     }
 }
@@ -50,6 +70,8 @@ impl Device {
             Device::Cpu => body(&self.stream()),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => device.submit(|stream| body(&Stream::Wgpu(stream))),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => body(&self.stream()),
         }
     }
 }
@@ -63,6 +85,9 @@ pub enum DeviceTensor {
     /// In a GPU buffer.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::WgpuTensor),
+    /// In a GPU's memory, by CUDA.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::backend::cuda::CudaTensor),
 }
 
 impl DeviceTensor {
@@ -72,6 +97,8 @@ impl DeviceTensor {
             DeviceTensor::Host(tensor) => Ok(tensor.clone()),
             #[cfg(feature = "wgpu")]
             DeviceTensor::Wgpu(tensor) => tensor.read(),
+            #[cfg(feature = "cuda")]
+            DeviceTensor::Cuda(tensor) => tensor.read(),
         }
     }
 }
@@ -82,6 +109,8 @@ impl Tensor for DeviceTensor {
             DeviceTensor::Host(_) => Device::Cpu,
             #[cfg(feature = "wgpu")]
             DeviceTensor::Wgpu(tensor) => tensor.device(),
+            #[cfg(feature = "cuda")]
+            DeviceTensor::Cuda(tensor) => tensor.device(),
         }
     }
     fn view(&self) -> Result<View<'_>> {
@@ -89,6 +118,8 @@ impl Tensor for DeviceTensor {
             DeviceTensor::Host(tensor) => tensor.view(),
             #[cfg(feature = "wgpu")]
             DeviceTensor::Wgpu(tensor) => tensor.view(),
+            #[cfg(feature = "cuda")]
+            DeviceTensor::Cuda(tensor) => tensor.view(),
         }
     }
     fn view_mut(&mut self) -> Result<ViewMut<'_>> {
@@ -96,10 +127,17 @@ impl Tensor for DeviceTensor {
             DeviceTensor::Host(tensor) => tensor.view_mut(),
             #[cfg(feature = "wgpu")]
             DeviceTensor::Wgpu(tensor) => tensor.view_mut(),
+            #[cfg(feature = "cuda")]
+            DeviceTensor::Cuda(tensor) => tensor.view_mut(),
         }
     }
     fn empty(&self, shape: &[usize], dtype: DType) -> Result<Self> {
-        self.device().zeros(shape, dtype)
+        match self {
+            // Without the zeros, which somebody would have to wait for.
+            #[cfg(feature = "cuda")]
+            DeviceTensor::Cuda(tensor) => tensor.empty(shape, dtype).map(DeviceTensor::Cuda),
+            _ => self.device().zeros(shape, dtype),
+        }
     }
 }
 
@@ -111,8 +149,12 @@ pub enum Stream<'a> {
     /// A WebGPU queue or a caller's command encoder; a launch is only enqueued when the call returns.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::WgpuStream<'a>),
+    /// A CUDA stream, the device's own or a caller's; a launch is only enqueued when the call returns, or on the host
+    /// driver has finished.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::backend::cuda::CudaStream<'a>),
     #[doc(hidden)]
-    #[cfg(not(feature = "wgpu"))]
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
     Never(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
 }
 
@@ -123,7 +165,9 @@ impl Stream<'_> {
             Stream::Cpu(_) => Device::Cpu,
             #[cfg(feature = "wgpu")]
             Stream::Wgpu(stream) => Device::Wgpu(stream.device().clone()),
-            #[cfg(not(feature = "wgpu"))]
+            #[cfg(feature = "cuda")]
+            Stream::Cuda(stream) => Device::Cuda(stream.device().clone()),
+            #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
             Stream::Never(never, _) => match *never {},
         }
     }
@@ -132,15 +176,17 @@ impl Stream<'_> {
 /// Scratch memory for launches. It grows when a launch needs more and is reused otherwise; launches on one stream may
 /// share one. Its contents mean nothing between launches.
 ///
-/// It holds the partial sums of parameter gradients, at most 16 MiB. On WebGPU a call allocates more of its own where
-/// launches hand numbers on: 5 float32 (backward 6) for each leaf of 4096 elements of a row longer than that, 4 (backward
-/// 6) for each such row, 6 for each row whose sums are also its parameters' gradients, and 6 for each place of a parameter
-/// in each row whose elements share it in part.
+/// It holds the partial sums of parameter gradients, at most 16 MiB. On WebGPU and CUDA a call allocates more of its
+/// own where launches hand numbers on: 5 float32 (backward 6) for each leaf of 4096 elements of a row longer than
+/// that, 4 (backward 6) for each such row, 6 for each row whose sums are also its parameters' gradients, and 6 for
+/// each place of a parameter in each row whose elements share it in part.
 #[derive(Default)]
 pub struct Workspace {
     host: Vec<u64>,
     #[cfg(feature = "wgpu")]
     pub(crate) buffer: Option<crate::backend::wgpu::WgpuTensor>,
+    #[cfg(feature = "cuda")]
+    pub(crate) cuda: Option<crate::backend::cuda::CudaTensor>,
 }
 
 impl Workspace {
@@ -157,6 +203,8 @@ impl Workspace {
             Device::Cpu => drop(workspace.host::<u64>(bytes.div_ceil(8))?),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => drop(device.scratch(&mut workspace, bytes)?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.reserve(&mut workspace, bytes)?,
         }
         Ok(workspace)
     }

@@ -48,10 +48,14 @@ pub(crate) enum Command {
 pub(crate) enum Backend {
     Cpu,
     Wgpu,
+    Cuda,
+    /// The CUDA kernels on the CPU: for tests, not for speed
+    CudaHost,
 }
 
 impl Backend {
-    pub(crate) const ALL: [Backend; 2] = [Backend::Cpu, Backend::Wgpu];
+    /// Those that are used where none is named.
+    pub(crate) const ALL: [Backend; 3] = [Backend::Cpu, Backend::Wgpu, Backend::Cuda];
 }
 
 #[derive(Args)]

@@ -3,9 +3,11 @@
 use crate::device::Place;
 use crate::failure::{Failure, Result};
 use normkit::Device;
+#[cfg(feature = "cuda")]
+use normkit::backend::cuda::{CudaStream, CudaTensor};
 #[cfg(feature = "wgpu")]
 use normkit::backend::wgpu::{WgpuStream, WgpuTensor};
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 use normkit::tensor::Tensor;
 use normkit::tensor::{DType, HostTensor};
 use rayon::prelude::*;
@@ -23,6 +25,12 @@ pub(crate) enum Copy {
         from: WgpuTensor,
         to: WgpuTensor,
         stream: WgpuStream<'static>,
+    },
+    #[cfg(feature = "cuda")]
+    Cuda {
+        from: CudaTensor,
+        to: CudaTensor,
+        stream: CudaStream<'static>,
     },
 }
 
@@ -44,6 +52,11 @@ impl Copy {
                 let zeros = || device.zeros(&[rows, cols], dtype);
                 Ok(Copy::Wgpu { from: zeros()?, to: zeros()?, stream: device.stream() })
             }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                let zeros = || device.zeros(&[rows, cols], dtype);
+                Ok(Copy::Cuda { from: zeros()?, to: zeros()?, stream: device.stream() })
+            }
             _ => Err(Failure::new("no copy is known for this device")),
         }
     }
@@ -54,6 +67,8 @@ impl Copy {
             Copy::Host { .. } => 2,
             #[cfg(feature = "wgpu")]
             Copy::Wgpu { .. } => 1,
+            #[cfg(feature = "cuda")]
+            Copy::Cuda { .. } => 1,
         }
     }
 
@@ -75,6 +90,8 @@ impl Copy {
             Copy::Wgpu { from, to, stream } => {
                 Ok(normkit::backend::wgpu::copy(&from.view()?, &mut to.view_mut()?, stream)?)
             }
+            #[cfg(feature = "cuda")]
+            Copy::Cuda { from, to, stream } => Ok(stream.copy(&from.view()?, &mut to.view_mut()?)?),
         }
     }
 }

@@ -4,10 +4,12 @@ use crate::arguments::Backend;
 use crate::failure::{Failure, Result};
 use clap::Args;
 use normkit::backend::cpu::{Cpu, Isa, Schedule};
+#[cfg(feature = "cuda")]
+use normkit::backend::cuda;
 #[cfg(feature = "wgpu")]
 use normkit::backend::wgpu;
-use normkit::tensor::{DType, HostTensor};
-use normkit::{Device, DeviceTensor, Stream};
+use normkit::tensor::DType;
+use normkit::{Device, Stream};
 
 /// Choices that are otherwise the library's, for experiments.
 #[derive(Args, Default, Clone)]
@@ -25,6 +27,10 @@ pub(crate) struct Overrides {
     #[cfg(feature = "wgpu")]
     #[arg(long, value_name = "NAME", help_heading = "Experiments")]
     pub(crate) adapter: Option<String>,
+    /// Use the GPU with this number on cuda
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "N", help_heading = "Experiments")]
+    pub(crate) gpu: Option<usize>,
     /// Combine a row's sums like this on wgpu
     #[cfg(feature = "wgpu")]
     #[arg(long, help_heading = "Experiments")]
@@ -101,6 +107,35 @@ impl Overrides {
     fn wgpu_device(&self) -> Result<Device> {
         Err(Failure::new("no wgpu device: this command was built without the feature `wgpu`"))
     }
+
+    /// How CUDA is to run.
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> cuda::Overrides {
+        let mut overrides = cuda::Overrides::default();
+        overrides.style = match self.schedule {
+            Some(ScheduleName::Row) => Some(cuda::Style::Row),
+            Some(ScheduleName::Column) => Some(cuda::Style::Column),
+            _ => None,
+        };
+        overrides.split = self.schedule == Some(ScheduleName::Split);
+        overrides
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_device(&self, on_host: bool) -> Result<Device> {
+        let options = cuda::CudaOptions { ordinal: self.gpu.unwrap_or(0), ..cuda::CudaOptions::default() };
+        let workers = self.threads.unwrap_or_else(rayon::current_num_threads) as u32;
+        let on_threads = cuda::HostOptions { workers, ..cuda::HostOptions::default() };
+        Ok(Device::Cuda(match on_host {
+            true => cuda::CudaDevice::host_with(&on_threads)?,
+            false => cuda::CudaDevice::with_options(&options)?,
+        }))
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn cuda_device(&self, _: bool) -> Result<Device> {
+        Err(Failure::new("no cuda device: this command was built without the feature `cuda`"))
+    }
 }
 
 /// A device and how to launch on it.
@@ -117,6 +152,8 @@ impl Place {
         let device = match backend {
             Backend::Cpu => Device::Cpu,
             Backend::Wgpu => overrides.wgpu_device()?,
+            Backend::Cuda => overrides.cuda_device(false)?,
+            Backend::CudaHost => overrides.cuda_device(true)?,
         };
         let place = Place { device, cpu, overrides: overrides.clone() };
         // An override that the device cannot follow is refused here and not at the first launch.
@@ -154,7 +191,7 @@ impl Place {
 
     /// Whether the device has arithmetic for `dtype`.
     pub(crate) fn has(&self, dtype: DType) -> bool {
-        dtype != DType::F64 || self.device == Device::Cpu
+        dtype != DType::F64 || self.backend() != "wgpu"
     }
 
     /// The device's stream, with the overrides.
@@ -163,26 +200,8 @@ impl Place {
             Device::Cpu => Ok(Stream::Cpu(self.cpu.clone())),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => Ok(Stream::Wgpu(device.stream().with_overrides(self.overrides.wgpu())?)),
-            _ => unknown_device(),
-        }
-    }
-
-    /// `tensor` in the device's memory.
-    pub(crate) fn upload(&self, tensor: HostTensor) -> Result<DeviceTensor> {
-        match &self.device {
-            Device::Cpu => Ok(DeviceTensor::Host(tensor)),
-            #[cfg(feature = "wgpu")]
-            Device::Wgpu(device) => Ok(DeviceTensor::Wgpu(device.upload(&tensor)?)),
-            _ => unknown_device(),
-        }
-    }
-
-    /// `tensor` in the host's memory, once everything before has run.
-    pub(crate) fn download(&self, tensor: &DeviceTensor) -> Result<HostTensor> {
-        match tensor {
-            DeviceTensor::Host(tensor) => Ok(tensor.clone()),
-            #[cfg(feature = "wgpu")]
-            DeviceTensor::Wgpu(tensor) => Ok(tensor.read()?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Stream::Cuda(device.stream().with_overrides(self.overrides.cuda())?)),
             _ => unknown_device(),
         }
     }
@@ -193,6 +212,8 @@ impl Place {
             Device::Cpu => Ok(()),
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => Ok(device.wait()?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(device.wait()?),
             _ => unknown_device(),
         }
     }

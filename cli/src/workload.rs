@@ -83,9 +83,9 @@ impl Workload {
         layout: Layout,
         operands: Operands,
     ) -> Result<Self> {
-        let dtype = operands.input.dtype();
+        let (device, dtype) = (place.device(), operands.input.dtype());
         let shape = layout.shape();
-        let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| place.upload(tensor)).transpose();
+        let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| device.upload(&tensor)).transpose();
         let parameters = Parameters {
             weight: upload(operands.weight)?,
             bias: upload(operands.bias)?,
@@ -95,12 +95,11 @@ impl Workload {
         let statistics = applied.statistics_shape(shape, dtype)?;
         let workspace = applied.workspace_size(shape, dtype)?;
         drop(applied);
-        let device = place.device();
         Ok(Workload {
             method,
             settings,
-            input: place.upload(operands.input)?,
-            grad_output: place.upload(operands.grad_output)?,
+            input: device.upload(&operands.input)?,
+            grad_output: device.upload(&operands.grad_output)?,
             output: device.zeros(shape, dtype)?,
             statistics: statistics.map(|shape| device.zeros(&shape, dtype.compute())).transpose()?,
             grad_input: device.zeros(shape, dtype)?,

@@ -1,6 +1,8 @@
 //! Where kernels run. A backend knows specs and plans, and no method.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
@@ -68,7 +70,9 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
         Stream::Cpu(cpu) => cpu::between(dtype, launch, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::between(dtype, launch, stream),
-        #[cfg(not(feature = "wgpu"))]
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::between(dtype, launch, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
 }
@@ -79,7 +83,9 @@ pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
-        #[cfg(not(feature = "wgpu"))]
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::forward(spec, operands, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
 }
@@ -95,7 +101,9 @@ pub(crate) fn backward(
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
-        #[cfg(not(feature = "wgpu"))]
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::backward(spec, operands, workspace, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
 }

@@ -136,9 +136,19 @@ impl Arena {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
 
-    #[cfg(feature = "wgpu")]
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
     pub(super) fn one_buffer(&self) -> bool {
         self.one_buffer
+    }
+
+    /// The arena's bytes that each block of a device's memory holds: all, or those of one operand.
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    pub(super) fn ranges(&self) -> Vec<Range<usize>> {
+        if self.one_buffer() {
+            std::iter::once(0..self.bytes().len()).collect()
+        } else {
+            self.slots().iter().map(|slot| slot.bytes.clone()).collect()
+        }
     }
 
     /// Each slot with its bytes, to be borrowed apart.

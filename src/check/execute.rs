@@ -64,7 +64,9 @@ pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
         }
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(wgpu) => super::wgpu::run(case, &mut arena, stream, wgpu.device())?,
-        #[cfg(not(feature = "wgpu"))]
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(cuda) => super::cuda::run(case, &mut arena, stream, cuda.device())?,
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
     Ok(Executed::new(&arena, &before))

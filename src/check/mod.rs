@@ -17,6 +17,8 @@ mod arena;
 mod bound;
 mod case;
 mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod data;
 mod execute;
 mod judge;

@@ -4,7 +4,7 @@ use super::case::Case;
 use super::execute::Executed;
 use super::judge::{self, Outcome};
 use super::operands::arena;
-use super::wgpu::{ranges, views};
+use super::wgpu::views;
 use crate::backend::wgpu::{RecordedBinding, RecordedDispatch, WgpuTensor};
 use crate::tensor::DType;
 use crate::{Error, Result, Stream};
@@ -57,7 +57,7 @@ pub fn record(case: &Case, stream: &Stream<'_>) -> Result<Replay> {
     };
     let device = wgpu.device();
     let arena = arena(case)?;
-    let ranges = ranges(&arena);
+    let ranges = arena.ranges();
     let make = |range: &Range<usize>| device.zeros(&[range.len().div_ceil(4)], DType::F32);
     let operands: Vec<WgpuTensor> = ranges.iter().map(make).collect::<Result<_>>()?;
     // What a failed case may have left behind.

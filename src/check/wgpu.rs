@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// Uploads the arena, as one buffer or as one for each operand, runs the case and brings the bytes back.
 pub(super) fn run(case: &Case, arena: &mut Arena, stream: &Stream<'_>, device: &WgpuDevice) -> Result<()> {
-    let ranges = ranges(arena);
+    let ranges = arena.ranges();
     let buffers: Vec<WgpuTensor> =
         ranges.iter().map(|range| upload(&arena.bytes()[range.clone()], device)).collect::<Result<_>>()?;
     views(arena, &ranges, &buffers, device)?.run(case, stream)?;
@@ -20,15 +20,6 @@ pub(super) fn run(case: &Case, arena: &mut Arena, stream: &Stream<'_>, device: &
         arena.bytes_mut()[range].copy_from_slice(&bytes.bytes()[..len]);
     }
     Ok(())
-}
-
-/// The arena's bytes that each buffer holds.
-pub(super) fn ranges(arena: &Arena) -> Vec<Range<usize>> {
-    if arena.one_buffer() {
-        std::iter::once(0..arena.bytes().len()).collect()
-    } else {
-        arena.slots().iter().map(|slot| slot.bytes.clone()).collect()
-    }
 }
 
 /// The operands, in buffers that hold the arena's `ranges`.

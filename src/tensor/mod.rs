@@ -7,12 +7,14 @@
 mod dtype;
 mod host;
 mod layout;
+mod overlap;
 mod view;
 
 pub use dtype::{DType, Element};
 pub use host::HostTensor;
 pub use layout::{Dims, Layout};
-pub(crate) use view::{Memory, MemoryMut, Overlap, overlap};
+pub(crate) use overlap::{Overlap, overlap};
+pub(crate) use view::{Memory, MemoryMut};
 pub use view::{View, ViewMut};
 
 use crate::{Device, Result};

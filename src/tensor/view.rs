@@ -12,6 +12,9 @@ pub(crate) enum Memory<'a> {
     /// A range of a GPU buffer, in bytes.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::BufferRange),
+    /// A range of a CUDA device's memory.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::backend::cuda::DeviceRange),
 }
 
 /// Memory that a [`ViewMut`] writes.
@@ -21,9 +24,13 @@ pub(crate) enum MemoryMut<'a> {
     /// A range of a GPU buffer, in bytes. The device orders accesses, so no exclusive borrow is needed.
     #[cfg(feature = "wgpu")]
     Wgpu(crate::backend::wgpu::BufferRange),
+    /// A range of a CUDA device's memory. A stream orders accesses.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::backend::cuda::DeviceRange),
 }
 
-// SAFETY: a view is a shared borrow of plain numbers, as `&[T]` is; wgpu's handles are Send and Sync themselves.
+// SAFETY: a view is a shared borrow of plain numbers, as `&[T]` is; the GPU backends' handles are Send and Sync
+// themselves.
 unsafe impl Send for Memory<'_> {}
 // SAFETY: as above; nothing behind the pointer is written through a `Memory`.
 unsafe impl Sync for Memory<'_> {}
@@ -118,6 +125,37 @@ impl<'a> View<'a> {
         Ok(View { memory: Memory::Wgpu(memory), dtype, layout })
     }
 
+    /// Memory of a CUDA device, to read: `bytes` bytes from `address` on, over which `layout` lies. An address that
+    /// is null, not a multiple of the dtype's size, or another device's is refused. Memory that is aligned to no more
+    /// works, too, on narrower accesses.
+    ///
+    /// # Safety
+    /// The bytes are memory that the device can read, they stay so until the launches on the view have run,
+    /// and nobody writes them meanwhile but in the order of the launches' stream.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn from_cuda(
+        device: &crate::backend::cuda::CudaDevice,
+        address: u64,
+        bytes: u64,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Self> {
+        // SAFETY: the caller's promise is the same.
+        let range = unsafe { crate::backend::cuda::DeviceRange::new(device, address, bytes, dtype) }?;
+        View::of_cuda(range, dtype, layout)
+    }
+
+    /// A range of a CUDA device's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_cuda(
+        range: crate::backend::cuda::DeviceRange,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Self> {
+        check_bounds(&layout, usize::try_from(range.size()).unwrap_or(usize::MAX) / dtype.size())?;
+        Ok(View { memory: Memory::Cuda(range), dtype, layout })
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -139,6 +177,8 @@ impl<'a> View<'a> {
             Memory::Host(..) => Device::Cpu,
             #[cfg(feature = "wgpu")]
             Memory::Wgpu(range) => Device::Wgpu(range.device().clone()),
+            #[cfg(feature = "cuda")]
+            Memory::Cuda(range) => Device::Cuda(range.device().clone()),
         }
     }
 
@@ -149,8 +189,8 @@ impl<'a> View<'a> {
         Ok(self)
     }
 
-    /// The same memory under a layout that the caller knows to be inside it: that of the parameter which this view repeats
-    /// over an input. Where the input has no elements the view names none, and cannot tell.
+    /// The same memory under a layout that the caller knows to be inside it: that of the parameter which this view
+    /// repeats over an input. Where the input has no elements the view names none, and cannot tell.
     #[cfg(feature = "wgpu")]
     pub(crate) fn with_own_layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
@@ -200,6 +240,37 @@ impl<'a> ViewMut<'a> {
         Ok(ViewMut { memory: MemoryMut::Wgpu(memory), dtype, layout })
     }
 
+    /// Memory of a CUDA device, to write: `bytes` bytes from `address` on, over which `layout` lies. An address that
+    /// is null, not a multiple of the dtype's size, or another device's is refused. Memory that is aligned to no more
+    /// works, too, on narrower accesses.
+    ///
+    /// # Safety
+    /// The bytes are memory that the device can read and write, they stay so until the launches on the view
+    /// have run, and nobody else uses them meanwhile but in the order of the launches' stream.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn from_cuda(
+        device: &crate::backend::cuda::CudaDevice,
+        address: u64,
+        bytes: u64,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Self> {
+        // SAFETY: the caller's promise is the same.
+        let range = unsafe { crate::backend::cuda::DeviceRange::new(device, address, bytes, dtype) }?;
+        ViewMut::of_cuda(range, dtype, layout)
+    }
+
+    /// A range of a CUDA device's memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_cuda(
+        range: crate::backend::cuda::DeviceRange,
+        dtype: DType,
+        layout: Layout,
+    ) -> Result<Self> {
+        check_bounds(&layout, usize::try_from(range.size()).unwrap_or(usize::MAX) / dtype.size())?;
+        Ok(ViewMut { memory: MemoryMut::Cuda(range), dtype, layout })
+    }
+
     /// Two views of the same memory, to compute in place: the input to read and the output to write.
     ///
     /// Methods that list "in place" accept exactly this pair; every other overlap is an error.
@@ -210,6 +281,8 @@ impl<'a> ViewMut<'a> {
             }
             #[cfg(feature = "wgpu")]
             MemoryMut::Wgpu(range) => (Memory::Wgpu(range.clone()), MemoryMut::Wgpu(range.clone())),
+            #[cfg(feature = "cuda")]
+            MemoryMut::Cuda(range) => (Memory::Cuda(range.clone()), MemoryMut::Cuda(range.clone())),
         };
         let layout = self.layout.clone();
         (
@@ -256,6 +329,8 @@ impl<'a> ViewMut<'a> {
             MemoryMut::Host(at, _) => Memory::Host(at.cast_const(), PhantomData),
             #[cfg(feature = "wgpu")]
             MemoryMut::Wgpu(range) => Memory::Wgpu(range.clone()),
+            #[cfg(feature = "cuda")]
+            MemoryMut::Cuda(range) => Memory::Cuda(range.clone()),
         };
         View { memory, dtype: self.dtype, layout: self.layout.clone() }
     }
@@ -269,76 +344,6 @@ fn ndarray_layout(shape: &[usize], strides: &[isize]) -> Result<(usize, Layout)>
         .sum();
     let low = if shape.contains(&0) { 0 } else { low.unsigned_abs() };
     Ok((low, Layout::strided(shape, strides, low)?))
-}
-
-/// Where two tensors stand to each other in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Overlap {
-    /// No element is shared.
-    None,
-    /// Exactly the same elements at the same indices.
-    Same,
-    /// Some elements are shared, or it cannot be told.
-    Some,
-}
-
-/// First byte of the view's memory and the identity of the block it is in.
-fn place(view: &View<'_>) -> (usize, i128) {
-    match &view.memory {
-        Memory::Host(at, _) => (0, *at as i128),
-        #[cfg(feature = "wgpu")]
-        Memory::Wgpu(range) => range.place(),
-    }
-}
-
-/// How `a` and `b` overlap.
-pub(crate) fn overlap(a: &View<'_>, b: &View<'_>) -> Overlap {
-    let (Some(span_a), Some(span_b)) = (a.layout.span(), b.layout.span()) else { return Overlap::None };
-    let ((block_a, start_a), (block_b, start_b)) = (place(a), place(b));
-    let bytes = |start: i128, (low, high): (usize, usize), size: usize| {
-        (start + (low * size) as i128, start + ((high + 1) * size) as i128)
-    };
-    let (size_a, size_b) = (a.dtype.size(), b.dtype.size());
-    let (low_a, high_a) = bytes(start_a, span_a, size_a);
-    let (low_b, high_b) = bytes(start_b, span_b, size_b);
-    if block_a != block_b || high_a <= low_b || high_b <= low_a {
-        return Overlap::None;
-    }
-    let first = |start: i128, layout: &Layout, size: usize| start + (layout.offset() * size) as i128;
-    let same = a.dtype == b.dtype
-        && a.shape() == b.shape()
-        && a.layout.strides() == b.layout.strides()
-        && first(start_a, &a.layout, size_a) == first(start_b, &b.layout, size_b);
-    if same {
-        return Overlap::Same;
-    }
-    if interleaved(a, low_a, b, low_b) { Overlap::None } else { Overlap::Some }
-}
-
-/// Whether the two lie side by side within some common period, as the columns of one matrix do, or the queries and keys
-/// of a packed tensor. Seen from their lowest bytes, the elements of a view lie within a lane that its strides below the
-/// period span, repeated by those that are multiples of it.
-fn interleaved(a: &View<'_>, low_a: i128, b: &View<'_>, low_b: i128) -> bool {
-    let strides = |view: &View<'_>| -> Vec<(i128, i128)> {
-        let size = view.dtype.size() as i128;
-        let axes = view.shape().iter().zip(view.layout.strides());
-        axes.filter(|&(&n, _)| n > 1)
-            .map(|(&n, s)| (n as i128 - 1, s.unsigned_abs() as i128 * size))
-            .collect()
-    };
-    let (strides_a, strides_b) = (strides(a), strides(b));
-    let lane = |strides: &[(i128, i128)], period: i128, size: usize| -> Option<i128> {
-        let (within, across): (Vec<_>, Vec<_>) = strides.iter().partition(|(_, stride)| *stride < period);
-        let repeats = across.iter().all(|(_, stride)| stride % period == 0);
-        repeats.then(|| within.iter().map(|(steps, stride)| steps * stride).sum::<i128>() + size as i128)
-    };
-    strides_a.iter().map(|&(_, stride)| stride).filter(|&period| period > 0).any(|period| {
-        let lanes = (lane(&strides_a, period, a.dtype.size()), lane(&strides_b, period, b.dtype.size()));
-        let (Some(width_a), Some(width_b)) = lanes else { return false };
-        // Distance from a's lane to b's, around the period: both lanes must fit without touching.
-        let ahead = (low_b - low_a).rem_euclid(period);
-        ahead >= width_a && ahead + width_b <= period
-    })
 }
 
 #[cfg(test)]
@@ -357,32 +362,13 @@ mod tests {
         assert!(view.with_layout(Layout::contiguous(&[7])).is_err());
     }
 
-    #[test]
-    fn overlaps_are_told_apart() {
-        let data = [0f32; 24];
-        let at = |shape: &[usize], strides: &[isize], offset| {
-            View::strided(&data, Layout::strided(shape, strides, offset).unwrap()).unwrap()
-        };
-        let left = at(&[4, 3], &[6, 1], 0);
-        assert_eq!(overlap(&left, &at(&[4, 3], &[6, 1], 3)), Overlap::None);
-        assert_eq!(overlap(&left, &at(&[4, 3], &[6, 1], 0)), Overlap::Same);
-        assert_eq!(overlap(&left, &at(&[4, 3], &[6, 1], 2)), Overlap::Some);
-        assert_eq!(overlap(&left, &at(&[3, 4], &[4, 1], 0)), Overlap::Some);
-        assert_eq!(overlap(&at(&[2, 3], &[3, 1], 0), &at(&[2, 3], &[3, 1], 6)), Overlap::None);
-        // Two and one of three heads of two numbers, in a packed tensor of two by two.
-        let (two, one) =
-            (at(&[2, 2, 2, 2], &[12, 6, 2, 1], 0), |offset| at(&[2, 2, 1, 2], &[12, 6, 2, 1], offset));
-        assert_eq!((overlap(&two, &one(4)), overlap(&one(4), &two)), (Overlap::None, Overlap::None));
-        assert_eq!((overlap(&two, &one(3)), overlap(&one(2), &two)), (Overlap::Some, Overlap::Some));
-    }
-
     #[cfg(feature = "ndarray")]
     #[test]
     fn ndarray_views_keep_their_strides() {
         let array = ndarray::Array2::from_shape_fn((2, 3), |(i, j)| (10 * i + j) as f32);
         let view = View::from_ndarray(array.slice(ndarray::s![.., ..;-1])).unwrap();
         assert_eq!(view.layout().strides(), [3, -1]);
-        #[allow(irrefutable_let_patterns, reason = "without wgpu there is no other memory")]
+        #[allow(irrefutable_let_patterns, reason = "without a GPU backend there is no other memory")]
         let Memory::Host(at, _) = view.memory else { panic!("host memory") };
         assert_eq!(at.cast::<f32>(), array.as_ptr());
         assert_eq!(view.layout().offset(), 2);

@@ -44,11 +44,7 @@ pub(crate) fn dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
 
 /// A copy of a tensor in a device's memory.
 pub(crate) fn on(device: &Device, tensor: &HostTensor) -> DeviceTensor {
-    match device {
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(wgpu) => DeviceTensor::Wgpu(wgpu.upload(tensor).expect("memory")),
-        _ => DeviceTensor::Host(tensor.clone()),
-    }
+    device.upload(tensor).expect("memory")
 }
 
 /// A stream for each instruction set of this machine.

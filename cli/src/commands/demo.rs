@@ -140,7 +140,7 @@ fn error(place: &Place, exact: &Place, method: MethodName, layer: &Recorded, eps
         let mut workload = Workload::new(place, method, settings(method, eps), layout, operands)?;
         workload.forward_train()?;
         workload.backward()?;
-        Ok([place.download(workload.output())?.to_f64(), place.download(workload.grad_input())?.to_f64()])
+        Ok([workload.output().read()?.to_f64(), workload.grad_input().read()?.to_f64()])
     };
     let [output, grad_input] = both(place, DType::F32)?;
     let [exact_output, exact_grad_input] = both(exact, DType::F64)?;

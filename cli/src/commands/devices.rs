@@ -15,9 +15,8 @@ pub(super) fn devices() -> Result<Report> {
         json!({ "usable": true, "architecture": architecture, "threads": threads, "instruction_sets": sets });
     let (lines, wgpu) = wgpu();
     text += &lines;
-    let reason = "not built yet: normkit has no CUDA backend";
-    text += &format!("cuda  no: {reason}\n");
-    let cuda = json!({ "usable": false, "reason": reason });
+    let (lines, cuda) = cuda();
+    text += &lines;
     Ok(Report::new(text, json!({ "cpu": cpu, "wgpu": wgpu, "cuda": cuda })))
 }
 
@@ -64,4 +63,47 @@ fn wgpu() -> (String, Value) {
 fn wgpu() -> (String, Value) {
     let reason = "this command was built without the feature `wgpu`";
     (format!("wgpu  no: {reason}\n"), json!({ "usable": false, "reason": reason }))
+}
+
+/// Each GPU and whether it can be used.
+#[cfg(feature = "cuda")]
+fn cuda() -> (String, Value) {
+    use normkit::backend::cuda::{CudaDevice, devices};
+    // NVRTC is looked for by the device only.
+    let default = CudaDevice::new();
+    let mut text = match &default {
+        Ok(device) => format!("cuda  {}; {}\n", device.info().name, device.info().compiler),
+        Err(error) => format!("cuda  no: {error}\n"),
+    };
+    let gpus = devices().unwrap_or_default();
+    for gpu in &gpus {
+        let (major, minor) = gpu.capability;
+        let memory = gpu.memory >> 20;
+        text += &format!(
+            "      - {}: {} (compute capability {major}.{minor}, {memory} MiB)",
+            gpu.ordinal, gpu.name
+        );
+        text += &gpu.unusable.as_ref().map_or("\n".into(), |reason| format!(": no: {reason}\n"));
+    }
+    let list: Vec<Value> = (gpus.iter())
+        .map(|gpu| {
+            json!({
+                "name": gpu.name,
+                "ordinal": gpu.ordinal,
+                "compute_capability": [gpu.capability.0, gpu.capability.1],
+                "memory": gpu.memory,
+                "driver": gpu.driver.map(|(major, minor)| format!("{major}.{minor}")),
+                "unusable": gpu.unusable,
+            })
+        })
+        .collect();
+    let reason = default.as_ref().err().map(ToString::to_string);
+    let compiler = default.as_ref().ok().map(|device| device.info().compiler.clone());
+    (text, json!({ "usable": default.is_ok(), "compiler": compiler, "reason": reason, "gpus": list }))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> (String, Value) {
+    let reason = "this command was built without the feature `cuda`";
+    (format!("cuda  no: {reason}\n"), json!({ "usable": false, "reason": reason }))
 }

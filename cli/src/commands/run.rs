@@ -31,10 +31,12 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
     };
 
     let place = Place::open(arguments.backend, &arguments.overrides)?;
-    let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| place.upload(tensor)).transpose();
+    let device = place.device();
+    let upload = |tensor: Option<HostTensor>| tensor.map(|tensor| device.upload(&tensor)).transpose();
     let (weight, bias, alpha) = (upload(weight)?, upload(bias)?, upload(alpha)?);
-    let running =
-        running.map(|[mean, var]| Ok::<_, Failure>((place.upload(mean)?, place.upload(var)?))).transpose()?;
+    let running = running
+        .map(|[mean, var]| Ok::<_, Failure>((device.upload(&mean)?, device.upload(&var)?)))
+        .transpose()?;
     let tensors = Tensors {
         weight: weight.as_ref().map(Tensor::view).transpose()?,
         bias: bias.as_ref().map(Tensor::view).transpose()?,
@@ -43,10 +45,10 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
     };
     let (shape, dtype) = (input.shape().to_vec(), input.dtype());
     let applied = build(*method, &shape, &normalized, settings, tensors)?;
-    let input = place.upload(input)?;
-    let mut output = place.device().zeros(&shape, dtype)?;
+    let input = device.upload(&input)?;
+    let mut output = device.zeros(&shape, dtype)?;
     applied.forward_into(&input.view()?, &mut output.view_mut()?, None, &place.stream()?)?;
-    let output = place.download(&output)?;
+    let output = output.read()?;
 
     if let Some(path) = &arguments.output {
         files::write(path, &output)?;

@@ -34,7 +34,7 @@ mod operand;
 mod pointwise;
 mod power;
 mod reader;
-mod real;
+pub(super) mod real;
 mod row;
 mod row_backward;
 mod split;

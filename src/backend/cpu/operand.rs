@@ -156,7 +156,7 @@ impl<'a> Source<'a> {
             Memory::Host(base, _) => {
                 Some(Source { base: *base, dtype: view.dtype(), grid, walk, isa, copied })
             }
-            #[cfg(feature = "wgpu")]
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
             _ => None,
         }
     }
@@ -285,7 +285,7 @@ impl<'a> Sink<'a> {
         let dtype = view.dtype();
         match &view.memory {
             MemoryMut::Host(base, _) => Some(Sink { base: *base, dtype, grid, walk, isa }),
-            #[cfg(feature = "wgpu")]
+            #[cfg(any(feature = "wgpu", feature = "cuda"))]
             _ => None,
         }
     }

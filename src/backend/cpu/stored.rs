@@ -7,7 +7,7 @@ use crate::tensor::{DType, Element};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 /// An element type, converted from and to any compute type at least as wide.
-pub(super) trait Stored: Element {
+pub(crate) trait Stored: Element {
     /// Exact.
     fn widen<F: Real>(self) -> F;
     /// To nearest even.

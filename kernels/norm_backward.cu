@@ -1,0 +1,333 @@
+#pragma once
+#include "leaf.cuh"
+#include "row_sums.cuh"
+#include "statistics.cuh"
+// grad_input = rstd * (ghat - mean(ghat) - x_hat * mean(ghat * x_hat)), ghat = grad_output * weight, by leaves of rows, in
+// up to two stages: COMPUTE the leaf's sums, APPLY those of the row. PLAIN sums are those of the parameters' gradients,
+// over the part of a row that shares a parameter. A leaf that is kept is read once.
+
+// Bounds of a leaf's sums, and the least of its |ghat| that must be there, for nothing to be lost.
+template <class F> struct SumsWindow;
+template <> struct SumsWindow<float> {
+    static constexpr i32 HIGH = 100, LEAST = -63;
+};
+template <> struct SumsWindow<double> {
+    static constexpr i32 HIGH = 900, LEAST = -511;
+};
+
+template <class V> struct Backward {
+    using F = typename V::F;
+    using I = Index<V>;
+    using Input = typename V::input;
+    using Gradient = typename V::grad_output;
+    using Weight = typename V::weight;
+    using Mask = typename V::mask;
+    using Window = SumsWindow<F>;
+    static constexpr bool CENTRED = V::KIND == Kind::Moments;
+    static constexpr bool LARGEST = V::KIND == Kind::Largest;
+    static constexpr bool IS_NORM = V::KIND != Kind::Moments && V::KIND != Kind::MeanSquare;
+    // The weight varies in the row.
+    static constexpr bool INNER_WEIGHT = Weight::PRESENT && !V::OUTER_WEIGHT && !V::PLAIN;
+    static constexpr int KEPT = Leaf<V>::HELD > 0 ? Leaf<V>::HELD : 1;
+
+    const Params<V>& p;
+    Leaf<V>& leaf;
+    Stored<V, Input> (&held_x)[KEPT];
+    Stored<V, Gradient> (&held_g)[KEPT];
+    Statistics<F> s = {};
+    // Exponents taken out of grad_output and of the weight.
+    i32 g_exponent = 0, w_exponent = 0;
+
+    DEVICE Numbers<V> input(I col) const { return load_quad<V, Input>(p, leaf.place, col, leaf.end); }
+    DEVICE Numbers<V> gradient(I col) const { return load_quad<V, Gradient>(p, leaf.place, col, leaf.end); }
+
+    DEVICE F with_offset(F weight) const { return V::OFFSET ? weight + p.s.weight_offset : weight; }
+
+    // The weight that varies in the row.
+    DEVICE Numbers<V> weights(I col) const {
+        Numbers<V> w = {};
+        if constexpr (INNER_WEIGHT) {
+            w = load_quad<V, Weight>(p, leaf.place, col, leaf.end);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                w.at[k] = with_offset(w.at[k]);
+            }
+        }
+        return w;
+    }
+
+    // Calls `then(k)` for those of the columns from `col` on that take part.
+    template <class Then> DEVICE void taking_part(I col, Then then) const {
+        Numbers<V> mask;
+        if constexpr (Mask::PRESENT) {
+            mask = load_quad<V, Mask>(p, leaf.place, col, leaf.end);
+        }
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            bool takes_part = leaf.is_inside(col, k);
+            if constexpr (Mask::PRESENT) {
+                takes_part = takes_part && magnitude(mask.at[k]) != 0;
+            }
+            if (takes_part) {
+                then(k);
+            }
+        }
+    }
+
+    DEVICE F scaled(F x) const { return s.exponent == 0 ? x : scale(x, -s.exponent); }
+
+    DEVICE F x_hat(F x) const {
+        F e = scaled(x);
+        if constexpr (CENTRED) {
+            e = (e - s.mean) - s.correction;
+        }
+        return e * s.rstd;
+    }
+
+    // As the weight multiplied it.
+    DEVICE F rounded_hat(F x) const {
+        F hat = x_hat(x);
+        return V::ROUND ? device::widen_to<F>(device::narrow<typename Input::T>(hat)) : hat;
+    }
+
+    DEVICE F ghat(F g, F w) const { return INNER_WEIGHT ? g * w : g; }
+
+    DEVICE F scaled_ghat(F g, F w) const {
+        return INNER_WEIGHT ? scale(g, -g_exponent) * scale(w, -w_exponent) : scale(g, -g_exponent);
+    }
+
+    DEVICE static bool is_small(F x) { return magnitude(x) < magnitude(pow2<F>(Window::HIGH)); }
+
+    // One pass over the leaf as it is.
+    DEVICE Pair<F> first_sums() {
+        return leaf.sums([&](int i, I col, Numbers<V>& a, Numbers<V>& b) {
+            a = b = {};
+            constexpr bool IS_HELD = Leaf<V>::HELD > 0;
+            Numbers<V> x = IS_HELD ? widened<V>(held_x[i]) : input(col);
+            Numbers<V> g = IS_HELD ? widened<V>(held_g[i]) : gradient(col);
+            Numbers<V> w = weights(col);
+            taking_part(col, [&](int k) {
+                a.at[k] = ghat(g.at[k], w.at[k]);
+                b.at[k] = a.at[k] * (V::PLAIN ? rounded_hat(x.at[k]) : x_hat(x.at[k]));
+            });
+        });
+    }
+
+    // What a second reading finds.
+    struct Seen {
+        Bits<F> ghat, g, w;
+    };
+
+    // With the leaf's exponents.
+    DEVICE Pair<F> sums_again(Seen& seen) {
+        Bits<F> most[3] = {0, 0, INNER_WEIGHT ? 0 : magnitude(F(1))};
+        Pair<F> sums = leaf.sums_again([&](int, I col, Numbers<V>& a, Numbers<V>& b) {
+            a = b = {};
+            Numbers<V> x = input(col), g = gradient(col), w = weights(col);
+            taking_part(col, [&](int k) {
+                a.at[k] = scaled_ghat(g.at[k], w.at[k]);
+                b.at[k] = a.at[k] * x_hat(x.at[k]);
+                most[0] = Most()(most[0], magnitude(a.at[k]));
+                most[1] = Most()(most[1], magnitude(g.at[k]));
+                if constexpr (INNER_WEIGHT) {
+                    most[2] = Most()(most[2], magnitude(w.at[k]));
+                }
+            });
+        });
+        seen = {leaf.fold(most[0], Most()), leaf.fold(most[1], Most()), leaf.fold(most[2], Most())};
+        return sums;
+    }
+
+    // How many elements the statistic saw, and how many attain the infinity norm.
+    DEVICE Pair<F> counts() {
+        return leaf.sums_again([&](int, I col, Numbers<V>& a, Numbers<V>& b) {
+            a = b = {};
+            Numbers<V> x = input(col);
+            taking_part(col, [&](int k) {
+                a.at[k] = !V::PREFIX || i64(col + I(k)) < p.s.prefix ? F(1) : F(0);
+                b.at[k] = LARGEST && attains(x.at[k]) ? F(1) : F(0);
+            });
+        });
+    }
+
+    DEVICE bool attains(F x) const { return absolute(scaled(x)) == s.mean; }
+
+    DEVICE RowSums<F> leaf_sums() {
+        Pair<F> sums = first_sums();
+        RowSums<F> of_leaf = {F(leaf.length()), sums.a, sums.b, 0, 0, 0};
+        if constexpr (V::PREFIX) {
+            i64 until = p.s.prefix < i64(leaf.end) ? p.s.prefix : i64(leaf.end);
+            of_leaf.count = F(until > i64(leaf.start) ? until - i64(leaf.start) : 0);
+        }
+        if constexpr (Mask::PRESENT || LARGEST) {
+            Pair<F> both = counts();
+            of_leaf.count = both.a;
+            of_leaf.ties = both.b;
+        }
+        if constexpr (!V::PLAIN) {
+            // A mean that large has a large term.
+            F least = F(leaf.length()) * pow2<F>(Window::LEAST + 1);
+            bool is_regular = is_small(sums.a) && is_small(sums.b) && absolute(sums.a) >= least;
+            if (leaf.any(!is_regular)) {
+                look_again(of_leaf, is_regular);
+            }
+        }
+        return of_leaf;
+    }
+
+    // For leaves that are not known to be regular; others come by and keep what they have.
+    DEVICE void look_again(RowSums<F>& of_leaf, bool is_regular) {
+        g_exponent = w_exponent = 0;
+        Seen seen;
+        sums_again(seen);
+        bool is_large = seen.ghat >= magnitude(pow2<F>(Window::LEAST));
+        is_regular = is_regular || (is_small(of_leaf.s1) && is_small(of_leaf.s2) && is_large);
+        bool is_finite = seen.g < infinity_bits<F>() && seen.w < infinity_bits<F>();
+        bool is_zero = seen.g == 0 || seen.w == 0;
+        if (!is_regular && is_finite && is_zero) {
+            of_leaf.g_exponent = Limits<F>::NONE;
+        }
+        bool is_scaled = !is_regular && is_finite && !is_zero;
+        if (leaf.any(is_scaled)) {
+            g_exponent = exponent_of<F>(seen.g);
+            w_exponent = INNER_WEIGHT ? exponent_of<F>(seen.w) : 0;
+            Pair<F> sums = sums_again(seen);
+            if (is_scaled) {
+                of_leaf = {of_leaf.count, sums.a, sums.b, of_leaf.ties, g_exponent, w_exponent};
+            }
+        }
+    }
+
+    // Sums of all of the row, where the teams of a block have its leaves.
+    DEVICE RowSums<F> merged(const RowSums<F>& sums) {
+        if constexpr (V::LEAVES == 1) {
+            return sums;
+        } else {
+            using Six = Quad<F, SUMS_SIZE>;
+            Six all = leaf.across_leaves(to_numbers(sums), to_numbers(no_sums<F>()), [](const Six& a, const Six& b) {
+                return to_numbers(merge_sums(to_sums(a), to_sums(b)));
+            });
+            return to_sums(all);
+        }
+    }
+
+    // The means of ghat and of ghat * x_hat that are subtracted.
+    DEVICE Pair<F> means(const RowSums<F>& sums) const {
+        Pair<F> c = {F(0), F(0)};
+        if constexpr (V::FROZEN) {
+            return c;
+        }
+        if constexpr (LARGEST) {
+            c.b = s.mean == F(0) ? F(0) : sums.s2 * nearest_recip(sums.ties);
+        } else if constexpr (IS_NORM) {
+            c.b = s.mean == F(0) ? F(0) : sums.s2;
+        } else {
+            F inv = nearest_recip(sums.count);
+            c.a = CENTRED ? sums.s1 * inv : F(0);
+            c.b = sums.s2 * inv;
+            if constexpr (V::OUTSIDE && CENTRED) {
+                // The root's share of the divisor, which has not been saved.
+                F share = F(1) - s.rstd * scale(p.s.eps, -s.exponent);
+                c.b = share > F(0) ? c.b * nearest_recip(share) : F(0);
+            } else if constexpr (V::OUTSIDE) {
+                c.b = s.mean == F(0) ? F(0) : c.b * nearest_recip(s.rstd * s.mean);
+            }
+        }
+        return c;
+    }
+
+    // What multiplies the second mean.
+    DEVICE F direction(F x) const {
+        if constexpr (!IS_NORM || V::KIND == Kind::Norm2) {
+            return x_hat(x);
+        } else {
+            F sign = x > F(0) ? F(1) : x < F(0) ? F(-1) : F(0);
+            if constexpr (LARGEST) {
+                return attains(x) ? sign : F(0);
+            } else if constexpr (V::KIND == Kind::IntegerPower) {
+                return sign * integer_power<V::POWER - 1>(absolute(x_hat(x)));
+            } else if constexpr (V::KIND == Kind::Power) {
+                return sign * real_power(absolute(x_hat(x)), p.s.slope_power, p.s.slope_power_low);
+            } else {
+                return sign;
+            }
+        }
+    }
+
+    DEVICE void apply(const RowSums<F>& sums) {
+        bool has_terms = sums.g_exponent != Limits<F>::NONE;
+        g_exponent = has_terms ? sums.g_exponent : 0;
+        w_exponent = has_terms ? sums.w_exponent : 0;
+        Pair<F> c = means(sums);
+        i32 power = g_exponent + w_exponent - s.exponent;
+        F outer = 1;
+        if constexpr (Weight::PRESENT && V::OUTER_WEIGHT) {
+            // The same in every column: as a number of ordinary size and a power of two.
+            F w = with_offset(load_quad<V, Weight>(p, leaf.place, leaf.start, leaf.end).at[0]);
+            Bits<F> bits = magnitude(w);
+            bool is_usual = (bits >= magnitude(pow2<F>(Window::LEAST)) && bits < magnitude(pow2<F>(-Window::LEAST)))
+                || bits == 0 || bits >= infinity_bits<F>();
+            i32 exponent = is_usual ? 0 : exponent_of<F>(bits);
+            power += exponent;
+            outer = scale(w, -exponent);
+        }
+        bool is_scaled = (g_exponent | w_exponent) != 0;
+        leaf.each([&](int i, I col) {
+            constexpr bool IS_HELD = Leaf<V>::HELD > 0;
+            Numbers<V> x = IS_HELD ? widened<V>(held_x[i]) : input(col);
+            Numbers<V> g = IS_HELD ? widened<V>(held_g[i]) : gradient(col);
+            Numbers<V> w = weights(col);
+            Numbers<V> y = {};
+            taking_part(col, [&](int k) {
+                F d = is_scaled ? scaled_ghat(g.at[k], w.at[k]) : ghat(g.at[k], w.at[k]);
+                if (!V::PREFIX || i64(col + I(k)) < p.s.prefix) {
+                    F second = direction(x.at[k]) * c.b;
+                    d = CENTRED ? (d - c.a) - second : d - second;
+                }
+                d = s.rstd * d;
+                if constexpr (Weight::PRESENT && V::OUTER_WEIGHT) {
+                    d = d * outer;
+                }
+                y.at[k] = power == 0 ? d : scale(d, power);
+            });
+            if (leaf.live) {
+                store_quad<V, typename V::grad_input>(p, leaf.place, col, leaf.end, y);
+            }
+        });
+    }
+
+    DEVICE void run() {
+        using Saved = typename V::statistics;
+        s = to_statistics(numbers_of<V, Saved, STATISTICS_SIZE>(p, leaf.place, 0));
+        if constexpr (Leaf<V>::HELD > 0) {
+            leaf.each([&](int i, I col) {
+                held_x[i] = load_stored<V, Input>(p, leaf.place, col, leaf.end);
+                held_g[i] = load_stored<V, Gradient>(p, leaf.place, col, leaf.end);
+            });
+        }
+        RowSums<F> sums = no_sums<F>();
+        if constexpr (V::COMPUTE) {
+            sums = merged(leaf_sums());
+            if constexpr (V::sums::PRESENT) {
+                if (V::SPLIT ? leaf.is_first() : leaf.is_first_of_row()) {
+                    i64 at = V::SPLIT ? SUMS_SIZE * i64(leaf.leaf) : 0;
+                    set_numbers<V, typename V::sums>(p, leaf.place, at, to_numbers(sums));
+                }
+            }
+        } else if constexpr (V::given::PRESENT) {
+            sums = to_sums(numbers_of<V, typename V::given, SUMS_SIZE>(p, leaf.place, 0));
+        }
+        if constexpr (V::APPLY) {
+            apply(sums);
+        }
+    }
+};
+
+template <class V> DEVICE void norm_backward(const Params<V>& p) {
+    Leaf<V> leaf(p);
+    if (!leaf.enter()) {
+        return;
+    }
+    Stored<V, typename V::input> held_x[Backward<V>::KEPT];
+    Stored<V, typename V::grad_output> held_g[Backward<V>::KEPT];
+    Backward<V> backward = {p, leaf, held_x, held_g};
+    backward.run();
+}

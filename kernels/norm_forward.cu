@@ -1,0 +1,110 @@
+#pragma once
+#include "moments.cuh"
+// y = (x - mean) * rstd * weight + bias by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH them to
+// statistics, APPLY those to its elements. A leaf that is kept is read once.
+
+template <class V> struct Forward {
+    using F = typename V::F;
+    using I = Index<V>;
+    using Input = typename V::input;
+    using Raw = Stored<V, Input>;
+    static constexpr int KEPT = LeafMoments<V>::KEPT;
+    static constexpr bool CENTRED = V::KIND == Kind::Moments;
+
+    const Params<V>& p;
+    Leaf<V>& leaf;
+    Raw (&held)[KEPT];
+
+    // Moments of all of the row, where the teams of a block have its leaves.
+    DEVICE Moments<F> merged(const Moments<F>& m) {
+        if constexpr (V::LEAVES == 1) {
+            return m;
+        } else {
+            using Five = Quad<F, MOMENTS_SIZE>;
+            Five all = leaf.across_leaves(to_numbers(m), to_numbers(no_moments<F>()), [&](const Five& a, const Five& b) {
+                return to_numbers(merge<V>(p.s, to_moments(a), to_moments(b)));
+            });
+            return to_moments(all);
+        }
+    }
+
+    // Writes what the elements from column `col` on become.
+    DEVICE void write(I col, const Numbers<V>& x, const Statistics<F>& s) {
+        Numbers<V> weight, bias, mask, y;
+        if constexpr (V::weight::PRESENT) {
+            weight = load_quad<V, typename V::weight>(p, leaf.place, col, leaf.end);
+        }
+        if constexpr (V::bias::PRESENT) {
+            bias = load_quad<V, typename V::bias>(p, leaf.place, col, leaf.end);
+        }
+        if constexpr (V::mask::PRESENT) {
+            mask = load_quad<V, typename V::mask>(p, leaf.place, col, leaf.end);
+        }
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            F e = s.exponent == 0 ? x.at[k] : scale(x.at[k], -s.exponent);
+            if constexpr (CENTRED) {
+                e = (e - s.mean) - s.correction;
+            }
+            e = e * s.rstd;
+            if constexpr (V::ROUND) {
+                e = device::widen_to<F>(device::narrow<typename Input::T>(e));
+            }
+            if constexpr (V::weight::PRESENT) {
+                e = e * (V::OFFSET ? weight.at[k] + p.s.weight_offset : weight.at[k]);
+            }
+            if constexpr (V::bias::PRESENT) {
+                e = e + bias.at[k];
+            }
+            if constexpr (V::mask::PRESENT) {
+                e = magnitude(mask.at[k]) != 0 ? e : F(0);
+            }
+            y.at[k] = e;
+        }
+        if (leaf.live) {
+            store_quad<V, typename V::output>(p, leaf.place, col, leaf.end, y);
+        }
+    }
+
+    DEVICE void run() {
+        if constexpr (Leaf<V>::HELD > 0) {
+            leaf.each([&](int i, I col) { held[i] = load_stored<V, Input>(p, leaf.place, col, leaf.end); });
+        }
+        Statistics<F> s = {};
+        if constexpr (V::COMPUTE) {
+            LeafMoments<V> of_leaf = {p, leaf, held};
+            Moments<F> m = merged(of_leaf.moments());
+            if constexpr (V::moments::PRESENT) {
+                if (V::SPLIT ? leaf.is_first() : leaf.is_first_of_row()) {
+                    i64 at = V::SPLIT ? MOMENTS_SIZE * i64(leaf.leaf) : 0;
+                    set_numbers<V, typename V::moments>(p, leaf.place, at, to_numbers(m));
+                }
+            }
+            if constexpr (V::FINISH) {
+                s = finish<V>(p.s, m);
+            }
+        } else {
+            using Given = typename V::given;
+            s = to_statistics(numbers_of<V, Given, STATISTICS_SIZE>(p, leaf.place, 0));
+        }
+        if constexpr (V::statistics::PRESENT) {
+            if (leaf.is_first_of_row()) {
+                set_numbers<V, typename V::statistics>(p, leaf.place, 0, to_numbers(s));
+            }
+        }
+        if constexpr (V::APPLY) {
+            leaf.each([&](int i, I col) {
+                write(col, Leaf<V>::HELD > 0 ? widened<V>(held[i]) : load_quad<V, Input>(p, leaf.place, col, leaf.end), s);
+            });
+        }
+    }
+};
+
+template <class V> DEVICE void norm_forward(const Params<V>& p) {
+    Leaf<V> leaf(p);
+    if (!leaf.enter()) {
+        return;
+    }
+    Stored<V, typename V::input> held[LeafMoments<V>::KEPT];
+    Forward<V> forward = {p, leaf, held};
+    forward.run();
+}

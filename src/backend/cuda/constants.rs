@@ -1,0 +1,82 @@
+//! What of a norm's spec is compiled into kernels, and what they are told.
+
+use super::params::Scalars;
+use super::variant::{Flags, Kind};
+use crate::backend::cpu::real::Real;
+use crate::plan::tree;
+use crate::spec::{EpsPosition, Norm, Statistic};
+use crate::tensor::DType;
+use crate::{Error, Result};
+
+/// The largest p of a norm: beyond it the power of a number below 2 leaves the range of float32.
+const MOST_POWER: f64 = 100.0;
+
+/// Whether powers are taken by multiplication.
+fn is_product(p: f64) -> bool {
+    p.fract() == 0.0 && p <= 64.0
+}
+
+/// What of a spec is compiled into a kernel that works on rows' numbers or elements.
+pub(super) fn flags(spec: &Norm) -> Result<Flags> {
+    let kind = match spec.statistic {
+        Statistic::Moments => Kind::Moments,
+        Statistic::MeanSquare => Kind::MeanSquare,
+        Statistic::Norm(2.0) => Kind::Norm2,
+        Statistic::Norm(1.0) => Kind::Norm1,
+        Statistic::Norm(f64::INFINITY) => Kind::Largest,
+        Statistic::Norm(p) if p > MOST_POWER => {
+            return Err(Error::argument("p", format!("at most {MOST_POWER}, or infinity"), p));
+        }
+        Statistic::Norm(p) if is_product(p) => Kind::IntegerPower(p as u32),
+        Statistic::Norm(_) => Kind::Power,
+    };
+    Ok(Flags {
+        kind,
+        prefix: spec.prefix < cols(spec),
+        outside: spec.eps_position == EpsPosition::Outside,
+        ..Flags::default()
+    })
+}
+
+fn cols(spec: &Norm) -> usize {
+    spec.reduced.iter().map(|&axis| spec.shape[axis]).product()
+}
+
+/// What of a spec is told at run time.
+pub(super) fn scalars(spec: &Norm, compute: DType) -> Scalars {
+    match compute {
+        DType::F64 => scalars_of::<f64>(spec),
+        _ => scalars_of::<f32>(spec),
+    }
+}
+
+fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
+    let eps = F::of(spec.eps);
+    let exponent = F::exponent(eps.magnitude());
+    let (eps_exponent, eps_rstd) = match spec.eps_position {
+        EpsPosition::Inside => (exponent.div_euclid(2), eps.rsqrt()),
+        EpsPosition::Outside | EpsPosition::Floor => (exponent, eps.recip()),
+    };
+    let cols = cols(spec);
+    let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
+    let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
+    let inverse = 1.0 / p;
+    let rounded = |x: f64| F::of(x).to_f64();
+    // A number and what is missing to it, `rest` being what float64 has missed of it already.
+    let two_numbers = |x: f64, rest: f64| [rounded(x), rounded((x - rounded(x)) + rest)];
+    Scalars {
+        prefix: spec.prefix as i64,
+        leaves: 1,
+        turns: 1,
+        eps_exponent,
+        inv_last: rounded(1.0 / last as f64),
+        inv_count: rounded(1.0 / spec.prefix as f64),
+        eps: eps.to_f64(),
+        eps_rstd: eps_rstd.to_f64(),
+        weight_offset: rounded(spec.weight_offset),
+        power: two_numbers(p, 0.0),
+        inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
+        slope_power: two_numbers(p - 1.0, 0.0),
+        ..Scalars::default()
+    }
+}

@@ -1,0 +1,63 @@
+//! The CUDA backend: kernels from `kernels/`, compiled at run time for the GPU at hand, or for the CPU in its place.
+//!
+//! [`CudaDevice`] is a device, by one of two drivers behind one interface (`driver`). A call becomes one or several
+//! launches: `norm`, `between` and `pointwise` say which, `launch` reaches their operands, `geometry` says how threads share
+//! the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
+
+mod between;
+mod constants;
+mod device;
+mod driver;
+mod fault;
+mod functions;
+mod geometry;
+mod launch;
+mod norm;
+mod params;
+mod pointwise;
+mod render;
+mod schedule;
+mod self_test;
+mod stream;
+mod sums;
+mod tensor;
+mod variant;
+
+pub use device::{CudaDevice, CudaInfo, CudaOptions, devices};
+pub use driver::{Cache, HostOptions, Schedule};
+pub use geometry::Overrides;
+pub use stream::CudaStream;
+pub use tensor::{CudaTensor, DeviceRange};
+pub use variant::Style;
+
+use super::{Backward, Between, Forward};
+use crate::spec::Spec;
+use crate::tensor::DType;
+use crate::{Result, Workspace};
+use functions::Functions;
+
+/// Enqueues a forward pass.
+pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
+    match spec {
+        Spec::Norm(norm) => norm::forward(norm, &operands, stream),
+        Spec::Pointwise(pointwise) => pointwise::forward(pointwise, &operands, stream),
+    }
+}
+
+/// Enqueues a backward pass.
+pub(crate) fn backward(
+    spec: &Spec,
+    operands: Backward<'_>,
+    workspace: &mut Workspace,
+    stream: &CudaStream<'_>,
+) -> Result<()> {
+    match spec {
+        Spec::Norm(norm) => norm::backward(norm, &operands, workspace, stream),
+        Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
+    }
+}
+
+/// Enqueues a launch between passes; `dtype` is the compute dtype.
+pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &CudaStream<'_>) -> Result<()> {
+    between::between(dtype, launch, stream)
+}

@@ -1,0 +1,271 @@
+//! Norms: the kernels of `kernels/norm_forward.cu` and `kernels/norm_backward.cu` in the order that a spec asks for. A row
+//! that a block can take is one launch; the leaves of others are computed side by side, merged, and applied.
+
+use super::CudaStream;
+use super::between::{merge_moments, merge_sums};
+use super::constants::{flags, scalars};
+use super::launch::{Operand, Planned, Problem, Role, enqueue};
+use super::params::Scalars;
+use super::schedule::{Pass, Schedule};
+use super::stream::Scratch;
+use super::sums::{Parameters, Source};
+use super::variant::{Entry, Flags};
+use crate::backend::{Backward, Forward};
+use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS};
+use crate::tensor::{Layout, View};
+use crate::{Error, Result, Workspace};
+
+pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
+    let output = operands.output.as_ref().map(|view| view.as_view());
+    let statistics = operands.statistics.as_ref().map(|view| view.as_view());
+    let moments = operands.moments.as_ref().map(|view| view.as_view());
+    let (shape, reduced, dtype) = (&spec.shape[..], &spec.reduced[..], operands.input.dtype());
+    let schedule = Schedule::new(spec, reduced, &operands.input, stream);
+    let Schedule { compute, rows, .. } = schedule;
+    let scalars = scalars(spec, compute);
+    let apply = output.is_some();
+    let weight = operands.weight.as_ref().filter(|_| apply);
+    let bias = operands.bias.as_ref().filter(|_| apply);
+    let of_spec = flags(spec)?;
+    let applying = Flags {
+        apply,
+        round: apply && spec.round_normalized && dtype != compute,
+        offset: weight.is_some() && spec.weight_offset != 0.0,
+        ..Flags::default()
+    };
+    let per_row =
+        |name, view: Option<&View<'_>>, numbers| Operand::per_row(name, view, shape, reduced, numbers);
+    let read = || -> Result<[Option<Operand>; 2]> {
+        Ok([
+            Operand::new("input", Role::Load, Some(&operands.input))?,
+            Operand::new("mask", Role::Load, operands.mask.as_ref())?,
+        ])
+    };
+    let written = || -> Result<[Option<Operand>; 3]> {
+        Ok([
+            Operand::new("output", Role::Store, output.as_ref())?,
+            Operand::new("weight", Role::Load, weight)?,
+            Operand::new("bias", Role::Load, bias)?,
+        ])
+    };
+    let problem = |numbers: [Option<Operand>; 2], written: [Option<Operand>; 3]| -> Result<Problem> {
+        let operands = read()?.into_iter().chain(numbers).chain(written);
+        Ok(Problem::new(compute, shape, reduced, operands))
+    };
+    let (entry, read_again) = (Entry::NormForward, &[dtype][..]);
+    let with_given = |given: &View<'_>, statistics: Option<&View<'_>>| {
+        let given = per_row("given", Some(given), STATISTICS)?;
+        let statistics = per_row("statistics", statistics, STATISTICS)?;
+        let flags = Flags { kind: of_spec.kind.applied(), ..applying };
+        let problem = &problem([given, statistics], written()?)?;
+        schedule.apply(&Pass { problem, entry, flags, scalars, read: read_again })
+    };
+    if let Some(given) = &operands.given {
+        return enqueue(stream, "norm forward", with_given(given, statistics.as_ref())?);
+    }
+    let finish = apply || statistics.is_some();
+    let Flags { kind, prefix, outside, .. } = of_spec;
+    let flags = Flags { kind, prefix, outside: outside && finish, compute: true, finish, ..applying };
+    let of_row = per_row("moments", moments.as_ref(), MOMENTS)?;
+    let finished = per_row("statistics", statistics.as_ref(), STATISTICS)?;
+    let whole = &problem([of_row, finished], written()?)?;
+    if let Some(planned) =
+        schedule.whole(&Pass { problem: whole, entry, flags, scalars, read: read_again })?
+    {
+        return enqueue(stream, "norm forward", planned);
+    }
+    let leaves = schedule.leaves();
+    let parts = schedule.scratch(leaves, MOMENTS)?;
+    let parts = parts.view(compute, Layout::contiguous(&[rows, leaves.max(1) * MOMENTS]))?;
+    let of_leaves = per_row("moments", Some(&parts), leaves * MOMENTS)?;
+    let flags = Flags { kind, prefix, compute: true, ..Flags::default() };
+    let of_leaves = &problem([of_leaves, None], [None, None, None])?;
+    let mut planned =
+        schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: read_again })?;
+    // Applying needs statistics, asked for or not.
+    let own = if apply && statistics.is_none() { Some(schedule.scratch(1, STATISTICS)?) } else { None };
+    let layout = Layout::contiguous(&[rows, STATISTICS]);
+    let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
+    let statistics = statistics.or(own);
+    let (moments, finished) = (moments.as_ref(), statistics.as_ref());
+    planned.push(merge_moments(spec, compute, [rows, leaves], &parts, moments, finished)?);
+    if let Some(statistics) = finished.filter(|_| apply) {
+        planned.extend(with_given(statistics, None)?);
+    }
+    enqueue(stream, "norm forward", planned)
+}
+
+/// The passes of the backward kernel, over the axes of `schedule`, which for PLAIN sums make a part of a row.
+struct Passes<'s> {
+    spec: &'s Norm,
+    operands: &'s Backward<'s>,
+    statistics: &'s View<'s>,
+    scalars: Scalars,
+    schedule: Schedule<'s>,
+    reduced: &'s [usize],
+}
+
+/// What a backward pass takes or gives of each row, besides the tensors that it reads.
+#[derive(Default)]
+struct Ends<'v> {
+    grad_input: Option<&'v View<'v>>,
+    given: Option<&'v View<'v>>,
+    /// With the number of leaves of a row that they are for.
+    sums: Option<(&'v View<'v>, usize)>,
+}
+
+impl<'s> Passes<'s> {
+    /// Calls `launches` with the pass of what `flags` say.
+    fn pass(
+        &self,
+        flags: Flags,
+        ends: &Ends<'_>,
+        launches: impl FnOnce(&Pass<'_>) -> Result<Option<Vec<Planned>>>,
+    ) -> Result<Option<Vec<Planned>>> {
+        let (shape, reduced) = (&self.spec.shape[..], self.reduced);
+        let Backward { grad_output, input, weight, mask, .. } = self.operands;
+        // A weight that is the same in all of a row does not enter the sums.
+        let weight = weight.as_ref().filter(|_| !flags.plain && (flags.apply || !flags.outer_weight));
+        let flags = Flags {
+            outer_weight: flags.outer_weight && weight.is_some(),
+            offset: weight.is_some() && self.spec.weight_offset != 0.0,
+            ..flags
+        };
+        let (sums, leaves) = (ends.sums.map(|(view, _)| view), ends.sums.map_or(1, |(_, leaves)| leaves));
+        let per_row = |name, view, reduced, numbers| Operand::per_row(name, view, shape, reduced, numbers);
+        let operands = [
+            Operand::new("grad_output", Role::Load, Some(grad_output))?,
+            Operand::new("input", Role::Load, Some(input))?,
+            Operand::new("grad_input", Role::Store, ends.grad_input)?,
+            Operand::new("weight", Role::Load, weight)?,
+            Operand::new("mask", Role::Load, mask.as_ref())?,
+            per_row("statistics", Some(self.statistics), &self.spec.reduced, STATISTICS)?,
+            per_row("given", ends.given, reduced, SUMS)?,
+            per_row("sums", sums, reduced, SUMS * leaves)?,
+        ];
+        let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
+        let read = &[input.dtype(), grad_output.dtype()];
+        launches(&Pass { problem, entry: Entry::NormBackward, flags, scalars: self.scalars, read })
+    }
+
+    /// Sums of all rows, as numbers of their leaves merged. What is merged lives until the launches are enqueued, in `kept`.
+    fn sums(&self, flags: Flags, target: &View<'_>, kept: &mut Vec<Scratch>) -> Result<Vec<Planned>> {
+        let Schedule { compute, rows, .. } = self.schedule;
+        let flags = Flags { compute: true, apply: false, frozen: false, outside: false, ..flags };
+        let ends = Ends { sums: Some((target, 1)), ..Ends::default() };
+        if let Some(planned) = self.pass(flags, &ends, |pass| self.schedule.whole(pass))? {
+            return Ok(planned);
+        }
+        let leaves = self.schedule.leaves();
+        let parts = self.schedule.scratch(leaves, SUMS)?;
+        let view = parts.view(compute, Layout::contiguous(&[rows, leaves.max(1) * SUMS]))?;
+        let ends = Ends { sums: Some((&view, leaves)), ..Ends::default() };
+        let of_leaves = self.pass(flags, &ends, |pass| self.schedule.leaf_by_leaf(pass).map(Some))?;
+        let merging = merge_sums(compute, [rows, leaves], &view, target)?;
+        drop(view);
+        kept.push(parts);
+        Ok(of_leaves.into_iter().flatten().chain([merging]).collect())
+    }
+
+    /// The gradient of the input, and the sums of rows if somebody wants them; these come as `given`, or are computed unless
+    /// the statistics are constant.
+    fn gradient(
+        &self,
+        flags: Flags,
+        grad_input: Option<&View<'_>>,
+        given: Option<&View<'_>>,
+        sums: Option<&View<'_>>,
+        kept: &mut Vec<Scratch>,
+    ) -> Result<Vec<Planned>> {
+        let computes = sums.is_some() || given.is_none() && !flags.frozen && grad_input.is_some();
+        if computes && given.is_none() && grad_input.is_some() {
+            let ends = Ends { grad_input, given: None, sums: sums.map(|view| (view, 1)) };
+            let flags = Flags { compute: true, apply: true, ..flags };
+            if let Some(planned) = self.pass(flags, &ends, |pass| self.schedule.whole(pass))? {
+                return Ok(planned);
+            }
+        }
+        let Schedule { compute, rows, .. } = self.schedule;
+        let own = if computes && sums.is_none() { Some(self.schedule.scratch(1, SUMS)?) } else { None };
+        let layout = Layout::contiguous(&[rows, SUMS]);
+        let view = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
+        let sums = sums.or(view.as_ref());
+        let mut planned = sums.map_or(Ok(Vec::new()), |target| self.sums(flags, target, kept))?;
+        if grad_input.is_some() {
+            let given = given.or(sums).filter(|_| !flags.frozen);
+            let ends = Ends { grad_input, given, sums: None };
+            let flags = Flags { apply: true, ..flags };
+            planned.extend(
+                self.pass(flags, &ends, |pass| self.schedule.apply(pass).map(Some))?.unwrap_or_default(),
+            );
+        }
+        drop(view);
+        kept.extend(own);
+        Ok(planned)
+    }
+}
+
+pub(super) fn backward(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    workspace: &mut Workspace,
+    stream: &CudaStream<'_>,
+) -> Result<()> {
+    let Some(statistics) = &operands.statistics else {
+        return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
+    };
+    let [grad_input, grad_weight, grad_bias, sums] =
+        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.sums]
+            .map(|target| target.as_ref().map(|view| view.as_view()));
+    let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
+    let compute = operands.input.dtype().compute();
+    let flags = Flags {
+        frozen: spec.frozen,
+        outer_weight: spec.affine.axes.iter().all(|axis| !reduced.contains(axis)),
+        ..flags(spec)?
+    };
+    let scalars = scalars(spec, compute);
+    let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
+    let of_parameters = wanted.iter().any(Option::is_some);
+    // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.
+    let round = spec.round_normalized && operands.input.dtype() != compute;
+    let from_rows = of_parameters && flags.outer_weight && !round;
+
+    // The axes of a row that share parameters.
+    let outer: Vec<usize> = reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
+    let passes = |reduced| {
+        let schedule = Schedule::new(spec, reduced, &operands.input, stream);
+        Passes { spec, operands, statistics, scalars, schedule, reduced }
+    };
+    let of_rows = passes(reduced);
+    let mut planned = Vec::new();
+    let mut kept = Vec::new();
+    let layout = Layout::contiguous(&[of_rows.schedule.rows, SUMS]);
+    let own = if from_rows && sums.is_none() { Some(of_rows.schedule.scratch(1, SUMS)?) } else { None };
+    let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
+    let sums = sums.as_ref().or(own.as_ref());
+    let parameters = Parameters { spec, compute, flags: Flags { round, ..flags }, wanted };
+    // The parameters' gradients come first where they read grad_output: grad_input may take its place.
+    if of_parameters && !from_rows {
+        let shared: usize = outer.iter().map(|&axis| shape[axis]).product();
+        if shared == 1 {
+            let source = Source::Tensors { operands, statistics };
+            planned.extend(parameters.launches(source, workspace, stream)?);
+        } else {
+            let of_parts = passes(&outer);
+            let sums = of_parts.schedule.scratch(1, SUMS)?;
+            let view = sums.view(compute, Layout::contiguous(&[of_parts.schedule.rows, SUMS]))?;
+            let plain = Flags { plain: true, round, prefix: false, outer_weight: false, ..flags };
+            planned.extend(of_parts.sums(plain, &view, &mut kept)?);
+            let source = Source::Sums { view: &view, reduced: &outer };
+            planned.extend(parameters.launches(source, workspace, stream)?);
+            drop(view);
+            kept.push(sums);
+        }
+    }
+    planned.extend(of_rows.gradient(flags, grad_input.as_ref(), operands.given.as_ref(), sums, &mut kept)?);
+    if let Some(view) = sums.filter(|_| from_rows) {
+        planned.extend(parameters.launches(Source::Sums { view, reduced }, workspace, stream)?);
+    }
+    enqueue(stream, "norm backward", planned)
+}

@@ -1,0 +1,138 @@
+//! What a launch is told, as the bytes of `Params` in `kernels/params.cuh`.
+
+use crate::tensor::DType;
+
+/// The scalars of a launch. Those of the compute type have been rounded to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Scalars {
+    pub(super) first_row: i64,
+    pub(super) rows: i64,
+    pub(super) cols: i64,
+    pub(super) prefix: i64,
+    pub(super) leaves: i64,
+    pub(super) chunk_rows: i64,
+    pub(super) chunks: i64,
+    pub(super) partial_cols: i64,
+    pub(super) leaf_base: i64,
+    pub(super) turns: i64,
+    pub(super) eps_exponent: i32,
+    pub(super) parameter: u32,
+    pub(super) inv_last: f64,
+    pub(super) inv_count: f64,
+    pub(super) eps: f64,
+    pub(super) eps_rstd: f64,
+    pub(super) weight_offset: f64,
+    /// A number and what is missing to it.
+    pub(super) power: [f64; 2],
+    pub(super) inv_power: [f64; 2],
+    pub(super) slope_power: [f64; 2],
+    pub(super) factor: f64,
+    pub(super) rest: f64,
+}
+
+/// An axis of the index space: its size, and each operand's stride along it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Axis {
+    pub(super) size: i64,
+    pub(super) strides: Vec<i64>,
+}
+
+impl Axis {
+    /// One index, for tables that are longer than the problem's axes.
+    pub(super) fn single(slots: usize) -> Self {
+        Axis { size: 1, strides: vec![0; slots] }
+    }
+}
+
+/// A kernel's argument, which has to lie as the C++ struct does: every member at a multiple of its own size.
+pub(super) fn bytes(
+    compute: DType,
+    scalars: &Scalars,
+    addresses: &[u64],
+    outer: &[Axis],
+    inner: &[Axis],
+) -> Vec<u8> {
+    let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
+    let Scalars { partial_cols, leaf_base, turns, power, inv_power, slope_power, .. } = *scalars;
+    let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
+    for number in [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns]
+    {
+        bytes.extend_from_slice(&number.to_ne_bytes());
+    }
+    bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
+    bytes.extend_from_slice(&scalars.parameter.to_ne_bytes());
+    let numbers = [
+        scalars.inv_last,
+        scalars.inv_count,
+        scalars.eps,
+        scalars.eps_rstd,
+        scalars.weight_offset,
+        power[0],
+        power[1],
+        inv_power[0],
+        inv_power[1],
+        slope_power[0],
+        slope_power[1],
+        scalars.factor,
+        scalars.rest,
+        // The member that fills up to a multiple of eight bytes.
+        0.0,
+    ];
+    for number in numbers {
+        match compute {
+            DType::F64 => bytes.extend_from_slice(&number.to_ne_bytes()),
+            _ => bytes.extend_from_slice(&(number as f32).to_ne_bytes()),
+        }
+    }
+    for address in addresses {
+        bytes.extend_from_slice(&address.to_ne_bytes());
+    }
+    for axis in outer.iter().chain(inner) {
+        bytes.extend_from_slice(&axis.size.to_ne_bytes());
+        for stride in &axis.strides {
+            bytes.extend_from_slice(&stride.to_ne_bytes());
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number_at(bytes: &[u8], at: usize) -> i64 {
+        i64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    /// The offsets are those that `kernels/params.cuh` has on a machine with natural alignment.
+    #[test]
+    fn members_lie_where_the_kernel_reads_them() {
+        let scalars = Scalars {
+            first_row: 1,
+            turns: 10,
+            eps_exponent: -3,
+            parameter: 2,
+            inv_last: 0.5,
+            rest: 0.25,
+            ..Scalars::default()
+        };
+        let axis = |size| Axis { size, strides: vec![size + 1, size + 2, size + 3] };
+        for (compute, size) in [(DType::F32, 4), (DType::F64, 8)] {
+            let all = bytes(compute, &scalars, &[11, 12, 13], &[axis(20)], &[axis(30), axis(40)]);
+            let float_at = |at: usize| match compute {
+                DType::F64 => f64::from_ne_bytes(all[at..at + 8].try_into().unwrap()),
+                _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
+            };
+            assert_eq!((number_at(&all, 0), number_at(&all, 72)), (1, 10));
+            assert_eq!(all[80..88], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+            assert_eq!((float_at(88), float_at(88 + 12 * size)), (0.5, 0.25));
+            let addresses = 88 + 14 * size;
+            assert_eq!(addresses, if size == 4 { 144 } else { 200 });
+            assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
+            let outer = addresses + 24;
+            assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));
+            assert_eq!((number_at(&all, outer + 32), number_at(&all, outer + 64)), (30, 40));
+            assert_eq!(all.len(), outer + 96);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How the rows of a norm's pass are worked on: which threads take them, whole or leaf by leaf, in which launches.
+
+use super::CudaStream;
+use super::geometry::{self, MOST_WIDTH};
+use super::launch::{Planned, Problem, Task};
+use super::params::Scalars;
+use super::stream::Scratch;
+use super::variant::{Entry, Flags, Kind, Shape, Style};
+use crate::Result;
+use crate::plan::tree;
+use crate::spec::Norm;
+use crate::tensor::{DType, View};
+
+/// How a norm's rows, those of the axes `reduced`, are worked on.
+pub(super) struct Schedule<'s> {
+    stream: &'s CudaStream<'s>,
+    pub(super) compute: DType,
+    style: Style,
+    pub(super) rows: usize,
+    cols: usize,
+    /// Each leaf of a row is a task of its own, however much a block could take.
+    is_split: bool,
+}
+
+/// A kernel over rows.
+pub(super) struct Pass<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) entry: Entry,
+    pub(super) flags: Flags,
+    pub(super) scalars: Scalars,
+    /// The tensors whose elements it needs more than once, in whose dtype the first comes.
+    pub(super) read: &'a [DType],
+}
+
+impl<'s> Schedule<'s> {
+    pub(super) fn new(spec: &Norm, reduced: &[usize], input: &View<'_>, stream: &'s CudaStream<'s>) -> Self {
+        let overrides = stream.overrides();
+        let style = geometry::style(&overrides, &spec.shape, reduced, input.layout());
+        let size = |wanted: bool| -> usize {
+            let axes = (0..spec.shape.len()).filter(|axis| reduced.contains(axis) == wanted);
+            axes.map(|axis| spec.shape[axis]).product()
+        };
+        let (rows, cols) = (size(false), size(true));
+        let is_split = geometry::is_split(stream.device().limits(), &overrides, style, [rows, cols]);
+        Schedule { stream, compute: input.dtype().compute(), style, rows, cols, is_split }
+    }
+
+    /// Leaves of a row.
+    pub(super) fn leaves(&self) -> usize {
+        self.cols.div_ceil(tree::LEAF)
+    }
+
+    /// `numbers` numbers of scratch for each of `parts` parts of each row.
+    pub(super) fn scratch(&self, parts: usize, numbers: usize) -> Result<Scratch> {
+        let numbers = self.rows.saturating_mul(parts.max(1)).saturating_mul(numbers);
+        self.stream.scratch(numbers.saturating_mul(self.compute.size()))
+    }
+
+    /// The launches over all rows, each a task; `None` where rows are split instead.
+    pub(super) fn whole(&self, pass: &Pass<'_>) -> Result<Option<Vec<Planned>>> {
+        let shape = if self.is_split { None } else { self.shape(pass, false) };
+        shape.map(|shape| self.launches(pass, shape, false)).transpose()
+    }
+
+    /// The launches over all leaves of all rows, each a task.
+    pub(super) fn leaf_by_leaf(&self, pass: &Pass<'_>) -> Result<Vec<Planned>> {
+        let shape = self.shape(pass, true);
+        shape.map_or(Ok(Vec::new()), |shape| self.launches(pass, shape, true))
+    }
+
+    /// The launches that apply what is known of each row, to each leaf by itself where it has several.
+    pub(super) fn apply(&self, pass: &Pass<'_>) -> Result<Vec<Planned>> {
+        let split = self.is_split || self.cols > tree::LEAF;
+        let shape = self.shape(pass, split);
+        shape.map_or(Ok(Vec::new()), |shape| self.launches(pass, shape, split))
+    }
+
+    /// How rows or leaves are shared out.
+    fn shape(&self, pass: &Pass<'_>, split: bool) -> Option<Shape> {
+        let overrides = self.stream.overrides();
+        let most = geometry::most_width(&overrides, *pass.read.first()?, MOST_WIDTH);
+        // What is only applied is read once; powers of each kept element would be written out one after the other.
+        let is_kept = pass.flags.compute && pass.flags.kind != Kind::Power;
+        let rows = geometry::Rows {
+            style: self.style,
+            compute: self.compute,
+            cols: self.cols,
+            split,
+            width: if self.style == Style::Row { pass.problem.width(most) } else { 1 },
+            read: if is_kept { pass.read } else { &[] },
+        };
+        geometry::norm(self.stream.device().limits(), &overrides, &rows)
+    }
+
+    fn launches(&self, pass: &Pass<'_>, shape: Shape, split: bool) -> Result<Vec<Planned>> {
+        let &Pass { problem, entry, flags, scalars, .. } = pass;
+        let leaves = if split { self.leaves() } else { 1 };
+        let flags = Flags { split, ..flags };
+        let scalars = Scalars { leaves: leaves as i64, ..scalars };
+        // Rows without columns have nothing to do.
+        let end = if self.cols > 0 { self.rows } else { 0 };
+        let step = geometry::rows_at_once(&shape, leaves.max(1)).max(1);
+        (0..end)
+            .step_by(step)
+            .map(|first| {
+                let rows = first..end.min(first.saturating_add(step));
+                let blocks = geometry::blocks(&shape, rows.len(), leaves);
+                problem.plan(Task { entry, shape, flags, rows, scalars, blocks })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! Where launches go: the device's own stream, a caller's, or nowhere.
+
+use super::driver::{Function, Launch, Queue};
+use super::tensor::DeviceRange;
+use super::{CudaDevice, Overrides};
+use crate::tensor::{DType, Layout, Tensor, View};
+use crate::{Error, Result, Workspace};
+use std::ffi::c_void;
+use std::marker::PhantomData;
+
+/// Where launches are enqueued: see [`CudaDevice::stream`], [`CudaDevice::on_stream`] and [`CudaDevice::preparing`].
+#[derive(Debug, Clone)]
+pub struct CudaStream<'a> {
+    device: CudaDevice,
+    queue: Queue,
+    preparing: bool,
+    overrides: Overrides,
+    /// A caller's stream is borrowed.
+    lent: PhantomData<&'a ()>,
+}
+
+impl<'a> CudaStream<'a> {
+    pub(super) fn own(device: &CudaDevice) -> Self {
+        CudaStream {
+            device: device.clone(),
+            queue: device.driver().queue(),
+            preparing: false,
+            overrides: Overrides::default(),
+            lent: PhantomData,
+        }
+    }
+
+    pub(super) fn preparing(device: &CudaDevice) -> Self {
+        CudaStream { preparing: true, ..CudaStream::own(device) }
+    }
+
+    /// # Safety
+    /// As [`CudaDevice::on_stream`].
+    pub(super) unsafe fn foreign(device: &CudaDevice, stream: *mut c_void) -> Result<Self> {
+        let queue = Queue(stream.expose_provenance());
+        // SAFETY: the caller says that the stream is alive.
+        unsafe { device.driver().check_queue(queue) }?;
+        Ok(CudaStream { queue, ..CudaStream::own(device) })
+    }
+
+    /// The same stream with some of its geometry given.
+    pub fn with_overrides(mut self, overrides: Overrides) -> Result<Self> {
+        overrides.check()?;
+        self.overrides = overrides;
+        Ok(self)
+    }
+
+    /// The stream's device.
+    pub fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    /// The driver's handle, a `CUstream`, for a caller's own work in the same order.
+    pub fn raw(&self) -> *mut c_void {
+        std::ptr::with_exposed_provenance_mut(self.queue.0)
+    }
+
+    pub(super) fn overrides(&self) -> Overrides {
+        self.overrides
+    }
+
+    /// Whether launches become parts of a graph now.
+    fn is_capturing(&self) -> Result<bool> {
+        Ok(!self.preparing && self.device.driver().is_capturing(self.queue)?)
+    }
+
+    /// Refuses to compile where it would spoil a capture.
+    pub(super) fn check_may_compile(&self) -> Result<()> {
+        if !self.is_capturing()? {
+            return Ok(());
+        }
+        let expected = "kernels compiled before: make the same call on `CudaDevice::preparing` first";
+        Err(Error::argument("stream", expected, "a capture during which a kernel would be compiled"))
+    }
+
+    /// The entries `names` of `source`: see [`CudaDevice::compile`]. Not while the stream is being captured.
+    pub(super) fn compile(&self, source: &str, names: &[String]) -> Result<Vec<Function>> {
+        self.check_may_compile()?;
+        self.device.compile(source, names)
+    }
+
+    /// Enqueues launches in their order; `what` names them in errors.
+    pub(super) fn run(&self, what: &str, launches: &[Launch]) -> Result<()> {
+        if self.preparing || launches.is_empty() {
+            return Ok(());
+        }
+        self.device.driver().run(self.queue, what, launches)
+    }
+
+    /// At least `bytes` of the workspace. Its memory is replaced by a larger one if need be, but not during a
+    /// capture, since a graph that was captured before may use it.
+    pub(super) fn workspace<'w>(&self, workspace: &'w mut Workspace, bytes: usize) -> Result<View<'w>> {
+        if !self.device.has_room(workspace, bytes) && self.is_capturing()? {
+            let expected =
+                format!("at least {bytes} bytes before a capture begins: `Workspace::with_capacity`");
+            return Err(Error::argument("workspace", expected, "less"));
+        }
+        self.device.reserve(workspace, bytes)?;
+        match &workspace.cuda {
+            Some(tensor) => tensor.view(),
+            None => Err(super::fault::refused(self.device.backend(), "workspace", "no memory")),
+        }
+    }
+
+    /// Memory for launches of one call, in the order of the stream.
+    pub(super) fn scratch(&self, bytes: usize) -> Result<Scratch> {
+        // No launch comes while preparing: an address as aligned as memory is all that is needed.
+        let address =
+            if self.preparing { PREPARED } else { self.device.driver().allocate_on(self.queue, bytes)? };
+        Ok(Scratch {
+            device: self.device.clone(),
+            queue: self.queue,
+            is_real: !self.preparing,
+            address,
+            size: bytes,
+        })
+    }
+}
+
+/// An address that nobody reads or writes.
+const PREPARED: u64 = 1 << 32;
+
+/// Memory of a stream, given back in the stream's order when it is dropped, which is before the call on the stream
+/// ends.
+pub(super) struct Scratch {
+    device: CudaDevice,
+    queue: Queue,
+    is_real: bool,
+    address: u64,
+    size: usize,
+}
+
+impl Scratch {
+    /// All of it.
+    pub(super) fn view(&self, dtype: DType, layout: Layout) -> Result<View<'_>> {
+        let range = DeviceRange::of_own(&self.device, self.address, self.size as u64);
+        View::of_cuda(range, dtype, layout)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.is_real {
+            // SAFETY: allocated so, and the views that launches were made from have ended.
+            unsafe { self.device.driver().release_on(self.queue, self.address, self.size) };
+        }
+    }
+}

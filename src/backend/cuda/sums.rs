@@ -1,0 +1,219 @@
+//! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
+
+use super::launch::{Operand, Planned, Problem, Role, Task};
+use super::params::Scalars;
+use super::variant::{Entry, Flags};
+use super::{CudaStream, geometry};
+use crate::backend::Backward;
+use crate::plan::tree;
+use crate::spec::{Affine, Norm, STATISTICS, SUMS};
+use crate::tensor::{DType, Dims, Layout, View};
+use crate::{Result, Workspace};
+
+/// How the sums over rows are cut. Partial sums lie as [parameter][chunk][column], then come the leaves' sums of a
+/// parameter that columns share.
+pub(super) struct Sums {
+    compute: DType,
+    wanted: [bool; 3],
+    chunk_rows: usize,
+    chunks: usize,
+    cols: usize,
+    leaves: usize,
+}
+
+/// What the terms of a norm's gradients are made of.
+pub(super) enum Source<'s> {
+    /// The tensors, whose elements have a parameter each.
+    Tensors { operands: &'s Backward<'s>, statistics: &'s View<'s> },
+    /// Sums over the elements that share a parameter in a row, which are those of the axes `reduced`.
+    Sums { view: &'s View<'s>, reduced: &'s [usize] },
+}
+
+/// The gradients of a norm's weight and bias.
+pub(super) struct Parameters<'s> {
+    pub(super) spec: &'s Norm,
+    pub(super) compute: DType,
+    pub(super) flags: Flags,
+    pub(super) wanted: [Option<&'s View<'s>>; 2],
+}
+
+impl Parameters<'_> {
+    pub(super) fn launches(
+        &self,
+        source: Source<'_>,
+        workspace: &mut Workspace,
+        stream: &CudaStream<'_>,
+    ) -> Result<Vec<Planned>> {
+        let (shape, affine) = (&self.spec.shape[..], &self.spec.affine);
+        // The axes that were summed are gone: each place of the others has one sum.
+        let summed: &[usize] = if let Source::Sums { reduced, .. } = &source { reduced } else { &[] };
+        let left: Dims = (0..shape.len()).filter(|axis| !summed.contains(axis)).collect();
+        let sizes: Dims = left.iter().map(|&axis| shape[axis]).collect();
+        let (at, others): (Dims, Dims) = (0..left.len()).partition(|&at| affine.axes.contains(&left[at]));
+        let count = |axes: &Dims| -> usize { axes.iter().map(|&at| sizes[at]).product() };
+        let wanted = [self.wanted[0].is_some(), self.wanted[1].is_some(), false];
+        let sums = Sums::new(self.compute, wanted, 2, count(&others), count(&at));
+        let scratch = stream.workspace(workspace, sums.bytes())?;
+        let per_row = |name, view, reduced, numbers| {
+            Operand::per_row(name, Some(view), if reduced { shape } else { &sizes }, &[], numbers)
+        };
+        let partials = Some(Operand::flat("partials", &scratch, self.compute)?);
+        let (operands, dtype) = match &source {
+            Source::Tensors { operands: Backward { grad_output, input, mask, .. }, statistics } => {
+                let input = Some(input).filter(|_| wanted[0]);
+                let statistics = Some(*statistics).filter(|_| wanted[0]);
+                let own = &self.spec.reduced;
+                let tensors = vec![
+                    Operand::new("grad_output", Role::Load, Some(grad_output))?,
+                    Operand::new("input", Role::Load, input)?,
+                    Operand::new("mask", Role::Load, mask.as_ref())?,
+                    Operand::per_row("statistics", statistics, shape, own, STATISTICS)?,
+                    partials,
+                ];
+                (tensors, grad_output.dtype())
+            }
+            Source::Sums { view, .. } => (vec![per_row("sums", *view, false, SUMS)?, partials], self.compute),
+        };
+        let problem = Problem::new(self.compute, &sizes, &at, operands);
+        // What decides how sums of tensors are made says nothing about those of rows.
+        let flags = match source {
+            Source::Tensors { .. } => Flags {
+                kind: self.flags.kind.applied(),
+                round: self.flags.round && wanted[0],
+                ..Flags::default()
+            },
+            Source::Sums { .. } => Flags { from_sums: true, ..Flags::default() },
+        };
+        let mut planned = vec![sums.partials(&problem, Entry::Affine, flags, stream, dtype)?];
+        let views = self.wanted.iter().enumerate().filter_map(|(index, view)| Some((index, (*view)?)));
+        for (index, view) in views {
+            planned.push(sums.finish(&scratch, Some((view, affine)), index)?);
+        }
+        Ok(planned)
+    }
+}
+
+impl Sums {
+    /// `params` is the number of sums per column that the chunks are planned for.
+    pub(super) fn new(compute: DType, wanted: [bool; 3], params: usize, rows: usize, cols: usize) -> Self {
+        let chunk_rows = tree::chunk_rows(rows, cols, params, compute.size());
+        let leaves = if wanted[2] { cols.div_ceil(tree::LEAF) } else { 0 };
+        Sums { compute, wanted, chunk_rows, chunks: rows.div_ceil(chunk_rows), cols, leaves }
+    }
+
+    fn count(&self) -> usize {
+        self.wanted.iter().filter(|&&wanted| wanted).count()
+    }
+
+    fn leaf_base(&self) -> usize {
+        self.count() * self.chunks.max(1) * self.cols
+    }
+
+    /// Bytes of workspace.
+    pub(super) fn bytes(&self) -> usize {
+        self.compute.size() * (self.leaf_base() + self.leaves)
+    }
+
+    /// The numbers that say how the sums are cut, for those of the `index`-th parameter.
+    fn scalars(&self, index: usize) -> Scalars {
+        let before = self.wanted[..index].iter().filter(|&&wanted| wanted).count();
+        Scalars {
+            leaves: self.leaves as i64,
+            chunk_rows: self.chunk_rows as i64,
+            chunks: self.chunks as i64,
+            partial_cols: self.cols as i64,
+            leaf_base: self.leaf_base() as i64,
+            turns: 1,
+            parameter: before as u32,
+            ..Scalars::default()
+        }
+    }
+
+    /// The launch that writes the partial sums; `dtype` is that of the tensors that are read.
+    pub(super) fn partials(
+        &self,
+        problem: &Problem,
+        entry: Entry,
+        flags: Flags,
+        stream: &CudaStream<'_>,
+        dtype: DType,
+    ) -> Result<Planned> {
+        let most = geometry::most_width(&stream.overrides(), dtype, geometry::MOST_SUMMED);
+        let width = if flags.from_sums { 1 } else { problem.width(most) };
+        let runs = self.cols.div_ceil(width as usize).saturating_mul(self.chunks);
+        let shape = geometry::columns(stream.device().limits(), width, runs, self.chunk_rows);
+        problem.plan(Task {
+            entry,
+            shape,
+            flags: Flags { sums: self.wanted, ..flags },
+            rows: 0..problem.grid.rows,
+            scalars: self.scalars(0),
+            blocks: runs.div_ceil(shape.teams as usize),
+        })
+    }
+
+    /// The launch that adds the chunks of the `index`-th parameter and writes its gradient, or the columns' sums where
+    /// there is no gradient to write.
+    pub(super) fn finish(
+        &self,
+        scratch: &View<'_>,
+        gradient: Option<(&View<'_>, &Affine)>,
+        index: usize,
+    ) -> Result<Planned> {
+        let partials = Operand::flat("partials", scratch, self.compute)?;
+        let mut sizes = Dims::from_slice(&[self.cols]);
+        let mut target = None;
+        if let Some((view, affine)) = gradient {
+            let layout = view.layout();
+            sizes = affine.axes.iter().map(|&axis| layout.shape()[axis]).collect();
+            let strides: Dims<isize> = affine.axes.iter().map(|&axis| layout.strides()[axis]).collect();
+            let own = Layout::strided(&sizes, &strides, layout.offset())?;
+            target = Some(Operand::laid_out("gradient", Role::Store, view, own)?);
+        }
+        let axes: Dims = (0..sizes.len()).collect();
+        let problem = Problem::new(self.compute, &sizes, &axes, [Some(partials), target]);
+        let shape = geometry::chunks(self.chunks);
+        problem.plan(Task {
+            entry: Entry::Finish,
+            shape,
+            flags: Flags::default(),
+            rows: 0..1,
+            scalars: self.scalars(index),
+            blocks: self.cols.div_ceil(shape.teams as usize),
+        })
+    }
+
+    /// The launches that add the columns' sums of the `index`-th parameter and write its gradient, one element.
+    pub(super) fn total(
+        &self,
+        scratch: &View<'_>,
+        gradient: &View<'_>,
+        index: usize,
+    ) -> Result<[Planned; 2]> {
+        let partials = Operand::flat("partials", scratch, self.compute)?;
+        let problem = Problem::new(self.compute, &[self.cols], &[0], [Some(partials)]);
+        let leaves = problem.plan(Task {
+            entry: Entry::Leaves,
+            shape: geometry::lanes(self.cols),
+            flags: Flags::default(),
+            rows: 0..1,
+            scalars: self.scalars(index),
+            blocks: self.leaves,
+        })?;
+        let own = Layout::strided(&[1], &[1], gradient.layout().offset())?;
+        let operands = [
+            Some(Operand::flat("partials", scratch, self.compute)?),
+            Some(Operand::laid_out("gradient", Role::Number, gradient, own)?),
+        ];
+        let problem = Problem::new(self.compute, &[1], &[0], operands);
+        let total = problem.plan(Task {
+            entry: Entry::Total,
+            shape: geometry::adding(self.leaves),
+            flags: Flags::default(),
+            rows: 0..1,
+            scalars: self.scalars(index),
+            blocks: 1,
+        })?;
+        Ok([leaves, total])
+    }
+}
