@@ -2,6 +2,8 @@
 # installs what is missing there: a software Vulkan adapter, and for `web-test` a browser.
 
 CARGO ?= cargo
+# The compiler for GPUs, which needs none: the one that is named, or a copy of NVIDIA's package for this checkout.
+NVRTC = NORMKIT_NVRTC="$${NORMKIT_NVRTC:-$$(tools/setup.sh nvrtc)}"
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
 
 .DEFAULT_GOAL := help
@@ -23,7 +25,8 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 
 test: setup ## Run all tests: every backend, the command, a browser, the documentation's examples, the smallest build
 	$(CARGO) check --quiet --no-default-features
-	$(CARGO) test --workspace --all-features
+	$(NVRTC) $(CARGO) test --workspace --all-features
+	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test
 
 web-test: ## Run the shaders in a headless browser and check the results; installs Chromium or names it

@@ -16,10 +16,10 @@ fn varied(device: &Device) -> Vec<Case> {
     let mut list = Vec::new();
     for dtype in common::dtypes(device) {
         // A shader takes a software adapter seconds to compile, and most of these are one of their own: it gets a shape of
-        // one leaf and one of two, and in the 16-bit dtypes every third method.
-        let (wgpu, single) = (device.backend() == "wgpu", dtype == DType::F32);
-        let step = if wgpu && !single { 3 } else { 1 };
-        let is_chosen = |cols: usize| !wgpu || cols == 200 || single && cols == 4099;
+        // one leaf and one of two, and in the 16-bit dtypes every third method. CUDA's kernels compile sooner.
+        let (few, single) = (common::compiles(device), dtype == DType::F32);
+        let step = if device.backend() == "wgpu" && !single { 3 } else { 1 };
+        let is_chosen = |cols: usize| !few || cols == 200 || single && cols == 4099;
         for (rows, cols) in SHAPES.into_iter().filter(|&(_, cols)| is_chosen(cols)) {
             for mut case in common::matrices(dtype, rows, cols).step_by(step) {
                 case.name = format!("{rows} x {cols}");
@@ -30,7 +30,7 @@ fn varied(device: &Device) -> Vec<Case> {
                 list.push(case);
             }
         }
-        if wgpu && !single {
+        if few && !single {
             continue;
         }
         for (p, cols) in [(1.0, 300), (1.5, 300), (3.0, 5000), (f64::INFINITY, 5000)] {
@@ -120,10 +120,10 @@ fn strides_and_alignment_do_not_change_a_bit() {
     for device in common::devices() {
         for case in varied(&device) {
             let contiguous = bits(&case, &device.stream());
-            // As above: the adapter gets a misaligned and a strided placement.
+            // As above: what compiles gets a misaligned and a strided placement.
             let (placements, buffers) = match device.backend() {
-                "wgpu" => (&[Placement::Offset(1), Placement::Sliced][..], &[true][..]),
-                _ => (&Placement::ALL[..], &[false, true][..]),
+                "cpu" => (&Placement::ALL[..], &[false, true][..]),
+                _ => (&[Placement::Offset(1), Placement::Sliced][..], &[true][..]),
             };
             for &placement in placements.iter().filter(|&&p| p != Placement::Expanded) {
                 for &one_buffer in buffers {
@@ -167,14 +167,14 @@ fn every_number_of_threads_gives_the_same_bits() {
 }
 
 /// Complains of every result whose bits differ between the CPU and the stream.
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 #[track_caller]
 fn assert_bits_of_the_cpu(cases: Vec<Case>, stream: &Stream<'_>) {
     let mut different = Vec::new();
     for case in cases {
-        let (cpu, wgpu) = (bits(&case, &Device::Cpu.stream()), bits(&case, stream));
-        for ((name, cpu), (_, wgpu)) in cpu.iter().zip(&wgpu) {
-            let count = cpu.iter().zip(wgpu).filter(|(a, b)| a != b).count();
+        let (cpu, other) = (bits(&case, &Device::Cpu.stream()), bits(&case, stream));
+        for ((name, cpu), (_, other)) in cpu.iter().zip(&other) {
+            let count = cpu.iter().zip(other).filter(|(a, b)| a != b).count();
             if count > 0 {
                 let of = cpu.len();
                 different
@@ -182,7 +182,20 @@ fn assert_bits_of_the_cpu(cases: Vec<Case>, stream: &Stream<'_>) {
             }
         }
     }
-    assert!(different.is_empty(), "elements that differ between cpu and wgpu:\n{}", different.join("\n"));
+    let backend = stream.device().backend();
+    assert!(
+        different.is_empty(),
+        "elements that differ between cpu and {backend}:\n{}",
+        different.join("\n")
+    );
+}
+
+/// Of every method in every dtype; `cuda_schedules` has every schedule.
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_gives_the_bits_of_the_cpu() {
+    let device = Device::Cuda(common::cuda_device());
+    assert_bits_of_the_cpu(varied(&device), &device.stream());
 }
 
 /// The software adapter's arithmetic rounds as the CPU's does, so the bits must be equal. (An adapter whose arithmetic

@@ -51,15 +51,9 @@ fn forward(layer: &Recorded, dtype: DType, device: &Device) -> Vec<f64> {
     let input = on_host(&layer.input, &layer.shape, dtype);
     let (weight, bias) =
         (on_host(&layer.weight, &[cols], DType::F32), on_host(&layer.bias, &[cols], DType::F32));
-    match device {
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(wgpu) => {
-            let (weight, bias) = (wgpu.upload(&weight).unwrap(), wgpu.upload(&bias).unwrap());
-            let norm = LayerNorm::new([cols]).eps(1e-12).weight(&weight).bias(&bias);
-            norm.forward(&wgpu.upload(&input).unwrap()).unwrap().read().unwrap().to_f64()
-        }
-        _ => LayerNorm::new([cols]).eps(1e-12).weight(&weight).bias(&bias).forward(&input).unwrap().to_f64(),
-    }
+    let (weight, bias) = (common::on(device, &weight), common::on(device, &bias));
+    let norm = LayerNorm::new([cols]).eps(1e-12).weight(&weight).bias(&bias);
+    norm.forward(&common::on(device, &input)).unwrap().read().unwrap().to_f64()
 }
 
 /// `mag` of each row's largest element: |x| and |mean| times rstd times |weight|, plus |bias|.

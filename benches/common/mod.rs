@@ -15,12 +15,14 @@ pub(crate) const SHAPE: [usize; 2] = [8192, 1024];
 /// Bytes of a thread's piece of the copy; small enough for plain stores, which the CPU backend uses too.
 const PIECE: usize = 256 << 10;
 
-/// The CPU, and with the feature `wgpu` the best adapter.
+/// The CPU, with the feature `wgpu` the best adapter, and with `cuda` a GPU if there is one.
 pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     #[cfg(feature = "wgpu")]
     devices
         .push(Device::Wgpu(normkit::backend::wgpu::WgpuDevice::new().expect("an adapter; see `make setup`")));
+    #[cfg(feature = "cuda")]
+    devices.extend(normkit::backend::cuda::CudaDevice::new().ok().map(Device::Cuda));
     devices
 }
 
@@ -28,21 +30,16 @@ pub(crate) fn devices() -> Vec<Device> {
 pub(crate) fn noise(device: &Device, shape: &[usize], dtype: DType) -> DeviceTensor {
     let count: usize = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|i| (i * 7919 % 20011) as f64 / 10005.5 - 1.0).collect();
-    upload(device, HostTensor::from_f64(&values, shape, dtype).expect("memory for the operands"))
-}
-
-fn upload(device: &Device, tensor: HostTensor) -> DeviceTensor {
-    match device {
-        #[cfg(feature = "wgpu")]
-        Device::Wgpu(device) => DeviceTensor::Wgpu(device.upload(&tensor).expect("memory on the adapter")),
-        _ => DeviceTensor::Host(tensor),
-    }
+    let tensor = HostTensor::from_f64(&values, shape, dtype).expect("memory for the operands");
+    device.upload(&tensor).expect("memory on the device")
 }
 
 fn wait(device: &Device) {
     match device {
         #[cfg(feature = "wgpu")]
         Device::Wgpu(device) => device.wait().expect("the device to finish"),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => device.wait().expect("the device to finish"),
         _ => {}
     }
 }
@@ -59,6 +56,13 @@ fn copy(from: &DeviceTensor, to: &mut DeviceTensor) {
             let from_view = from.view().expect("a view");
             let Device::Wgpu(device) = from.device() else { unreachable!("a wgpu tensor's device") };
             normkit::backend::wgpu::copy(&from_view, &mut to_view, &device.stream()).expect("a copy");
+        }
+        #[cfg(feature = "cuda")]
+        (DeviceTensor::Cuda(from), DeviceTensor::Cuda(to)) => {
+            let mut to_view = to.view_mut().expect("a view");
+            let from_view = from.view().expect("a view");
+            let Device::Cuda(device) = from.device() else { unreachable!("a cuda tensor's device") };
+            normkit::backend::cuda::copy(&from_view, &mut to_view, &device.stream()).expect("a copy");
         }
         _ => unreachable!("both tensors are made on one device"),
     }

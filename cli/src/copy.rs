@@ -91,7 +91,9 @@ impl Copy {
                 Ok(normkit::backend::wgpu::copy(&from.view()?, &mut to.view_mut()?, stream)?)
             }
             #[cfg(feature = "cuda")]
-            Copy::Cuda { from, to, stream } => Ok(stream.copy(&from.view()?, &mut to.view_mut()?)?),
+            Copy::Cuda { from, to, stream } => {
+                Ok(normkit::backend::cuda::copy(&from.view()?, &mut to.view_mut()?, stream)?)
+            }
         }
     }
 }

@@ -18,7 +18,27 @@ pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     #[cfg(feature = "wgpu")]
     devices.push(Device::Wgpu(wgpu_device()));
+    #[cfg(feature = "cuda")]
+    devices.push(Device::Cuda(cuda_device()));
     devices
+}
+
+/// The GPU if the environment asks for it, as `make gpu-test` does; else the CPU in its place. All tests of a process
+/// share it and the kernels that it has compiled.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda_device() -> normkit::backend::cuda::CudaDevice {
+    use normkit::backend::cuda::CudaDevice;
+    static DEVICE: std::sync::OnceLock<CudaDevice> = std::sync::OnceLock::new();
+    let open = || match std::env::var_os("NORMKIT_TEST_GPU") {
+        Some(_) => CudaDevice::new(),
+        None => CudaDevice::host(),
+    };
+    DEVICE.get_or_init(|| open().unwrap_or_else(|error| panic!("{error}"))).clone()
+}
+
+/// Whether kernels are compiled when they are first used, which takes long enough to make do with fewer cases.
+pub(crate) fn compiles(device: &Device) -> bool {
+    device.backend() != "cpu"
 }
 
 /// The adapter under test: Vulkan's, and the software one where there is no GPU.
@@ -86,8 +106,8 @@ pub(crate) fn complaint(case: &Case, stream: &Stream<'_>) -> Option<String> {
 
 /// The published list of every method and of free specs, for a device: all of it in float32 on the CPU, and what is quick
 /// in the other dtypes; rows of ten million elements are left to the command. A software adapter compiles a shader in
-/// seconds, and many cases are a shader of their own, so it is given a few of the quick ones of each method; the test
-/// in a browser runs more of them, and `normkit check` all.
+/// seconds, and the host driver of CUDA a kernel in half of one, and many cases have kernels of their own, so these are given
+/// a few of the quick ones of each method; the test in a browser runs more of them, and `normkit check` all.
 pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
     let names = METHODS.iter().copied().chain([ANY_SPEC]);
     let of = |method, dtype| {
@@ -134,8 +154,8 @@ pub(crate) fn check_random(device: &Device) {
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         config.rng_seed = RngSeed::Fixed(2026);
     }
-    if device.backend() == "wgpu" {
-        config = ProptestConfig { cases: 2, max_shrink_iters: 8, ..config };
+    if compiles(device) {
+        config = ProptestConfig { cases: 6, max_shrink_iters: 8, ..config };
     }
     let stream = device.stream();
     let check = |case: Case| match complaint(&case, &stream) {

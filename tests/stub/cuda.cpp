@@ -101,6 +101,9 @@ EXPORT Result cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
 EXPORT Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Handle) {
     return memcpy(reinterpret_cast<void*>(to), from, bytes), 0;
 }
+EXPORT Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Handle) {
+    return memcpy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes), 0;
+}
 EXPORT Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Handle) {
     return memset(reinterpret_cast<void*>(to), value, bytes), 0;
 }

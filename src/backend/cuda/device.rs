@@ -166,6 +166,12 @@ impl CudaDevice {
         CudaStream::preparing(self)
     }
 
+    /// A stream on which calls only note which kernels they would launch; [`CudaStream::kernels`] gives them, to be compiled
+    /// ahead of time or looked at.
+    pub fn listing(&self) -> CudaStream<'static> {
+        CudaStream::listing(self)
+    }
+
     /// A new row-major tensor filled with zeros.
     pub fn zeros(&self, shape: &[usize], dtype: DType) -> Result<CudaTensor> {
         CudaTensor::zeros(self, shape, dtype)

@@ -52,6 +52,10 @@ const LEAVES_OF_WARP: usize = 256;
 const MERGING_WARPS: u32 = 16;
 /// Threads that a multiprocessor runs at a time.
 const RESIDENT_THREADS: usize = 2048;
+/// Registers of a thread that hold elements, where it also has as many sums.
+const HELD_BESIDE_SUMS: u32 = 32;
+/// Likewise where a row has all of a warp; twice as many make compilers spill.
+const HELD_BESIDE_SUMS_OF_WARP: u32 = 64;
 /// Times that a device should be full before any thread of a pointwise kernel takes a second row.
 const WAVES: usize = 4;
 /// Rows that such a thread takes with one reading of the parameters; more would hardly read less.
@@ -74,6 +78,8 @@ pub struct Overrides {
     pub steps: Option<u32>,
     /// The most leaves of a row that a block takes before more blocks, or a task for each leaf, share the row; at least one.
     pub leaves: Option<u32>,
+    /// Whether the parameters' gradients are summed beside the input's, where one reading of a row can do for both.
+    pub fused: Option<bool>,
     /// The most blocks that share a row, on devices that let blocks read each other's memory: a power of two up to 8.
     pub cluster: Option<u32>,
 }
@@ -254,6 +260,30 @@ fn column(overrides: &Overrides, pass: &Rows<'_>) -> Shape {
         && held_registers(pass, &kept) <= HELD_REGISTERS
         && overrides.steps.is_none_or(|most| steps <= most);
     if is_kept { kept } else { Shape { steps: 0, ..kept } }
+}
+
+/// How rows are shared out whose parameters' gradients are summed beside the input's, in blocks that take one of `chunks`
+/// chunks of rows each: where these occupy the device, and a thread has registers for its part of a row and the sums.
+pub(super) fn fused(limits: &Limits, overrides: &Overrides, pass: &Rows<'_>, chunks: usize) -> Option<Shape> {
+    let is_wanted = overrides.fused.unwrap_or(chunks >= limits.multiprocessors as usize);
+    let fits = pass.style == Style::Row && !pass.split && (1..=tree::LEAF).contains(&pass.cols);
+    if !is_wanted || !fits {
+        return None;
+    }
+    let lanes = tree::lanes(pass.cols) as u32;
+    let (steps, most) = (steps(pass, lanes), lanes.min(MOST_SHARING));
+    if pass.read.is_empty() || overrides.steps.is_some_and(|most| steps > most) {
+        return None;
+    }
+    // Of an element and its gradient, in whatever dtype they come.
+    let held = |threads: u32| steps * lanes / threads * 2 * pass.compute.size() as u32 / 4;
+    // A warp meets without barriers, for which it may have more of them.
+    let room = |threads| if threads == 32 { HELD_BESIDE_SUMS_OF_WARP } else { HELD_BESIDE_SUMS };
+    let all = [4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&threads| threads <= most);
+    let threads = all.into_iter().find(|&threads| held(threads) <= room(threads))?;
+    let width = pass.width.min(lanes / threads);
+    let shape = Shape { style: Style::Row, lanes, threads, width, steps, leaves: 1, cluster: 1, teams: 1 };
+    Some(with_teams(shape))
 }
 
 /// A kernel whose threads do not meet, each with `width` columns or, in kernels of one column, a row.

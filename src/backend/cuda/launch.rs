@@ -97,7 +97,7 @@ pub(super) struct Task {
 }
 
 /// A launch, but for its compiled kernel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) variant: Variant,
     pub(super) params: Vec<u8>,
@@ -223,6 +223,9 @@ pub(super) fn enqueue(stream: &CudaStream<'_>, what: &str, planned: Vec<Planned>
         return Ok(());
     }
     let variants: Vec<&Variant> = planned.iter().map(|planned| &planned.variant).collect();
+    if stream.list(&variants) {
+        return Ok(());
+    }
     let functions: Vec<Function> = stream.device().functions().get(stream, &variants)?;
     let launch = |(planned, function): (Planned, Function)| Launch {
         function,

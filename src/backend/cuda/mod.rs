@@ -6,11 +6,13 @@
 
 mod between;
 mod constants;
+mod copy;
 mod device;
 mod driver;
 mod fault;
 mod functions;
 mod geometry;
+mod kernel;
 mod launch;
 mod norm;
 mod params;
@@ -23,9 +25,11 @@ mod sums;
 mod tensor;
 mod variant;
 
+pub use copy::copy;
 pub use device::{CudaDevice, CudaInfo, CudaOptions, devices};
 pub use driver::{Cache, HostOptions, Schedule};
 pub use geometry::Overrides;
+pub use kernel::{Compiled, Compiler, Kernel, Resources};
 pub use stream::CudaStream;
 pub use tensor::{CudaTensor, DeviceRange};
 pub use variant::Style;

@@ -112,6 +112,8 @@ struct Ends<'v> {
     given: Option<&'v View<'v>>,
     /// With the number of leaves of a row that they are for.
     sums: Option<(&'v View<'v>, usize)>,
+    /// Sums of the parameters' gradients over chunks of rows.
+    partials: Option<&'v View<'v>>,
 }
 
 impl<'s> Passes<'s> {
@@ -142,10 +144,45 @@ impl<'s> Passes<'s> {
             per_row("statistics", Some(self.statistics), &self.spec.reduced, STATISTICS)?,
             per_row("given", ends.given, reduced, SUMS)?,
             per_row("sums", sums, reduced, SUMS * leaves)?,
+            ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
         let read = &[input.dtype(), grad_output.dtype()];
-        launches(&Pass { problem, entry: Entry::NormBackward, flags, scalars: self.scalars, read })
+        let entry = if ends.partials.is_some() { Entry::NormBackwardFused } else { Entry::NormBackward };
+        launches(&Pass { problem, entry, flags, scalars: self.scalars, read })
+    }
+
+    /// The gradients of the input and of the parameters, and the sums of rows if somebody wants them, from one reading; `None`
+    /// where it takes two.
+    fn fused(
+        &self,
+        flags: Flags,
+        grad_input: Option<&View<'_>>,
+        sums: Option<&View<'_>>,
+        parameters: &Parameters<'_>,
+        (workspace, stream): (&mut Workspace, &CudaStream<'_>),
+    ) -> Result<Option<Vec<Planned>>> {
+        let is_known = flags.frozen || self.operands.given.is_some();
+        if is_known || grad_input.is_none() || self.spec.affine.axes != self.spec.reduced {
+            return Ok(None);
+        }
+        parameters.fused(self.schedule.rows, workspace, stream, |of_parameters, scratch| {
+            let sums = sums.map(|view| (view, 1));
+            let ends = Ends { grad_input, given: None, sums, partials: Some(scratch) };
+            let flags = Flags {
+                compute: true,
+                apply: true,
+                round: parameters.flags.round,
+                sums: of_parameters.wanted(),
+                ..flags
+            };
+            let mut launch = None;
+            self.pass(flags, &ends, |pass| {
+                launch = self.schedule.fused(pass, of_parameters)?;
+                Ok(None)
+            })?;
+            Ok(launch)
+        })
     }
 
     /// Sums of all rows, as numbers of their leaves merged. What is merged lives until the launches are enqueued, in `kept`.
@@ -179,7 +216,7 @@ impl<'s> Passes<'s> {
     ) -> Result<Vec<Planned>> {
         let computes = sums.is_some() || given.is_none() && !flags.frozen && grad_input.is_some();
         if computes && given.is_none() && grad_input.is_some() {
-            let ends = Ends { grad_input, given: None, sums: sums.map(|view| (view, 1)) };
+            let ends = Ends { grad_input, sums: sums.map(|view| (view, 1)), ..Ends::default() };
             let flags = Flags { compute: true, apply: true, ..flags };
             if let Some(planned) = self.pass(flags, &ends, |pass| self.schedule.whole(pass))? {
                 return Ok(planned);
@@ -193,7 +230,7 @@ impl<'s> Passes<'s> {
         let mut planned = sums.map_or(Ok(Vec::new()), |target| self.sums(flags, target, kept))?;
         if grad_input.is_some() {
             let given = given.or(sums).filter(|_| !flags.frozen);
-            let ends = Ends { grad_input, given, sums: None };
+            let ends = Ends { grad_input, given, ..Ends::default() };
             let flags = Flags { apply: true, ..flags };
             planned.extend(
                 self.pass(flags, &ends, |pass| self.schedule.apply(pass).map(Some))?.unwrap_or_default(),
@@ -245,6 +282,12 @@ pub(super) fn backward(
     let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
     let sums = sums.as_ref().or(own.as_ref());
     let parameters = Parameters { spec, compute, flags: Flags { round, ..flags }, wanted };
+    if of_parameters && !from_rows {
+        let all = of_rows.fused(flags, grad_input.as_ref(), sums, &parameters, (&mut *workspace, stream))?;
+        if let Some(planned) = all {
+            return enqueue(stream, "norm backward", planned);
+        }
+    }
     // The parameters' gradients come first where they read grad_output: grad_input may take its place.
     if of_parameters && !from_rows {
         let shared: usize = outer.iter().map(|&axis| shape[axis]).product();

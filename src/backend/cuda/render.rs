@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("moments.cuh"),
     kernel_file!("nearest.cuh"),
     kernel_file!("norm_backward.cu"),
+    kernel_file!("norm_backward_fused.cu"),
     kernel_file!("norm_forward.cu"),
     kernel_file!("numbers.cuh"),
     kernel_file!("pairwise.cuh"),
@@ -105,6 +106,7 @@ fn file_of(entry: Entry) -> &'static str {
     match entry {
         Entry::NormForward => "norm_forward.cu",
         Entry::NormBackward => "norm_backward.cu",
+        Entry::NormBackwardFused => "norm_backward_fused.cu",
         Entry::MergeMoments | Entry::MergeSums => "split.cu",
         Entry::FromRunning | Entry::UpdateRunning => "running.cu",
         Entry::Affine | Entry::Finish | Entry::Leaves | Entry::Total => "sums.cu",

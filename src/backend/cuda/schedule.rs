@@ -5,6 +5,7 @@ use super::geometry::{self, MOST_WIDTH};
 use super::launch::{Planned, Problem, Task};
 use super::params::Scalars;
 use super::stream::Scratch;
+use super::sums::Sums;
 use super::variant::{Entry, Flags, Kind, Shape, Style};
 use crate::Result;
 use crate::plan::tree;
@@ -75,21 +76,36 @@ impl<'s> Schedule<'s> {
         shape.map_or(Ok(Vec::new()), |shape| self.launches(pass, shape, split))
     }
 
+    /// The launch that also takes the parameters' `sums` over rows; `None` where a kernel of its own does.
+    pub(super) fn fused(&self, pass: &Pass<'_>, sums: &Sums) -> Result<Option<Planned>> {
+        let Some(rows) = self.geometry(pass, self.is_split) else { return Ok(None) };
+        let (limits, overrides) = (self.stream.device().limits(), self.stream.overrides());
+        let Some(shape) = geometry::fused(limits, &overrides, &rows, sums.chunks()) else { return Ok(None) };
+        let &Pass { problem, entry, flags, scalars, .. } = pass;
+        let scalars = sums.cut(scalars);
+        let task = Task { entry, shape, flags, rows: 0..self.rows, scalars, blocks: sums.chunks() };
+        problem.plan(task).map(Some)
+    }
+
     /// How rows or leaves are shared out.
     fn shape(&self, pass: &Pass<'_>, split: bool) -> Option<Shape> {
-        let overrides = self.stream.overrides();
-        let most = geometry::most_width(&overrides, *pass.read.first()?, MOST_WIDTH);
+        let rows = self.geometry(pass, split)?;
+        geometry::norm(self.stream.device().limits(), &self.stream.overrides(), &rows)
+    }
+
+    /// What that depends on.
+    fn geometry<'p>(&self, pass: &Pass<'p>, split: bool) -> Option<geometry::Rows<'p>> {
+        let most = geometry::most_width(&self.stream.overrides(), *pass.read.first()?, MOST_WIDTH);
         // What is only applied is read once; powers of each kept element would be written out one after the other.
         let is_kept = pass.flags.compute && pass.flags.kind != Kind::Power;
-        let rows = geometry::Rows {
+        Some(geometry::Rows {
             style: self.style,
             compute: self.compute,
             cols: self.cols,
             split,
             width: if self.style == Style::Row { pass.problem.width(most) } else { 1 },
             read: if is_kept { pass.read } else { &[] },
-        };
-        geometry::norm(self.stream.device().limits(), &overrides, &rows)
+        })
     }
 
     fn launches(&self, pass: &Pass<'_>, shape: Shape, split: bool) -> Result<Vec<Planned>> {

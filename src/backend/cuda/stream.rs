@@ -1,12 +1,15 @@
 //! Where launches go: the device's own stream, a caller's, or nowhere.
 
 use super::driver::{Function, Launch, Queue};
+use super::kernel::Kernel;
 use super::tensor::DeviceRange;
+use super::variant::Variant;
 use super::{CudaDevice, Overrides};
 use crate::tensor::{DType, Layout, Tensor, View};
 use crate::{Error, Result, Workspace};
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where launches are enqueued: see [`CudaDevice::stream`], [`CudaDevice::on_stream`] and [`CudaDevice::preparing`].
 #[derive(Debug, Clone)]
@@ -14,6 +17,8 @@ pub struct CudaStream<'a> {
     device: CudaDevice,
     queue: Queue,
     preparing: bool,
+    /// What calls would compile, where they do not even that.
+    listed: Option<Arc<Mutex<Vec<Variant>>>>,
     overrides: Overrides,
     /// A caller's stream is borrowed.
     lent: PhantomData<&'a ()>,
@@ -25,6 +30,7 @@ impl<'a> CudaStream<'a> {
             device: device.clone(),
             queue: device.driver().queue(),
             preparing: false,
+            listed: None,
             overrides: Overrides::default(),
             lent: PhantomData,
         }
@@ -32,6 +38,29 @@ impl<'a> CudaStream<'a> {
 
     pub(super) fn preparing(device: &CudaDevice) -> Self {
         CudaStream { preparing: true, ..CudaStream::own(device) }
+    }
+
+    pub(super) fn listing(device: &CudaDevice) -> Self {
+        CudaStream { listed: Some(Arc::default()), ..CudaStream::preparing(device) }
+    }
+
+    /// Notes what a call would compile; whether that is all that it shall do.
+    pub(super) fn list(&self, variants: &[&Variant]) -> bool {
+        let Some(listed) = &self.listed else { return false };
+        let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+        for variant in variants {
+            if !listed.contains(variant) {
+                listed.push((*variant).clone());
+            }
+        }
+        true
+    }
+
+    /// The kernels that calls on a [listing](CudaDevice::listing) stream have asked for so far, each once; of other streams
+    /// none.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        let Some(listed) = &self.listed else { return Vec::new() };
+        listed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().map(Kernel::new).collect()
     }
 
     /// # Safety
@@ -90,6 +119,15 @@ impl<'a> CudaStream<'a> {
             return Ok(());
         }
         self.device.driver().run(self.queue, what, launches)
+    }
+
+    /// Copies bytes of this device, of views that are alive and apart.
+    pub(super) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        if self.preparing || bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the only caller has both addresses from views of as many bytes.
+        unsafe { self.device.driver().copy(self.queue, to, from, bytes) }
     }
 
     /// At least `bytes` of the workspace. Its memory is replaced by a larger one if need be, but not during a

@@ -51,8 +51,8 @@ impl Parameters<'_> {
         let sizes: Dims = left.iter().map(|&axis| shape[axis]).collect();
         let (at, others): (Dims, Dims) = (0..left.len()).partition(|&at| affine.axes.contains(&left[at]));
         let count = |axes: &Dims| -> usize { axes.iter().map(|&at| sizes[at]).product() };
-        let wanted = [self.wanted[0].is_some(), self.wanted[1].is_some(), false];
-        let sums = Sums::new(self.compute, wanted, 2, count(&others), count(&at));
+        let sums = self.sums(count(&others));
+        let wanted = sums.wanted;
         let scratch = stream.workspace(workspace, sums.bytes())?;
         let per_row = |name, view, reduced, numbers| {
             Operand::per_row(name, Some(view), if reduced { shape } else { &sizes }, &[], numbers)
@@ -85,11 +85,36 @@ impl Parameters<'_> {
             Source::Sums { .. } => Flags { from_sums: true, ..Flags::default() },
         };
         let mut planned = vec![sums.partials(&problem, Entry::Affine, flags, stream, dtype)?];
-        let views = self.wanted.iter().enumerate().filter_map(|(index, view)| Some((index, (*view)?)));
-        for (index, view) in views {
-            planned.push(sums.finish(&scratch, Some((view, affine)), index)?);
-        }
+        planned.extend(self.finish(&sums, &scratch)?);
         Ok(planned)
+    }
+
+    /// The launches of which the first, which `launch` makes, computes the input's gradient as well; `None` if it makes none.
+    /// Each of a row's columns has its own parameters, the same in all `rows` rows.
+    pub(super) fn fused(
+        &self,
+        rows: usize,
+        workspace: &mut Workspace,
+        stream: &CudaStream<'_>,
+        launch: impl FnOnce(&Sums, &View<'_>) -> Result<Option<Planned>>,
+    ) -> Result<Option<Vec<Planned>>> {
+        let sums = self.sums(rows);
+        let scratch = stream.workspace(workspace, sums.bytes())?;
+        let Some(first) = launch(&sums, &scratch)? else { return Ok(None) };
+        Ok(Some([vec![first], self.finish(&sums, &scratch)?].concat()))
+    }
+
+    /// How the sums over `rows` rows are cut.
+    fn sums(&self, rows: usize) -> Sums {
+        let cols = self.spec.affine.axes.iter().map(|&axis| self.spec.shape[axis]).product();
+        let wanted = [self.wanted[0].is_some(), self.wanted[1].is_some(), false];
+        Sums::new(self.compute, wanted, 2, rows, cols)
+    }
+
+    /// The launches that add the chunks and write the gradients.
+    fn finish(&self, sums: &Sums, scratch: &View<'_>) -> Result<Vec<Planned>> {
+        let wanted = self.wanted.iter().enumerate().filter_map(|(index, view)| Some((index, (*view)?)));
+        wanted.map(|(index, view)| sums.finish(scratch, Some((view, &self.spec.affine)), index)).collect()
     }
 }
 
@@ -99,6 +124,22 @@ impl Sums {
         let chunk_rows = tree::chunk_rows(rows, cols, params, compute.size());
         let leaves = if wanted[2] { cols.div_ceil(tree::LEAF) } else { 0 };
         Sums { compute, wanted, chunk_rows, chunks: rows.div_ceil(chunk_rows), cols, leaves }
+    }
+
+    /// Chunks that the rows are cut into.
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// Which of weight, bias and alpha are summed.
+    pub(super) fn wanted(&self) -> [bool; 3] {
+        self.wanted
+    }
+
+    /// `scalars` with how the sums are cut.
+    pub(super) fn cut(&self, scalars: Scalars) -> Scalars {
+        let Scalars { chunk_rows, chunks, partial_cols, .. } = self.scalars(0);
+        Scalars { chunk_rows, chunks, partial_cols, leaves: 1, ..scalars }
     }
 
     fn count(&self) -> usize {

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 pub(super) enum Entry {
     NormForward,
     NormBackward,
+    NormBackwardFused,
     MergeMoments,
     MergeSums,
     FromRunning,
@@ -160,6 +161,7 @@ impl Entry {
         match self {
             Entry::NormForward => "norm_forward",
             Entry::NormBackward => "norm_backward",
+            Entry::NormBackwardFused => "norm_backward_fused",
             Entry::MergeMoments => "merge_moments",
             Entry::MergeSums => "merge_sums_of_rows",
             Entry::FromRunning => "from_running",
@@ -206,8 +208,13 @@ impl Variant {
     pub(super) fn shared_bytes(&self) -> u32 {
         let (shape, size) = (&self.shape, self.compute.size() as u32);
         let is_alone = shape.leaves == 1;
+        let sums = || self.flags.sums.iter().filter(|&&wanted| wanted).count() as u32;
         let numbers = match self.entry {
             Entry::NormForward | Entry::NormBackward => return shape.shared_bytes(size),
+            // What folds take whether or not there are any, and the sums of a chunk of rows.
+            Entry::NormBackwardFused => {
+                2 * shape.block() * FOLDED_SUMS * shape.width + shape.steps * shape.lanes * sums()
+            }
             // A number of each lane.
             Entry::Leaves => shape.threads,
             // The warps that merge the leaves of a row meet there.
@@ -215,10 +222,7 @@ impl Variant {
                 shape.leaves * MERGED_NUMBERS
             }
             // The sums of each thread's columns.
-            Entry::Affine | Entry::PointwiseBackward if !is_alone => {
-                let sums = self.flags.sums.iter().filter(|&&wanted| wanted).count() as u32;
-                shape.block() * shape.width * sums
-            }
+            Entry::Affine | Entry::PointwiseBackward if !is_alone => shape.block() * shape.width * sums(),
             Entry::Finish if !is_alone => shape.block(),
             _ => 0,
         };

@@ -181,6 +181,14 @@ impl Host {
     }
 
     /// # Safety
+    /// As [`super::Driver::copy`].
+    pub(super) unsafe fn copy(&self, _: Queue, to: u64, from: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller says that the bytes are this device's and apart.
+        unsafe { std::ptr::copy_nonoverlapping(at(from).cast_const(), at(to), bytes) };
+        Ok(())
+    }
+
+    /// # Safety
     /// As [`super::Driver::upload`].
     pub(super) unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
         // SAFETY: as above.

@@ -16,6 +16,7 @@ pub use cache::Cache;
 pub(super) use cache::Disk;
 pub(super) use gpus::devices;
 pub use host::{HostOptions, Schedule};
+pub(super) use nvrtc::Nvrtc;
 
 use super::device::{CudaInfo, CudaOptions, Limits};
 use crate::Result;
@@ -173,6 +174,15 @@ impl Driver {
     pub(super) unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
         // SAFETY: the caller's promise is the same.
         each!(self, d => unsafe { d.upload(address, bytes) })
+    }
+
+    /// Enqueues a copy between two places of the device that are apart.
+    ///
+    /// # Safety
+    /// As many bytes from both addresses on are this device's until the copy has been made.
+    pub(super) unsafe fn copy(&self, queue: Queue, to: u64, from: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's promise is the same.
+        each!(self, d => unsafe { d.copy(queue, to, from, bytes) })
     }
 
     /// Copies bytes from the device once everything enqueued has run.

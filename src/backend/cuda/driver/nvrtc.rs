@@ -38,7 +38,7 @@ struct Functions {
 }
 
 /// A library of NVRTC.
-pub(super) struct Nvrtc {
+pub(in crate::backend::cuda) struct Nvrtc {
     functions: Functions,
     version: (u32, u32),
     archs: Vec<u32>,
@@ -130,8 +130,25 @@ impl Nvrtc {
 
     /// The machine code of `source`.
     pub(super) fn compile(&self, source: &str, options: &[String]) -> Result<Vec<u8>> {
+        self.compile_and_log(source, options).map(|(code, _)| code)
+    }
+
+    /// The machine code of `source`, and what the compiler had to say.
+    fn compile_and_log(&self, source: &str, options: &[String]) -> Result<(Vec<u8>, String)> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         compile(&self.functions, source, options).map_err(|reason| refused(CUDA, "a kernel", reason))
+    }
+
+    /// The library that the search for one ends at, for a GPU of any driver.
+    pub(in crate::backend::cuda) fn for_any_driver(explicit: Option<&Path>, arch: u32) -> Result<Self> {
+        Nvrtc::find(explicit, &find::PROCESS, u32::MAX, arch)
+    }
+
+    /// The machine code for `arch`, with a log that names the resources it takes.
+    pub(in crate::backend::cuda) fn compile_for(&self, source: &str, arch: u32) -> Result<(Vec<u8>, String)> {
+        let mut options = flags(arch);
+        options.push("--ptxas-options=-v".into());
+        self.compile_and_log(source, &options)
     }
 }
 
@@ -198,7 +215,11 @@ impl Drop for Owned<'_> {
     }
 }
 
-fn compile(functions: &Functions, source: &str, options: &[String]) -> std::result::Result<Vec<u8>, String> {
+fn compile(
+    functions: &Functions,
+    source: &str,
+    options: &[String],
+) -> std::result::Result<(Vec<u8>, String), String> {
     let text = |s: &str| CString::new(s).map_err(|_| "a text with a zero in it".to_owned());
     let (source, name) = (text(source)?, text("normkit.cu")?);
     let options: Vec<CString> = options.iter().map(|o| text(o)).collect::<std::result::Result<_, _>>()?;
@@ -211,14 +232,13 @@ fn compile(functions: &Functions, source: &str, options: &[String]) -> std::resu
     let program = Owned(functions, program);
     // SAFETY: as many options as said, each a text that ends in zero.
     let code = unsafe { (functions.compile)(program.1, pointers.len() as c_int, pointers.as_ptr()) };
-    if let Err(error) = check(functions, code) {
-        // SAFETY: the two functions belong together, and the program is alive.
-        let log = unsafe { bytes(functions, program.1, functions.log_size, functions.log) }?;
-        let log = String::from_utf8_lossy(&log);
-        return Err(format!("{error}\n{}", log.trim_end_matches('\0').trim_end()));
-    }
+    // SAFETY: the two functions belong together, and the program is alive.
+    let log = unsafe { bytes(functions, program.1, functions.log_size, functions.log) }?;
+    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim_end().to_owned();
+    check(functions, code).map_err(|error| format!("{error}\n{log}"))?;
     // SAFETY: as above.
-    unsafe { bytes(functions, program.1, functions.cubin_size, functions.cubin) }
+    let code = unsafe { bytes(functions, program.1, functions.cubin_size, functions.cubin) }?;
+    Ok((code, log))
 }
 
 /// What a program has of some kind: its log or its code.

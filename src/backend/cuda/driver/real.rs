@@ -242,6 +242,14 @@ impl Gpu {
     }
 
     /// # Safety
+    /// As [`super::Driver::copy`].
+    pub(super) unsafe fn copy(&self, queue: Queue, to: u64, from: u64, bytes: usize) -> Result<()> {
+        let _entered = self.context.enter()?;
+        // SAFETY: the caller says that the bytes are this device's.
+        check("a copy", unsafe { cuMemcpyDtoDAsync_v2(to, from, bytes, stream(queue)) })
+    }
+
+    /// # Safety
     /// As [`super::Driver::download`].
     pub(super) unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
         self.wait()?;

@@ -38,6 +38,7 @@ functions! {
     cuMemAlloc_v2,
     cuMemFreeAsync,
     cuMemFree_v2,
+    cuMemcpyDtoDAsync_v2,
     cuMemcpyDtoH_v2,
     cuMemcpyHtoDAsync_v2,
     cuMemsetD8Async,
