@@ -15,10 +15,9 @@ use super::operand::{Run, Source};
 use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::statistics::{Constants, Measure, Moments, Statistics};
+use super::stored::typed;
 use crate::plan::tree::LEAF;
 use crate::spec::STATISTICS;
-use crate::tensor::DType;
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// Sums of lanes that a block of rows has, at most, so that they stay in a second-level cache.
@@ -126,18 +125,6 @@ pub(super) fn factor<'t, F: Real>(
     }
     if source.is_constant_in_row() { LineFactor::Rows(numbers) } else { LineFactor::Columns(numbers) }
 }
-
-/// Runs an operation with the type in memory known: `$run!(T)`.
-macro_rules! typed {
-    ($dtype:expr, $f:ty, $run:ident) => {
-        match $dtype {
-            DType::F16 => $run!(f16),
-            DType::BF16 => $run!(bf16),
-            _ => $run!($f),
-        }
-    };
-}
-pub(super) use typed;
 
 /// How many sums a row has in each lane.
 fn sums_per_lane<F>(c: &Constants<F>) -> usize {

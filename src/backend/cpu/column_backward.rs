@@ -1,7 +1,7 @@
 //! The `column` schedule's backward pass; see [`column`](super::column). It has no parameters that vary within a row.
 
 use super::Cpu;
-use super::column::{LEAST_ROWS, Rows, Settled, factor, has_lines, is_simple, lines_of, typed, width};
+use super::column::{LEAST_ROWS, Rows, Settled, factor, has_lines, is_simple, lines_of, width};
 use super::elementwise::Factor;
 use super::gradient::{outer_exponent, piece_gradient};
 use super::launch::with_scratch;
@@ -13,10 +13,9 @@ use super::memory::finish_streaming;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
+use super::stored::typed;
 use crate::plan::tree::LEAF;
 use crate::spec::SUMS;
-use crate::tensor::DType;
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// Whether the schedule can run a backward pass.

@@ -261,7 +261,7 @@ fn finish_alpha<F: Real>(
         for first in (0..cols).step_by(LEAF) {
             let columns = &mut columns[..LEAF.min(cols - first)];
             affine::sum_chunks(partials, stride, offset + first, columns);
-            sums.push(cpu.isa.run(TreeSums::new(lanes(cols), Plain(&*columns))).0[0]);
+            sums.push(cpu.isa.run(TreeSums::new(lanes(cols), Plain(&*columns)))[0]);
         }
         let mut one = [F::ZERO];
         let out = sink.begin(0, 0, &mut one, 1);

@@ -5,17 +5,17 @@
 //! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
 use super::affine::Accumulators;
-use super::elementwise::Factor;
-use super::gradient::{Usual, outer_exponent, piece_gradient};
+use super::elementwise::{Factor, GradInput, Normalize, run};
+use super::gradient::{outer_exponent, piece_gradient};
 use super::lanes::{Plain, Products, TreeSums};
 use super::launch::Tiles;
 use super::leaf;
-use super::leaf_backward::{self, GradientTerms, Gradients};
+use super::leaf_backward::{self, GradientTerms, Gradients, plain_sums};
 use super::memory::{Ahead, Streaming};
 use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
-use super::row::{clear_masked, normalize, piece_end, round_all};
+use super::row::{clear_masked, piece_end, round_all};
 use super::statistics::{Constants, Measure, Statistics, Sums};
 use super::usual_backward::{TaskRows, UsualRows};
 use crate::plan::tree::{LEAF, Pairwise, lanes};
@@ -244,11 +244,11 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             for (index, sub) in subs.enumerate() {
                 let part = index * length..(index + 1) * length;
                 if let Some(to) = &mut accumulators.bias {
-                    let (sum, _) = isa.run(TreeSums::new(lanes, Plain(&g[part.clone()])));
+                    let sum = isa.run(TreeSums::new(lanes, Plain(&g[part.clone()])));
                     to.add(param + sub - start, &sum, None);
                 }
                 if let Some(to) = &mut accumulators.weight {
-                    let (sum, _) = isa.run(TreeSums::new(lanes, Products(&g[part.clone()], &hat[part])));
+                    let sum = isa.run(TreeSums::new(lanes, Products(&g[part.clone()], &hat[part])));
                     to.add(param + sub - start, &sum, None);
                 }
             }
@@ -257,16 +257,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
 
     /// The sums of `g` and of `g * x_hat` over columns of a leaf in which nothing is out of the ordinary.
     fn sub_row_sums(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize, lanes: usize) -> [F; 2] {
-        let c = &self.job.constants;
         let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let (w, mask) = (Factor::Absent, None);
-        if c.is_centred() {
-            let terms = GradientTerms::<F, true> { g, x, w, mask, s };
-            c.isa.run(TreeSums::new(lanes, terms)).0
-        } else {
-            let terms = GradientTerms::<F, false> { g, x, w, mask, s };
-            c.isa.run(TreeSums::new(lanes, terms)).0
-        }
+        let terms = GradientTerms { g, x, w: Factor::Absent, mask: None, s };
+        plain_sums(&self.job.constants, lanes, terms)
     }
 
     /// A sub-row of several leaves.
@@ -294,10 +287,10 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             self.piece(row, s, sums, at, len);
             let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
             if accumulators.bias.is_some() {
-                bias.push(isa.run(TreeSums::new(lanes, Plain(g))).0[0]);
+                bias.push(isa.run(TreeSums::new(lanes, Plain(g)))[0]);
             }
             if accumulators.weight.is_some() {
-                weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len]))).0[0]);
+                weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len])))[0]);
             }
         }
         accumulators.add_terms(param, weight.total(), bias.total());
@@ -325,7 +318,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         }
         if wants_hat {
             let hat = &mut self.hat[..len];
-            normalize(c, x, s, hat);
+            run(c, Normalize { x, s, hat: &mut *hat });
             if let Some(dtype) = c.rounded {
                 round_all(hat, dtype);
             }
@@ -368,10 +361,13 @@ impl<F: Real> Rows<'_, '_, F> {
         };
         let (c1, c2) = sums.means(c, &s);
         let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let dx = sink.begin(row, at, self.out, len);
+        let out = sink.begin(row, at, self.out, len);
         let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
-        Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed }.run(g, x, dx, next);
-        sink.commit(row, at, dx);
+        let streamed = streamed.and_then(|streaming| streaming.to(out));
+        let (u, dx) = (None, &mut *out);
+        let pass = GradInput { g, x, w, u, s, c1, c2, outer, weight_sums, bias_sums, dx, streamed, next };
+        run(c, pass);
+        sink.commit(row, at, out);
         true
     }
 
