@@ -263,11 +263,10 @@ fn moments<F: Real>(
 pub(super) fn leaf_moments<F: Real>(
     job: &Forward<'_, F>,
     rows: Rows,
-    leaf: usize,
+    cols: Range<usize>,
     put: impl FnMut(usize, Moments<F>),
 ) {
     let c = &job.constants;
-    let cols = leaf * LEAF..c.cols.min((leaf + 1) * LEAF);
     with_scratch::<F, _>(sums_len(c, rows), |[row, scaled, work, ..], sums| {
         moments(job, rows, cols, sums, [row, scaled, work], put);
     });

@@ -14,7 +14,6 @@ use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
 use super::stored::typed;
-use crate::plan::tree::LEAF;
 use crate::spec::SUMS;
 use std::ops::Range;
 
@@ -212,10 +211,9 @@ fn with_part<F: Real>(
 pub(super) fn leaf_sums<F: Real>(
     job: &Backward<'_, F>,
     rows: Rows,
-    leaf: usize,
+    cols: Range<usize>,
     put: impl FnMut(usize, Sums<F>),
 ) {
-    let cols = leaf * LEAF..job.constants.cols.min((leaf + 1) * LEAF);
     with_part(job, rows, cols, sums_len(job, rows), |part, lanes, [t0, t1, t2, t3, ..]| {
         part.sums(lanes, [t0, t1, t2, t3], put);
     });

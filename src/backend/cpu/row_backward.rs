@@ -66,6 +66,11 @@ impl<F: Real> Backward<'_, F> {
         }
     }
 
+    /// How many parameters want a gradient.
+    pub(super) fn wanted(&self) -> usize {
+        usize::from(self.wants_weight) + usize::from(self.wants_bias)
+    }
+
     /// What a row is cut into: sub-rows, or columns.
     pub(super) fn units(&self) -> usize {
         match self.terms {
