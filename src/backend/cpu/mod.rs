@@ -19,6 +19,7 @@ mod curve;
 #[cfg(test)]
 mod definition;
 mod elementwise;
+mod floats;
 mod gradient;
 mod inverse_root;
 mod isa;
@@ -43,6 +44,7 @@ mod source;
 mod split;
 mod statistics;
 mod stored;
+mod sub_rows;
 mod tanh;
 mod usual;
 mod usual_backward;
