@@ -1,7 +1,6 @@
 //! The two compute types, float32 and float64.
 
-use super::math::two_prod;
-use super::real::{Real, two_sum};
+use super::real::{Real, two_prod, two_sum};
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 
@@ -121,7 +120,7 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     const SUM_LIMIT: f32 = single(100);
     const WEIGHT_LIMIT: f32 = single(63);
     const NONE: i32 = -1000;
-    const NEWTON_STEPS: usize = 2;
+    const NEWTON_STEPS: usize = 3;
     const TANH_LIMIT: f32 = 20.0;
     const SLOPE_LIMIT: f32 = 87.0;
     const LN2_HI: f32 = f32::from_bits(0x3F31_7200);
@@ -208,7 +207,7 @@ real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, {
     const SUM_LIMIT: f64 = double(900);
     const WEIGHT_LIMIT: f64 = double(511);
     const NONE: i32 = -10000;
-    const NEWTON_STEPS: usize = 3;
+    const NEWTON_STEPS: usize = 4;
     const TANH_LIMIT: f64 = 40.0;
     const SLOPE_LIMIT: f64 = 708.0;
     const LN2_HI: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
@@ -341,5 +340,32 @@ mod tests {
         assert_eq!(f32::exponent(1.5f32.magnitude()), 0);
         assert_eq!(f32::exponent(f32::from_bits(1).magnitude()), -127);
         assert!(f32::is_special(f32::NAN.magnitude()) && f32::is_special(0) && !f32::is_special(1));
+    }
+
+    /// Distance in ulp of `x` (float32) from the exact value.
+    fn ulp(x: f32, exact: f64) -> f64 {
+        let exponent = exact.abs().log2().floor().max(-126.0);
+        (f64::from(x) - exact).abs() / (exponent - 23.0).exp2()
+    }
+
+    #[test]
+    fn rsqrt_is_the_nearest_float() {
+        for x in (0x0080_0000..0x7F80_0000u32).step_by(10_007).map(f32::from_bits) {
+            let r = x.rsqrt();
+            assert!(ulp(r, 1.0 / f64::from(x).sqrt()) <= 0.500_001, "{x:e}");
+        }
+        assert_eq!(0f32.rsqrt(), f32::INFINITY);
+        assert_eq!(f32::INFINITY.rsqrt(), 0.0);
+        assert!(f32::NAN.rsqrt().is_nan() && (-1f32).rsqrt().is_nan());
+    }
+
+    #[test]
+    fn two_prod_is_exact() {
+        for i in 0..100_000u32 {
+            let a = f32::from_bits(0x3F80_0000 + i * 83);
+            let b = f32::from_bits(0x4000_0000 + i.wrapping_mul(2_654_435_761) % 0x80_0000);
+            let (p, e) = two_prod(a, b);
+            assert_eq!(f64::from(p) + f64::from(e), f64::from(a) * f64::from(b));
+        }
     }
 }

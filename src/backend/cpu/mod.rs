@@ -7,7 +7,7 @@
 //! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
-//! `lanes`, single passes in `elementwise`, functions in `math` and `power`. `source` loads and `sink` stores any dtype
+//! `lanes`, single passes in `elementwise`, powers in `power`. `source` loads and `sink` stores any dtype
 //! and stride (`stored`), `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the
 //! order of [`crate::plan::tree`].
 
@@ -29,7 +29,6 @@ mod leaf;
 mod leaf_backward;
 mod line_sums;
 mod lines;
-mod math;
 mod memory;
 mod norm;
 mod pointwise;

@@ -130,3 +130,12 @@ pub(super) fn two_sum<F: Real>(x: F, y: F) -> (F, F) {
     let z = s - x;
     (s, (x - (s - z)) + (y - z))
 }
+
+/// A product and its exact error, without a fused multiply-add.
+#[inline(always)]
+pub(super) fn two_prod<F: Real>(a: F, b: F) -> (F, F) {
+    let (ah, bh) = (a.upper(), b.upper());
+    let (al, bl) = (a - ah, b - bh);
+    let p = a * b;
+    (p, (((ah * bh - p) + ah * bl) + al * bh) + al * bl)
+}

@@ -6,8 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::curve::{BATCH, Batch, Curve, Scratch, Terms};
-use super::math::two_prod;
-use super::real::Real;
+use super::real::{Real, two_prod};
 
 /// `-a` in halves of ln 2, rounded: the number, and what adding it to MAGIC_POWER leaves.
 #[inline(always)]
