@@ -182,7 +182,8 @@ mod tests {
         let forward = worst_tanh(true, tanh_at);
         let backward = worst_tanh(false, |z| slope_at(z).0);
         println!("tanh: at most {forward:?}, and {backward:?} in the backward pass");
-        assert!(forward.0 <= 3.0 && backward.0 <= 2.0, "{forward:?} {backward:?}");
+        // What docs/numerics.md says of the forward pass.
+        assert!(forward.0 <= 2.5 && backward.0 <= 1.6, "{forward:?} {backward:?}");
     }
 
     #[test]
