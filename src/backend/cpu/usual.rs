@@ -149,12 +149,16 @@ pub(super) fn row_of<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, ti
     as_compute(source.line::<T>(row, tile.len())).filter(|_| source.is_lent()).unwrap_or(tile)
 }
 
-/// Puts a row into its place in a tile where memory does not lend it.
+/// The same of a row that has to be brought to its place first, where memory does not lend it.
 #[inline(always)]
-pub(super) fn bring<T: Stored, F: Real>(source: &Source<'_>, row: usize, tile: &mut [F]) {
+pub(super) fn bring<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, tile: &'x mut [F]) -> &'x [F] {
     let line = source.line::<T>(row, tile.len());
-    if as_compute::<T, F>(line).is_none() || !source.is_lent() {
-        widen_row(line, tile);
+    match as_compute(line).filter(|_| source.is_lent()) {
+        Some(lent) => lent,
+        None => {
+            widen_row(line, tile);
+            tile
+        }
     }
 }
 
@@ -173,9 +177,7 @@ fn statistics<T: Stored, F: Real, const CENTRED: bool>(
     let mut of_rows = [none; MOST];
     let mut usual = 0;
     for row in rows {
-        let place = &mut tile[usual * c.cols..][..c.cols];
-        bring::<T, F>(&job.input, row, place);
-        let x = row_of::<T, F>(&job.input, row, place);
+        let x = bring::<T, F>(&job.input, row, &mut tile[usual * c.cols..][..c.cols]);
         let round = first_round::<F, CENTRED>(c.lanes, x, inv);
         if !round.is_close || !is_regular(c.measure, round.m2, inv) {
             break;

@@ -129,10 +129,8 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
                     break;
                 }
                 let place = usual * cols..(usual + 1) * cols;
-                bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
-                bring::<T, F>(&job.input, row, &mut x_tile[place.clone()]);
-                let g = row_of::<T, F>(&job.grad_output, row, &g_tile[place.clone()]);
-                let x = row_of::<T, F>(&job.input, row, &x_tile[place]);
+                let g = bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
+                let x = bring::<T, F>(&job.input, row, &mut x_tile[place]);
                 let terms = GradientTerms { g, x, w, mask: None, s };
                 let [s1, s2] = tree_sums(c.lanes, &mut Form::<_, CENTRED>(terms));
                 if !is_regular([s1, s2], count) {
