@@ -67,9 +67,8 @@ struct At {
     b: vec4<u32>,
 }
 
-// x / size for x below 2^31. Integer division is slow: software does it one thread at a time, and hardware in some thirty
-// instructions. The first quotient is off by 2^-22 of itself, the second by less than two, whatever a compiler makes
-// of the floats.
+// x / size for x below 2^31. Integer division is slow on the software adapter, which does it one thread at a time. The
+// first quotient is off by 2^-22 of itself, the second by less than two, whatever a compiler makes of the floats.
 fn divided(x: u32, size: u32) -> u32 {
     let reciprocal = 1.0 / f32(size);
     var quotient = u32(f32(x) * reciprocal);

@@ -1,6 +1,6 @@
 //! Schedules are a matter of speed: whichever runs a norm, its bits are the same.
 
-use normkit::backend::cpu::{Cpu, Schedule};
+use normkit::backend::cpu::{Cpu, Isa, Schedule};
 use normkit::prelude::*;
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Gradients, Stream, Workspace, norm};
@@ -86,13 +86,22 @@ fn view_mut<'a>(tensor: &'a mut HostTensor, layout: &Layout) -> ViewMut<'a> {
     .expect("a layout within")
 }
 
-/// The bytes of every result under one schedule.
+/// Two threads, and a schedule or whatever is chosen.
+fn scheduled(schedule: Option<Schedule>) -> Cpu {
+    let cpu = Cpu::default().with_threads(2).expect("threads");
+    match schedule {
+        Some(schedule) => cpu.with_schedule(schedule),
+        None => cpu,
+    }
+}
+
+/// The bytes of every result.
 fn results(
     method: &dyn Method,
     shape: &[usize],
     dtype: DType,
     order: Order,
-    schedule: Option<Schedule>,
+    cpu: Cpu,
 ) -> Vec<(&'static str, Vec<u8>)> {
     let (layout, elements) = layout(shape, order);
     let x = placed(&numbers(shape, 1), &layout, elements, dtype);
@@ -101,11 +110,7 @@ fn results(
     let (mut y, mut dx) = (zeros(&[elements], dtype), zeros(&[elements], dtype));
     let saved = method.statistics_shape(shape, dtype).expect("a shape").expect("statistics");
     let mut statistics = zeros(&saved, dtype.compute());
-    let cpu = Cpu::default().with_threads(2).expect("threads");
-    let stream = Stream::Cpu(match schedule {
-        Some(schedule) => cpu.with_schedule(schedule),
-        None => cpu,
-    });
+    let stream = Stream::Cpu(cpu);
     let x = view(&x, &layout);
     let mut saved = statistics.view_mut().expect("a view");
     method.forward_into(&x, &mut view_mut(&mut y, &layout), Some(&mut saved), &stream).expect("forward");
@@ -133,14 +138,30 @@ fn results(
 
 #[track_caller]
 fn assert_same(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, order: Order) {
-    let expected = results(method, shape, dtype, order, Some(Schedule::Row));
-    for schedule in [None, Some(Schedule::Column), Some(Schedule::Split)] {
-        let found = results(method, shape, dtype, order, schedule);
+    let others = [None, Some(Schedule::Column), Some(Schedule::Split)].map(scheduled);
+    assert_same_by(name, method, shape, dtype, order, scheduled(Some(Schedule::Row)), others);
+}
+
+/// Every result of `others` is that of `one`.
+#[track_caller]
+fn assert_same_by(
+    name: &str,
+    method: &dyn Method,
+    shape: &[usize],
+    dtype: DType,
+    order: Order,
+    one: Cpu,
+    others: impl IntoIterator<Item = Cpu>,
+) {
+    let expected = results(method, shape, dtype, order, one);
+    for cpu in others {
+        let how = format!("{cpu:?}");
+        let found = results(method, shape, dtype, order, cpu);
         for ((what, expected), (_, found)) in expected.iter().zip(&found) {
             let differs = expected.iter().zip(found).position(|(a, b)| a != b);
             assert!(
                 differs.is_none(),
-                "{name} {dtype} {shape:?} {order:?} by {schedule:?}: {what} differs at byte {differs:?}"
+                "{name} {dtype} {shape:?} {order:?} by {how}: {what} differs at byte {differs:?}"
             );
         }
     }
@@ -149,7 +170,7 @@ fn assert_same(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, o
 /// Output and gradient of the input, each in the place of what it is computed from, are those of elsewhere.
 #[track_caller]
 fn assert_same_in_place(name: &str, method: &dyn Method, shape: &[usize], dtype: DType, order: Order) {
-    let expected = results(method, shape, dtype, order, None);
+    let expected = results(method, shape, dtype, order, scheduled(None));
     let bytes = |what: &str| &expected.iter().find(|(name, _)| *name == what).expect("a result").1;
     let (layout, elements) = layout(shape, order);
     let mut x = placed(&numbers(shape, 1), &layout, elements, dtype);
@@ -157,7 +178,7 @@ fn assert_same_in_place(name: &str, method: &dyn Method, shape: &[usize], dtype:
     let saved = method.statistics_shape(shape, dtype).expect("a shape").expect("statistics");
     let mut saved = HostTensor::zeros(&saved, dtype.compute()).expect("memory");
     saved.bytes_mut().copy_from_slice(bytes("statistics"));
-    let stream = Stream::Cpu(Cpu::default().with_threads(2).expect("threads"));
+    let stream = Stream::Cpu(scheduled(None));
     {
         let input = view(&x, &layout);
         let mut memory = view_mut(&mut g, &layout);
@@ -296,17 +317,23 @@ fn rows_out_of_the_ordinary_in_place() {
     }
 }
 
-/// From 16 MiB on results are written past the caches.
+/// From 16 MiB on results are written past the caches, whatever the schedule, but for the portable instruction set.
 #[test]
 fn large_results() {
+    let check = |name: &str, method: &dyn Method, shape: &[usize], dtype: DType, order: Order| {
+        let portable = scheduled(None).with_isa(Isa::Portable).expect("available everywhere");
+        let others =
+            [None, Some(Schedule::Row), Some(Schedule::Column), Some(Schedule::Split)].map(scheduled);
+        assert_same_by(name, method, shape, dtype, order, portable, others);
+    };
     let (weight, bias) = (parameter(&[1024]), parameter(&[1024]));
     let layer = LayerNorm::new([1024]).weight(&weight).bias(&bias);
-    assert_same("layer_norm", &layer, &[4100, 1024], DType::F32, Order::RowMajor);
-    assert_same("layer_norm", &layer, &[8200, 1024], DType::BF16, Order::RowMajor);
+    check("layer_norm", &layer, &[4100, 1024], DType::F32, Order::RowMajor);
+    check("layer_norm", &layer, &[8200, 1024], DType::BF16, Order::RowMajor);
     let (weight, bias) = (parameter(&[96]), parameter(&[96]));
     let batch = norm::BatchNorm::new(96).weight(&weight).bias(&bias);
     for order in [Order::RowMajor, Order::ChannelsLast] {
-        assert_same("batch_norm", &batch, &[30, 96, 1500], DType::F32, order);
+        check("batch_norm", &batch, &[30, 96, 1500], DType::F32, order);
     }
-    assert_same("normalize", &norm::Normalize::new().dim(0), &[1100, 4000], DType::F32, Order::RowMajor);
+    check("normalize", &norm::Normalize::new().dim(0), &[1100, 4000], DType::F32, Order::RowMajor);
 }

@@ -4,11 +4,11 @@ mod common;
 
 use ndarray::Array2;
 use normkit::DeviceTensor;
-use normkit::check::{ANY_SPEC, Effort, METHODS, cases};
+use normkit::check::{ANY_SPEC, Case, Effort, Fill, METHODS, Mask, MaskKind, cases};
 use normkit::oracle::{Dd, Index, Problem, Real, round, update_running};
 use normkit::prelude::*;
-use normkit::spec::Spec;
-use normkit::tensor::DType;
+use normkit::spec::{Affine, EpsPosition, Norm, Spec, Statistic};
+use normkit::tensor::{DType, Dims};
 
 #[test]
 fn published_cases_are_within_the_bound_on_every_backend() {
@@ -36,6 +36,45 @@ fn random_cases_are_within_the_bound() {
     for device in common::devices().into_iter().filter(|device| device.backend() != "wgpu") {
         common::check_random(&device);
     }
+}
+
+/// Which elements a partial statistic sees follows from the order of the reduced axes alone, whatever axes of a row the
+/// parameters vary along and whether there are any.
+#[test]
+fn a_partial_statistic_sees_the_same_elements_whatever_the_parameters() {
+    let shape = [2, 9, 28];
+    let masks = [None, Some(Mask::of(MaskKind::All)), Some(Mask::of(MaskKind::Random(0.6)))];
+    let mut list = Vec::new();
+    for (dtype, prefix) in [(DType::F16, 2), (DType::F16, 100), (DType::F32, 2), (DType::F32, 100)] {
+        for affine in [&[][..], &[1], &[2], &[1, 2]] {
+            for (mask, has_parameters) in masks.iter().flat_map(|mask| [(mask, false), (mask, true)]) {
+                let spec = Norm {
+                    shape: Dims::from_slice(&shape),
+                    reduced: Dims::from_slice(&[1, 2]),
+                    affine: Affine {
+                        axes: Dims::from_slice(affine),
+                        shape: affine.iter().map(|&axis| shape[axis]).collect(),
+                    },
+                    statistic: Statistic::MeanSquare,
+                    prefix,
+                    eps: 1e-3,
+                    eps_position: EpsPosition::Inside,
+                    weight_offset: 0.0,
+                    round_normalized: false,
+                    frozen: false,
+                };
+                let mut case = Case::of_spec(&Spec::Norm(spec), dtype);
+                (case.input, case.mask) = (Fill::Mixed(2), mask.clone());
+                if !has_parameters {
+                    (case.weight, case.bias) = (None, None);
+                }
+                let with = if has_parameters { "with" } else { "without" };
+                case.name = format!("prefix {prefix}, {with} parameters along {affine:?}, {mask:?}");
+                list.push(case);
+            }
+        }
+    }
+    common::check_all(&Device::Cpu.stream(), list);
 }
 
 /// Over several batches, in every dtype that running statistics may have, and as an average of all batches.

@@ -1,9 +1,9 @@
 //! The norm of one head of queries or keys.
 
 use super::channels::itself;
-use super::{Method, Parameters, check_eps};
+use super::{Method, Parameters, bind, check_eps};
 use crate::spec::{Affine, EpsPosition, Norm, Spec, Statistic};
-use crate::tensor::{DType, Dims, Layout, Tensor, View};
+use crate::tensor::{DType, Dims, Layout};
 use crate::{Error, Result};
 
 /// How a head is normalized.
@@ -32,28 +32,13 @@ impl<'a> HeadNorm<'a> {
         HeadNorm { kind, eps, parameters: Parameters::default() }
     }
 
-    /// Multiplies the normalized head: `[head_dim]`, `[heads, head_dim]`, or one element for all.
-    pub fn weight(mut self, weight: &'a impl Tensor) -> Self {
-        self.parameters.bind(|p| &mut p.weight, weight);
-        self
+    bind! {
+        /// Multiplies the normalized head: `[head_dim]`, `[heads, head_dim]`, or one element for all.
+        weight, weight_view => weight
     }
-
-    /// As [`weight`](HeadNorm::weight), for a view.
-    pub fn weight_view(mut self, weight: View<'a>) -> Self {
-        self.parameters.weight = Some(weight);
-        self
-    }
-
-    /// Added last; shapes as the weight's.
-    pub fn bias(mut self, bias: &'a impl Tensor) -> Self {
-        self.parameters.bind(|p| &mut p.bias, bias);
-        self
-    }
-
-    /// As [`bias`](HeadNorm::bias), for a view.
-    pub fn bias_view(mut self, bias: View<'a>) -> Self {
-        self.parameters.bias = Some(bias);
-        self
+    bind! {
+        /// Added last; shapes as the weight's.
+        bias, bias_view => bias
     }
 
     fn affine(&self, shape: &[usize]) -> Result<Affine> {

@@ -72,31 +72,34 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// A builder call that binds a parameter, and the same for a view.
+macro_rules! bind {
+    ($(#[$doc:meta])+ $name:ident, $name_view:ident => $slot:ident) => {
+        $(#[$doc])+
+        pub fn $name(mut self, $name: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind(|p| &mut p.$slot, $name);
+            self
+        }
+
+        #[doc = concat!("As [`", stringify!($name), "`](Self::", stringify!($name), "), for a view.")]
+        pub fn $name_view(mut self, $name: $crate::tensor::View<'a>) -> Self {
+            self.parameters.$slot = Some($name);
+            self
+        }
+    };
+}
+pub(crate) use bind;
+
 /// The builder calls that methods with a weight and a bias share.
 macro_rules! bind_weight_and_bias {
     () => {
-        /// Multiplies the normalized value by `weight`, whose shape is the normalized shape.
-        pub fn weight(mut self, weight: &'a impl $crate::tensor::Tensor) -> Self {
-            self.parameters.bind(|p| &mut p.weight, weight);
-            self
+        $crate::norm::bind! {
+            /// Multiplies the normalized value by `weight`, whose shape is the normalized shape.
+            weight, weight_view => weight
         }
-
-        /// As [`weight`](Self::weight), for a view.
-        pub fn weight_view(mut self, weight: $crate::tensor::View<'a>) -> Self {
-            self.parameters.weight = Some(weight);
-            self
-        }
-
-        /// Adds `bias`, whose shape is the normalized shape.
-        pub fn bias(mut self, bias: &'a impl $crate::tensor::Tensor) -> Self {
-            self.parameters.bind(|p| &mut p.bias, bias);
-            self
-        }
-
-        /// As [`bias`](Self::bias), for a view.
-        pub fn bias_view(mut self, bias: $crate::tensor::View<'a>) -> Self {
-            self.parameters.bias = Some(bias);
-            self
+        $crate::norm::bind! {
+            /// Adds `bias`, whose shape is the normalized shape.
+            bias, bias_view => bias
         }
     };
 }
@@ -105,16 +108,9 @@ pub(crate) use bind_weight_and_bias;
 /// The builder calls of methods with a learned scalar inside their function.
 macro_rules! bind_alpha {
     () => {
-        /// The learned scalar inside the function: one element.
-        pub fn alpha(mut self, alpha: &'a impl $crate::tensor::Tensor) -> Self {
-            self.parameters.bind(|p| &mut p.alpha, alpha);
-            self
-        }
-
-        /// As [`alpha`](Self::alpha), for a view.
-        pub fn alpha_view(mut self, alpha: $crate::tensor::View<'a>) -> Self {
-            self.parameters.alpha = Some(alpha);
-            self
+        $crate::norm::bind! {
+            /// The learned scalar inside the function: one element.
+            alpha, alpha_view => alpha
         }
     };
 }
@@ -123,17 +119,11 @@ pub(crate) use bind_alpha;
 /// The builder calls of methods whose statistics may leave elements out.
 macro_rules! bind_mask {
     () => {
-        /// Only elements where `mask` is not zero take part: the others are not read into statistics, and their output
-        /// and gradient are zero, as is a row's that has none. Any float dtype; broadcasts to the input's shape.
-        pub fn mask(mut self, mask: &'a impl $crate::tensor::Tensor) -> Self {
-            self.parameters.bind(|p| &mut p.mask, mask);
-            self
-        }
-
-        /// As [`mask`](Self::mask), for a view.
-        pub fn mask_view(mut self, mask: $crate::tensor::View<'a>) -> Self {
-            self.parameters.mask = Some(mask);
-            self
+        $crate::norm::bind! {
+            /// Only elements where `mask` is not zero take part: the others are not read into statistics, and their
+            /// output and gradient are zero, as is a row's that has none. Any float dtype; broadcasts to the input's
+            /// shape.
+            mask, mask_view => mask
         }
     };
 }

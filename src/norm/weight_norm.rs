@@ -1,8 +1,8 @@
 //! Weight normalization (Salimans, Kingma 2016, arXiv 1602.07868).
 
-use super::{BatchNorm, Method, Parameters, steps};
+use super::{BatchNorm, Method, Parameters, bind, steps};
 use crate::spec::{Affine, EpsPosition, MOMENTS, Norm, STATISTICS, Spec, Statistic};
-use crate::tensor::{DType, Dims, HostTensor, Layout, Tensor, View};
+use crate::tensor::{DType, Dims, HostTensor, Layout, Tensor};
 use crate::{Error, Result};
 
 /// Weight normalization: the direction `v` and the length `g` of a weight, apart.
@@ -45,16 +45,9 @@ impl<'a> WeightNorm<'a> {
         WeightNorm { dim, parameters: Parameters::default() }
     }
 
-    /// The lengths. Without them the vectors are of length 1. In the calls of [`Method`] `g` is the weight.
-    pub fn g(mut self, g: &'a impl Tensor) -> Self {
-        self.parameters.bind(|p| &mut p.weight, g);
-        self
-    }
-
-    /// As [`g`](WeightNorm::g), for a view.
-    pub fn g_view(mut self, g: View<'a>) -> Self {
-        self.parameters.weight = Some(g);
-        self
+    bind! {
+        /// The lengths. Without them the vectors are of length 1. In the calls of [`Method`] `g` is the weight.
+        g, g_view => weight
     }
 
     /// The lengths that `v` has: as `g`, they make `w` equal `v`. In `v`'s compute dtype, of `g`'s shape. Waits for the

@@ -5,8 +5,8 @@
 
 use super::elementwise::AddTerms;
 use super::lanes::Over;
-use super::operand::Sink;
 use super::real::Real;
+use super::sink::Sink;
 use super::statistics::Sums;
 use super::{Cpu, Isa};
 use crate::plan::tree::{LEAF, ROW_LEAF};

@@ -2,8 +2,9 @@
 
 use super::Isa;
 use super::launch::alone;
-use super::operand::{Sink, Source};
 use super::real::Real;
+use super::sink::Sink;
+use super::source::Source;
 use super::statistics::{Constants, Moments, Statistics, Sums};
 use crate::Result;
 use crate::backend::Between;

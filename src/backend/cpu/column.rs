@@ -11,14 +11,14 @@ use super::leaf;
 use super::line_sums::{LaneSums, PlainLines, ShiftedLines, SizesOfLines};
 use super::lines::{ApplyLines, LineFactor, LineStatistics, Lines, LinesOf, LinesTo};
 use super::memory::finish_streaming;
-use super::operand::{Run, Source};
 use super::real::{Real, two_sum};
 use super::row::Forward;
+use super::runs::Run;
+use super::source::Source;
 use super::statistics::{Constants, Measure, Moments, Statistics};
+use super::stored::typed;
 use crate::plan::tree::LEAF;
 use crate::spec::STATISTICS;
-use crate::tensor::DType;
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// Sums of lanes that a block of rows has, at most, so that they stay in a second-level cache.
@@ -126,18 +126,6 @@ pub(super) fn factor<'t, F: Real>(
     }
     if source.is_constant_in_row() { LineFactor::Rows(numbers) } else { LineFactor::Columns(numbers) }
 }
-
-/// Runs an operation with the type in memory known: `$run!(T)`.
-macro_rules! typed {
-    ($dtype:expr, $f:ty, $run:ident) => {
-        match $dtype {
-            DType::F16 => $run!(f16),
-            DType::BF16 => $run!(bf16),
-            _ => $run!($f),
-        }
-    };
-}
-pub(super) use typed;
 
 /// How many sums a row has in each lane.
 fn sums_per_lane<F>(c: &Constants<F>) -> usize {
@@ -276,11 +264,10 @@ fn moments<F: Real>(
 pub(super) fn leaf_moments<F: Real>(
     job: &Forward<'_, F>,
     rows: Rows,
-    leaf: usize,
+    cols: Range<usize>,
     put: impl FnMut(usize, Moments<F>),
 ) {
     let c = &job.constants;
-    let cols = leaf * LEAF..c.cols.min((leaf + 1) * LEAF);
     with_scratch::<F, _>(sums_len(c, rows), |[row, scaled, work, ..], sums| {
         moments(job, rows, cols, sums, [row, scaled, work], put);
     });

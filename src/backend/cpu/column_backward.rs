@@ -1,7 +1,7 @@
 //! The `column` schedule's backward pass; see [`column`](super::column). It has no parameters that vary within a row.
 
 use super::Cpu;
-use super::column::{LEAST_ROWS, Rows, Settled, factor, has_lines, is_simple, lines_of, typed, width};
+use super::column::{LEAST_ROWS, Rows, Settled, factor, has_lines, is_simple, lines_of, width};
 use super::elementwise::Factor;
 use super::gradient::{outer_exponent, piece_gradient};
 use super::launch::with_scratch;
@@ -13,10 +13,8 @@ use super::memory::finish_streaming;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
-use crate::plan::tree::LEAF;
+use super::stored::typed;
 use crate::spec::SUMS;
-use crate::tensor::DType;
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// Whether the schedule can run a backward pass.
@@ -213,10 +211,9 @@ fn with_part<F: Real>(
 pub(super) fn leaf_sums<F: Real>(
     job: &Backward<'_, F>,
     rows: Rows,
-    leaf: usize,
+    cols: Range<usize>,
     put: impl FnMut(usize, Sums<F>),
 ) {
-    let cols = leaf * LEAF..job.constants.cols.min((leaf + 1) * LEAF);
     with_part(job, rows, cols, sums_len(job, rows), |part, lanes, [t0, t1, t2, t3, ..]| {
         part.sums(lanes, [t0, t1, t2, t3], put);
     });

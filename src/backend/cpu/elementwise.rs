@@ -2,10 +2,10 @@
 //! once per instruction set, so that the schedules that call them are compiled once.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::{BLOCK, Block, Pass, read, write};
+use super::lanes::{BLOCK, Block, Over, Pass, read, write};
 use super::memory::{Ahead, Streaming, store};
 use super::real::Real;
-use super::statistics::Statistics;
+use super::statistics::{Constants, Statistics};
 
 /// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]
@@ -79,8 +79,24 @@ impl<'a, F: Real> Factor<'a, F> {
     }
 }
 
+/// What is done to rows that are centred or not, which is known when it is compiled.
+pub(super) struct Form<P, const CENTRED: bool>(pub(super) P);
+
+/// Runs a pass in the form that the spec's rows have.
+pub(super) fn run<F: Real, P>(c: &Constants<F>, pass: P)
+where
+    Form<P, true>: Pass,
+    Form<P, false>: Pass,
+{
+    if c.is_centred() {
+        c.isa.run(Over(Form::<P, true>(pass)));
+    } else {
+        c.isa.run(Over(Form::<P, false>(pass)));
+    }
+}
+
 /// `out = x_hat * w + b`, with what is absent left out.
-pub(super) struct Apply<'a, F, const CENTRED: bool> {
+pub(super) struct Apply<'a, F> {
     pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
     pub(super) b: Factor<'a, F>,
@@ -92,26 +108,27 @@ pub(super) struct Apply<'a, F, const CENTRED: bool> {
     pub(super) next: Option<Ahead<F>>,
 }
 
-impl<F: Real, const CENTRED: bool> Pass for Apply<'_, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Pass for Form<Apply<'_, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.out.len()
+        self.0.out.len()
     }
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        if let Some(next) = self.next {
+        let Form(pass) = self;
+        if let Some(next) = pass.next {
             next.touch(at);
         }
-        let mut y = read::<WHOLE, F, F>(self.x, at, len);
+        let mut y = read::<WHOLE, F, F>(pass.x, at, len);
         for i in 0..BLOCK {
-            y[i] = self.s.centred::<CENTRED>(y[i]) * self.s.rstd;
+            y[i] = pass.s.centred::<CENTRED>(y[i]) * pass.s.rstd;
         }
-        self.w.times::<WHOLE>(at, len, &mut y);
-        self.b.plus::<WHOLE>(at, len, &mut y);
+        pass.w.times::<WHOLE>(at, len, &mut y);
+        pass.b.plus::<WHOLE>(at, len, &mut y);
         if WHOLE {
-            store(&y, self.out, at, self.streamed);
+            store(&y, pass.out, at, pass.streamed);
         } else {
-            write::<WHOLE, F, F>(&y, self.out, at, len);
+            write::<WHOLE, F, F>(&y, pass.out, at, len);
         }
     }
 }
@@ -139,7 +156,7 @@ impl<F: Real> Pass for Affine<'_, F> {
 
 /// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; and the terms of the parameter
 /// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out.
-pub(super) struct GradInput<'a, F, const CENTRED: bool> {
+pub(super) struct GradInput<'a, F> {
     pub(super) g: &'a [F],
     pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
@@ -157,31 +174,32 @@ pub(super) struct GradInput<'a, F, const CENTRED: bool> {
     pub(super) next: Option<[Ahead<F>; 2]>,
 }
 
-impl<F: Real, const CENTRED: bool> Pass for GradInput<'_, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.dx.len()
+        self.0.dx.len()
     }
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        let (rstd, c1, c2) = (self.s.rstd, self.c1, self.c2);
-        if let Some([g, x]) = self.next {
+        let Form(pass) = self;
+        let (rstd, c1, c2) = (pass.s.rstd, pass.c1, pass.c2);
+        if let Some([g, x]) = pass.next {
             g.touch(at);
             x.touch(at);
         }
-        let g = read::<WHOLE, F, F>(self.g, at, len);
-        let mut hat = read::<WHOLE, F, F>(self.x, at, len);
+        let g = read::<WHOLE, F, F>(pass.g, at, len);
+        let mut hat = read::<WHOLE, F, F>(pass.x, at, len);
         for i in 0..BLOCK {
-            hat[i] = self.s.centred::<CENTRED>(hat[i]) * rstd;
+            hat[i] = pass.s.centred::<CENTRED>(hat[i]) * rstd;
         }
-        if let Some(sums) = &mut self.weight_sums {
+        if let Some(sums) = &mut pass.weight_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
                 sum[i] += g[i] * hat[i];
             }
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
-        if let Some(sums) = &mut self.bias_sums {
+        if let Some(sums) = &mut pass.bias_sums {
             let mut sum = read::<WHOLE, F, F>(sums, at, len);
             for i in 0..BLOCK {
                 sum[i] += g[i];
@@ -189,46 +207,47 @@ impl<F: Real, const CENTRED: bool> Pass for GradInput<'_, F, CENTRED> {
             write::<WHOLE, F, F>(&sum, sums, at, len);
         }
         let mut d = g;
-        self.w.times::<WHOLE>(at, len, &mut d);
-        let u = match self.u {
+        pass.w.times::<WHOLE>(at, len, &mut d);
+        let u = match pass.u {
             Some(u) => read::<WHOLE, F, F>(u, at, len),
             None => hat,
         };
         for i in 0..BLOCK {
             d[i] = rstd * ((d[i] - c1) - u[i] * c2);
         }
-        if let Some(outer) = self.outer {
+        if let Some(outer) = pass.outer {
             for i in 0..BLOCK {
                 d[i] = d[i] * outer;
             }
         }
         if WHOLE {
-            store(&d, self.dx, at, self.streamed);
+            store(&d, pass.dx, at, pass.streamed);
         } else {
-            write::<WHOLE, F, F>(&d, self.dx, at, len);
+            write::<WHOLE, F, F>(&d, pass.dx, at, len);
         }
     }
 }
 
 /// `hat = x_hat`.
-pub(super) struct Normalize<'a, F, const CENTRED: bool> {
+pub(super) struct Normalize<'a, F> {
     pub(super) x: &'a [F],
     pub(super) s: Statistics<F>,
     pub(super) hat: &'a mut [F],
 }
 
-impl<F: Real, const CENTRED: bool> Pass for Normalize<'_, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Pass for Form<Normalize<'_, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.hat.len()
+        self.0.hat.len()
     }
     #[inline(always)]
     fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        let mut hat = read::<WHOLE, F, F>(self.x, at, len);
+        let Form(pass) = self;
+        let mut hat = read::<WHOLE, F, F>(pass.x, at, len);
         for i in 0..BLOCK {
-            hat[i] = self.s.centred::<CENTRED>(hat[i]) * self.s.rstd;
+            hat[i] = pass.s.centred::<CENTRED>(hat[i]) * pass.s.rstd;
         }
-        write::<WHOLE, F, F>(&hat, self.hat, at, len);
+        write::<WHOLE, F, F>(&hat, pass.hat, at, len);
     }
 }
 

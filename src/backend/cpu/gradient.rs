@@ -1,9 +1,7 @@
 //! The gradient of the input, in a piece of a row whose sums are known.
 
-use super::elementwise::{Factor, GradInput};
-use super::lanes::Over;
+use super::elementwise::{Factor, GradInput, run};
 use super::leaf_backward::{Gradients, scaled_ghat};
-use super::memory::{Ahead, Streaming};
 use super::power::Exponent;
 use super::real::Real;
 use super::row::clear_masked;
@@ -37,10 +35,24 @@ pub(super) fn piece_gradient<F: Real>(
         scaled_ghat(g, w, g_exponent, w_exponent, ghat);
         (g, w) = (ghat, Factor::Absent);
     }
-    let means = sums.means(c, &s);
-    let u = direction(c, x, &s, &mut u[..x.len()]);
+    let (c1, c2) = sums.means(c, &s);
     let (seen_dx, unseen_dx) = out.split_at_mut(seen);
-    grad_input(c, &g[..seen], &x[..seen], w.part(0, seen), u, s, means, outer, seen_dx);
+    let pass = GradInput {
+        g: &g[..seen],
+        x: &x[..seen],
+        w: w.part(0, seen),
+        u: direction(c, &x[..seen], &s, &mut u[..seen]),
+        s,
+        c1,
+        c2,
+        outer,
+        weight_sums: None,
+        bias_sums: None,
+        dx: seen_dx,
+        streamed: None,
+        next: None,
+    };
+    run(c, pass);
     // What the statistic does not see has no second term.
     for (i, dx) in unseen_dx.iter_mut().enumerate() {
         let ghat = w.at(seen + i).map_or(g[seen + i], |w| g[seen + i] * w);
@@ -51,59 +63,6 @@ pub(super) fn piece_gradient<F: Real>(
     }
     if let Some(mask) = mask {
         clear_masked(mask, out);
-    }
-}
-
-/// A piece of a row without anything out of the ordinary.
-pub(super) struct Usual<'a, F> {
-    pub(super) c: &'a Constants<F>,
-    pub(super) w: Factor<'a, F>,
-    pub(super) s: Statistics<F>,
-    pub(super) c1: F,
-    pub(super) c2: F,
-    pub(super) outer: Option<F>,
-    pub(super) weight_sums: Option<&'a mut [F]>,
-    pub(super) bias_sums: Option<&'a mut [F]>,
-    pub(super) streamed: Option<Streaming>,
-}
-
-impl<F: Real> Usual<'_, F> {
-    pub(super) fn run(self, g: &[F], x: &[F], dx: &mut [F], next: Option<[Ahead<F>; 2]>) {
-        let Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed } = self;
-        let (u, streamed) = (None, streamed.and_then(|streaming| streaming.to(dx)));
-        if c.is_centred() {
-            c.isa.run(Over(GradInput::<F, true> {
-                g,
-                x,
-                w,
-                u,
-                s,
-                c1,
-                c2,
-                outer,
-                weight_sums,
-                bias_sums,
-                dx,
-                streamed,
-                next,
-            }));
-        } else {
-            c.isa.run(Over(GradInput::<F, false> {
-                g,
-                x,
-                w,
-                u,
-                s,
-                c1,
-                c2,
-                outer,
-                weight_sums,
-                bias_sums,
-                dx,
-                streamed,
-                next,
-            }));
-        }
     }
 }
 
@@ -136,52 +95,4 @@ fn direction<'t, F: Real>(c: &Constants<F>, x: &[F], s: &Statistics<F>, u: &'t m
         }
     }
     Some(u)
-}
-
-fn grad_input<F: Real>(
-    c: &Constants<F>,
-    g: &[F],
-    x: &[F],
-    w: Factor<'_, F>,
-    u: Option<&[F]>,
-    s: Statistics<F>,
-    (c1, c2): (F, F),
-    outer: Option<F>,
-    dx: &mut [F],
-) {
-    let u = u.map(|u| &u[..dx.len()]);
-    let (weight_sums, bias_sums, streamed, next) = (None, None, None, None);
-    if c.is_centred() {
-        c.isa.run(Over(GradInput::<F, true> {
-            g,
-            x,
-            w,
-            u,
-            s,
-            c1,
-            c2,
-            outer,
-            weight_sums,
-            bias_sums,
-            dx,
-            streamed,
-            next,
-        }));
-    } else {
-        c.isa.run(Over(GradInput::<F, false> {
-            g,
-            x,
-            w,
-            u,
-            s,
-            c1,
-            c2,
-            outer,
-            weight_sums,
-            bias_sums,
-            dx,
-            streamed,
-            next,
-        }));
-    }
 }

@@ -68,11 +68,10 @@ pub(super) trait Pass {
 pub(super) struct Over<P>(pub(super) P);
 
 impl<P: Pass> NullaryFnOnce for Over<P> {
-    type Output = P;
+    type Output = ();
     #[inline(always)]
-    fn call(mut self) -> P {
+    fn call(mut self) {
         over(&mut self.0);
-        self.0
     }
 }
 
@@ -97,8 +96,7 @@ pub(super) trait Terms<F, const M: usize> {
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; M];
 }
 
-/// Sums of `M` terms over one leaf, each in the order of the tree: an operation for [`Isa::run`](super::Isa). Gives back
-/// the terms, for what they have noted on the way.
+/// Sums of `M` terms over one leaf, each in the order of the tree: an operation for [`Isa::run`](super::Isa).
 pub(super) struct TreeSums<T, F, const M: usize> {
     pub(super) lanes: usize,
     pub(super) terms: T,
@@ -112,10 +110,10 @@ impl<T, F, const M: usize> TreeSums<T, F, M> {
 }
 
 impl<F: Real, T: Terms<F, M>, const M: usize> NullaryFnOnce for TreeSums<T, F, M> {
-    type Output = ([F; M], T);
+    type Output = [F; M];
     #[inline(always)]
-    fn call(mut self) -> ([F; M], T) {
-        (tree_sums(self.lanes, &mut self.terms), self.terms)
+    fn call(mut self) -> [F; M] {
+        tree_sums(self.lanes, &mut self.terms)
     }
 }
 
@@ -250,7 +248,7 @@ mod tests {
             for isa in Isa::available() {
                 let mut sum = Pairwise::default();
                 for leaf in row.chunks(LEAF) {
-                    let ([leaf], _) = isa.run(TreeSums::new(tree::lanes(cols), Plain(leaf)));
+                    let [leaf] = isa.run(TreeSums::new(tree::lanes(cols), Plain(leaf)));
                     sum.push(leaf);
                 }
                 assert_eq!(sum.total().to_bits(), expected.to_bits(), "{cols} columns on {isa}");

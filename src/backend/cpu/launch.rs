@@ -1,7 +1,8 @@
 //! How a launch is set up: its index space, the walks of its operands, and the scratch memory of the threads.
 
-use super::operand::{Sink, Source};
 use super::real::Real;
+use super::sink::Sink;
+use super::source::Source;
 use super::{Cpu, Isa};
 use crate::plan::tree::LEAF;
 use crate::plan::{self, Grid, Walk};

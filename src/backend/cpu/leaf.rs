@@ -202,7 +202,7 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
         Measure::Moments => {
             let mut shift = guess(x, mask);
             for last in [false, true] {
-                let (sums, _) = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
+                let sums = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
                 let Round { correction, mut m2, is_close, .. } = Round::new(shift, sums, inv);
                 if !is_close {
                     if !last {
@@ -210,17 +210,17 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
                         continue;
                     }
                     let centred = Centred { x, mask, mean: shift, correction };
-                    [m2] = isa.run(TreeSums::new(lanes, centred)).0;
+                    [m2] = isa.run(TreeSums::new(lanes, centred));
                 }
                 let (mean, correction) = two_sum(shift, correction);
                 return Moments { mean, correction, ..of(m2) };
             }
             unreachable!("the second round returns")
         }
-        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, true> { x, mask })).0[0]),
-        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, false> { x, mask })).0[0]),
+        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, true> { x, mask }))[0]),
+        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, false> { x, mask }))[0]),
         Measure::Largest => of(F::from_bits(largest(x, mask))),
-        Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) })).0[0]),
+        Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) }))[0]),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Sums of one leaf of gradients, as `docs/numerics.md` defines them.
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::elementwise::Factor;
+use super::elementwise::{Factor, Form};
 use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
 use super::leaf::{largest, masked, takes_part};
 use super::real::Real;
 use super::statistics::{Constants, Measure, Statistics, Sums};
 
 /// `ghat` and `ghat * x_hat`.
-pub(super) struct GradientTerms<'a, F: Real, const CENTRED: bool> {
+pub(super) struct GradientTerms<'a, F> {
     pub(super) g: &'a [F],
     pub(super) x: &'a [F],
     pub(super) w: Factor<'a, F>,
@@ -16,20 +16,21 @@ pub(super) struct GradientTerms<'a, F: Real, const CENTRED: bool> {
     pub(super) s: Statistics<F>,
 }
 
-impl<F: Real, const CENTRED: bool> Terms<F, 2> for GradientTerms<'_, F, CENTRED> {
+impl<F: Real, const CENTRED: bool> Terms<F, 2> for Form<GradientTerms<'_, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.g.len()
+        self.0.g.len()
     }
     #[inline(always)]
     fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut ghat = read::<WHOLE, F, F>(self.g, at, len);
-        let mut product = read::<WHOLE, F, F>(self.x, at, len);
-        self.w.times::<WHOLE>(at, len, &mut ghat);
+        let Form(GradientTerms { g, x, w, mask, s }) = self;
+        let mut ghat = read::<WHOLE, F, F>(g, at, len);
+        let mut product = read::<WHOLE, F, F>(x, at, len);
+        w.times::<WHOLE>(at, len, &mut ghat);
         for i in 0..BLOCK {
-            product[i] = ghat[i] * (self.s.centred::<CENTRED>(product[i]) * self.s.rstd);
+            product[i] = ghat[i] * (s.centred::<CENTRED>(product[i]) * s.rstd);
         }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut ghat, &mut product]);
+        masked::<WHOLE, F>(*mask, at, len, &mut [&mut ghat, &mut product]);
         [ghat, product]
     }
 }
@@ -74,7 +75,7 @@ pub(super) fn sums<F: Real>(
     } else {
         0
     };
-    let (s1, s2) = plain_sums(c, leaf, s);
+    let [s1, s2] = plain_sums(c, c.lanes, GradientTerms { g, x, w, mask, s });
     let count = F::of(count as f64);
     let sums = Sums { count, s1, s2, ties: F::of(ties as f64), g_exponent: 0, w_exponent: 0 };
     if is_regular([s1, s2], F::of(g.len() as f64)) || is_in_range([s1, s2]) && leaf.any_large() {
@@ -100,7 +101,8 @@ pub(super) fn sums<F: Real>(
     let (g_exponent, w_exponent) = (F::exponent(most_g), if inner { F::exponent(most_w) } else { 0 });
     let ghat = &mut tile[..g.len()];
     scaled_ghat(g, w, g_exponent, w_exponent, ghat);
-    let (s1, s2) = plain_sums(c, Gradients { g: ghat, w: Factor::Absent, ..leaf }, s);
+    let terms = GradientTerms { g: ghat, x, w: Factor::Absent, mask, s };
+    let [s1, s2] = plain_sums(c, c.lanes, terms);
     Sums { s1, s2, g_exponent, w_exponent, ..sums }
 }
 
@@ -121,15 +123,13 @@ pub(super) fn scaled_ghat<F: Real>(
     }
 }
 
-/// `s1` and `s2`.
-fn plain_sums<F: Real>(c: &Constants<F>, leaf: Gradients<'_, F>, s: Statistics<F>) -> (F, F) {
-    let Gradients { g, x, w, mask, .. } = leaf;
-    let [s1, s2] = if c.is_centred() {
-        c.isa.run(TreeSums::new(c.lanes, GradientTerms::<F, true> { g, x, w, mask, s })).0
+/// `s1` and `s2`, added in so many lanes.
+pub(super) fn plain_sums<F: Real>(c: &Constants<F>, lanes: usize, terms: GradientTerms<'_, F>) -> [F; 2] {
+    if c.is_centred() {
+        c.isa.run(TreeSums::new(lanes, Form::<_, true>(terms)))
     } else {
-        c.isa.run(TreeSums::new(c.lanes, GradientTerms::<F, false> { g, x, w, mask, s })).0
-    };
-    (s1, s2)
+        c.isa.run(TreeSums::new(lanes, Form::<_, false>(terms)))
+    }
 }
 
 /// Whether a leaf's sums have not overflown.

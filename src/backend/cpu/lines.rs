@@ -5,8 +5,9 @@
 use super::lanes::{BLOCK, Block, read, write};
 use super::line_sums::GradientsOfLines;
 use super::memory::{Ahead, Streaming, store};
-use super::operand::{Sink, Source};
 use super::real::Real;
+use super::sink::Sink;
+use super::source::Source;
 use super::stored::Stored;
 use pulp::NullaryFnOnce;
 use std::marker::PhantomData;

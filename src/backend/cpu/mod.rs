@@ -2,13 +2,14 @@
 //!
 //! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
 //! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
-//! `gradient`; `column` has `tile`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without
+//! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time; `column` has
+//! `line_sums` and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without
 //! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
-//! `lanes`, single passes in `elementwise`, functions in `math` and `power`. `operand` loads and stores any dtype and
-//! stride, `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the order of
-//! [`crate::plan::tree`].
+//! `lanes`, single passes in `elementwise`, powers in `power`. `source` loads and `sink` stores any dtype
+//! and stride (`stored`), `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the
+//! order of [`crate::plan::tree`].
 
 mod affine;
 mod between;
@@ -18,6 +19,7 @@ mod curve;
 #[cfg(test)]
 mod definition;
 mod elementwise;
+mod floats;
 mod gradient;
 mod inverse_root;
 mod isa;
@@ -27,19 +29,21 @@ mod leaf;
 mod leaf_backward;
 mod line_sums;
 mod lines;
-mod math;
 mod memory;
 mod norm;
-mod operand;
 mod pointwise;
 mod power;
 mod reader;
 pub(super) mod real;
 mod row;
 mod row_backward;
+mod runs;
+mod sink;
+mod source;
 mod split;
 mod statistics;
 mod stored;
+mod sub_rows;
 mod tanh;
 mod usual;
 mod usual_backward;

@@ -156,7 +156,7 @@ pub(super) fn backward<F: Real>(
 /// Whether neighbouring rows, and not the elements of a row, lie side by side.
 fn rows_are_adjacent(operands: &Backward<'_>, order: &Order) -> bool {
     let tensors = [Some(operands.grad_output.layout()), Some(operands.input.layout())];
-    let folded = Folded::new(super::Isa::Portable, order, &tensors);
+    let folded = Folded::new(Isa::Portable, order, &tensors);
     let is_adjacent = |walk: usize| folded.walk(walk).outer.last() == Some(&1);
     folded.grid.cols > 1 && is_adjacent(0) && is_adjacent(1)
 }
@@ -231,7 +231,7 @@ fn launch<F: Real>(
         let per_column = params_per_column(&Spec::Norm(spec.clone()));
         cut.chunk = chunk_rows(cut.rows, cut.params(), per_column, size_of::<F>());
     }
-    let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
+    let wanted = job.wanted();
     let partials = workspace.host::<F>(cut.chunks() * cut.params() * wanted)?;
     match schedule {
         Schedule::Column if cols <= LEAF => {

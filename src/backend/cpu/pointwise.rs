@@ -6,8 +6,9 @@ use super::inverse_root::InverseRoot;
 use super::lanes::{Plain, TreeSums};
 use super::launch::{Folded, Order, Shared, Tiles, alone, with_scratch};
 use super::memory::{Streaming, finish_streaming};
-use super::operand::{Sink, Source};
 use super::real::Real;
+use super::sink::Sink;
+use super::source::Source;
 use super::tanh::Tanh;
 use super::{Cpu, Isa};
 use crate::backend;
@@ -261,7 +262,7 @@ fn finish_alpha<F: Real>(
         for first in (0..cols).step_by(LEAF) {
             let columns = &mut columns[..LEAF.min(cols - first)];
             affine::sum_chunks(partials, stride, offset + first, columns);
-            sums.push(cpu.isa.run(TreeSums::new(lanes(cols), Plain(&*columns))).0[0]);
+            sums.push(cpu.isa.run(TreeSums::new(lanes(cols), Plain(&*columns)))[0]);
         }
         let mut one = [F::ZERO];
         let out = sink.begin(0, 0, &mut one, 1);

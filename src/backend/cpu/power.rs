@@ -1,8 +1,7 @@
 //! Powers of magnitudes, as `docs/numerics.md` defines them: binary powering for small integers, else `exp2(p log2 a)`
 //! in two numbers, of additions and multiplications only.
 
-use super::math::{expm1, seed, two_prod};
-use super::real::{Real, two_sum};
+use super::real::{Real, two_prod, two_sum};
 
 /// The largest p that a norm may have: beyond it the power of a number below 2 leaves the range of float32.
 pub(super) const LARGEST: f64 = 100.0;
@@ -131,7 +130,7 @@ fn log2<F: Real>(a: F) -> (F, F) {
     let (d, dl) = two_sum(m, F::ONE);
     let half_d = d * F::of(0.5);
     let mut r = seed(half_d);
-    for _ in 0..=F::NEWTON_STEPS {
+    for _ in 0..F::NEWTON_STEPS {
         r = r + r * (F::ONE - half_d * r);
     }
     let r = r * F::of(0.5);
@@ -162,6 +161,35 @@ fn log2<F: Real>(a: F) -> (F, F) {
     let (sum, low) = two_sum(F::of(f64::from(k)), l);
     (sum, low + ll)
 }
+
+/// `exp(r + rl) - 1` as `p + pl`.
+#[inline(always)]
+fn expm1<F: Real>(r: F, rl: F) -> (F, F) {
+    let w = (r * r) * taylor(r);
+    let p = r + w;
+    (p, ((r - p) + w) + rl * (F::ONE + p))
+}
+
+/// `(exp(r) - 1 - r) / r²`, for |r| up to half of ln 2.
+#[inline(always)]
+fn taylor<F: Real>(r: F) -> F {
+    let mut q = F::TAYLOR[F::TAYLOR.len() - 1];
+    for i in (0..F::TAYLOR.len() - 1).rev() {
+        q = q * r + F::TAYLOR[i];
+    }
+    q
+}
+
+/// `1 / d` for d in [1, 2] to 1 %: no quadratic has a smaller relative error.
+#[inline(always)]
+fn seed<F: Real>(d: F) -> F {
+    let (c0, c1, c2) = (F::of(SEED[0]), F::of(SEED[1]), F::of(SEED[2]));
+    c0 + d * (c1 + d * c2)
+}
+
+/// Coefficients of the seed, exact in float32 so that they are the same number in both types and in WGSL:
+/// `1 - d (c0 + c1 d + c2 d²)` is a Chebyshev cubic on [1, 2].
+const SEED: [f64; 3] = [2.121_212_005_615_234_4, -1.454_545_497_894_287, 0.323_232_322_931_289_7];
 
 #[cfg(test)]
 mod tests {

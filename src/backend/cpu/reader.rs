@@ -1,8 +1,8 @@
 //! Operands as a schedule asks for them, piece by piece.
 
 use super::elementwise::Factor;
-use super::operand::Source;
 use super::real::Real;
+use super::source::Source;
 
 /// A source and the tile for what it cannot lend; a piece that is asked for again is not loaded again.
 pub(super) struct Reader<'t, F> {

@@ -4,14 +4,15 @@
 //! longer ones are loaded leaf by leaf, once for their moments and once to be normalized. The operations and their
 //! order are those of `docs/numerics.md`.
 
-use super::elementwise::{Affine, Apply, Normalize};
+use super::elementwise::{Affine, Apply, Normalize, run};
 use super::lanes::Over;
 use super::launch::Tiles;
 use super::leaf;
 use super::memory::{Ahead, Streaming, finish_streaming};
-use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
+use super::sink::Sink;
+use super::source::Source;
 use super::statistics::{Constants, Moments, Statistics};
 use super::usual::UsualRows;
 use crate::plan::tree::{LEAF, Pairwise};
@@ -147,7 +148,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
                 let (x, next) = (&x[from..to], next.map(|next| next.after(from)));
                 let out = &mut out[from..to];
                 let streamed = streamed.and_then(|streaming| streaming.to(out));
-                apply(c, Apply::<F, false> { x, w, b, s, out, streamed, next });
+                apply(c, Apply { x, w, b, s, out, streamed, next });
                 from = to;
             }
             if let Some(mask) = &mut self.mask {
@@ -200,29 +201,13 @@ impl<F: Real> Forward<'_, F> {
     }
 }
 
-/// Runs the pass, centred or not, past the caches or not; with a rounding of `x_hat` in between where the spec has one.
-fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F, false>) {
-    let Apply { x, w, b, s, out, streamed, next } = pass;
-    if let Some(dtype) = c.rounded {
-        normalize(c, x, s, out);
-        round_all(out, dtype);
-        c.isa.run(Over(Affine { w, b, out }));
-        return;
-    }
-    if c.is_centred() {
-        c.isa.run(Over(Apply::<F, true> { x, w, b, s, out, streamed, next }));
-    } else {
-        c.isa.run(Over(Apply::<F, false> { x, w, b, s, out, streamed, next }));
-    }
-}
-
-/// `hat = x_hat`, unrounded.
-pub(super) fn normalize<F: Real>(c: &Constants<F>, x: &[F], s: Statistics<F>, hat: &mut [F]) {
-    if c.is_centred() {
-        c.isa.run(Over(Normalize::<F, true> { x, s, hat }));
-    } else {
-        c.isa.run(Over(Normalize::<F, false> { x, s, hat }));
-    }
+/// Runs the pass; with a rounding of `x_hat` in between where the spec has one.
+fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F>) {
+    let Some(dtype) = c.rounded else { return run(c, pass) };
+    let Apply { x, w, b, s, out, .. } = pass;
+    run(c, Normalize { x, s, hat: &mut *out });
+    round_all(out, dtype);
+    c.isa.run(Over(Affine { w, b, out }));
 }
 
 /// Zero where the mask is.

@@ -1,26 +1,22 @@
 //! The `row` schedule's backward pass: the sums of each row, then the gradient of the input and the row's terms of the
-//! parameter gradients.
-//!
-//! A parameter that varies in the row cuts it into *sub-rows*, the elements that share one value of it. Axes are
-//! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
+//! parameter gradients, which `sub_rows` walks.
 
 use super::affine::Accumulators;
-use super::elementwise::Factor;
-use super::gradient::{Usual, outer_exponent, piece_gradient};
-use super::lanes::{Plain, Products, TreeSums};
+use super::elementwise::{Factor, GradInput, Normalize, run};
+use super::gradient::{outer_exponent, piece_gradient};
 use super::launch::Tiles;
 use super::leaf;
-use super::leaf_backward::{self, GradientTerms, Gradients};
+use super::leaf_backward::{self, Gradients};
 use super::memory::{Ahead, Streaming};
-use super::operand::{Sink, Source};
 use super::reader::{Parameter, Reader};
 use super::real::Real;
-use super::row::{clear_masked, normalize, piece_end, round_all};
+use super::row::{clear_masked, round_all};
+use super::sink::Sink;
+use super::source::Source;
 use super::statistics::{Constants, Measure, Statistics, Sums};
 use super::usual_backward::{TaskRows, UsualRows};
-use crate::plan::tree::{LEAF, Pairwise, lanes};
+use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{STATISTICS, SUMS};
-use std::ops::Range;
 
 /// What the tasks of a backward pass work on.
 #[derive(Clone, Copy)]
@@ -66,6 +62,11 @@ impl<F: Real> Backward<'_, F> {
         }
     }
 
+    /// How many parameters want a gradient.
+    pub(super) fn wanted(&self) -> usize {
+        usize::from(self.wants_weight) + usize::from(self.wants_bias)
+    }
+
     /// What a row is cut into: sub-rows, or columns.
     pub(super) fn units(&self) -> usize {
         match self.terms {
@@ -99,15 +100,15 @@ impl<F: Real> Backward<'_, F> {
 
 /// A backward pass's operands beside one thread's tiles.
 pub(super) struct Rows<'j, 't, F> {
-    job: &'j Backward<'t, F>,
-    x: Reader<'t, F>,
-    g: Reader<'t, F>,
+    pub(super) job: &'j Backward<'t, F>,
+    pub(super) x: Reader<'t, F>,
+    pub(super) g: Reader<'t, F>,
     weight: Parameter<'t, F>,
-    mask: Option<Reader<'t, F>>,
+    pub(super) mask: Option<Reader<'t, F>>,
     scaled: &'t mut [F],
-    hat: &'t mut [F],
+    pub(super) hat: &'t mut [F],
     ghat: &'t mut [F],
-    u: &'t mut [F],
+    pub(super) u: &'t mut [F],
     out: &'t mut [F],
 }
 
@@ -169,143 +170,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         leaf_backward::sums(c, operands, s, self.ghat)
     }
 
-    /// The gradient of the input, and the terms of the parameters' gradients, for the sub-rows `subs` of a row (columns,
-    /// if there are no sub-rows); the first one's parameter is `param` in the accumulators.
-    pub(super) fn gradients(
-        &mut self,
-        row: usize,
-        s: Statistics<F>,
-        sums: &Sums<F>,
-        subs: Range<usize>,
-        param: usize,
-        accumulators: &mut Accumulators<'_, F>,
-    ) {
-        let cols = self.job.constants.cols;
-        let RowTerms::SubRows(count) = self.job.terms else {
-            if self.job.terms == RowTerms::Sums && subs.start == 0 {
-                accumulators.add_sums(param, sums);
-            }
-            let mut at = subs.start;
-            while at < subs.end {
-                let sink = self.job.grad_input.map_or(cols, |sink| sink.run_end(at));
-                let source = self.job.input.run_end(at).min(self.job.grad_output.run_end(at));
-                let end = subs.end.min(piece_end(at, [sink, source]));
-                if !self.usual_piece(row, s, sums, (at, end - at), None) {
-                    self.piece(row, s, sums, at, end - at);
-                }
-                at = end;
-            }
-            return;
-        };
-        let length = cols / count.max(1);
-        if length == 0 {
-            return;
-        }
-        let start = subs.start;
-        if length > LEAF {
-            for sub in subs {
-                let param = param + sub - start;
-                self.long_sub_row(row, s, sums, sub, length, param, accumulators);
-            }
-            return;
-        }
-        let at_once = LEAF / length;
-        for first in subs.clone().step_by(at_once) {
-            let subs = first..subs.end.min(first + at_once);
-            if length == 1 {
-                let at_params = Some((param + first - start, &mut *accumulators));
-                if self.usual_piece(row, s, sums, (first, subs.len()), at_params) {
-                    continue;
-                }
-            }
-            let (at, len) = (first * length, subs.len() * length);
-            if length > 1 && !self.job.is_outer && self.is_usual(s, sums) {
-                for sub in subs {
-                    let [bias, weight] = self.sub_row_sums(row, s, sub * length, length, lanes(length));
-                    accumulators.add_terms(param + sub - start, weight, bias);
-                }
-                self.usual_piece(row, s, sums, (at, len), None);
-                continue;
-            }
-            self.piece(row, s, sums, at, len);
-            let isa = self.job.constants.isa;
-            let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
-            let hat = &self.hat[..len];
-            if length == 1 {
-                if let Some(to) = &mut accumulators.bias {
-                    to.add(param + first - start, g, None);
-                }
-                if let Some(to) = &mut accumulators.weight {
-                    to.add(param + first - start, g, Some(hat));
-                }
-                continue;
-            }
-            let lanes = lanes(length);
-            for (index, sub) in subs.enumerate() {
-                let part = index * length..(index + 1) * length;
-                if let Some(to) = &mut accumulators.bias {
-                    let (sum, _) = isa.run(TreeSums::new(lanes, Plain(&g[part.clone()])));
-                    to.add(param + sub - start, &sum, None);
-                }
-                if let Some(to) = &mut accumulators.weight {
-                    let (sum, _) = isa.run(TreeSums::new(lanes, Products(&g[part.clone()], &hat[part])));
-                    to.add(param + sub - start, &sum, None);
-                }
-            }
-        }
-    }
-
-    /// The sums of `g` and of `g * x_hat` over columns of a leaf in which nothing is out of the ordinary.
-    fn sub_row_sums(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize, lanes: usize) -> [F; 2] {
-        let c = &self.job.constants;
-        let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let (w, mask) = (Factor::Absent, None);
-        if c.is_centred() {
-            let terms = GradientTerms::<F, true> { g, x, w, mask, s };
-            c.isa.run(TreeSums::new(lanes, terms)).0
-        } else {
-            let terms = GradientTerms::<F, false> { g, x, w, mask, s };
-            c.isa.run(TreeSums::new(lanes, terms)).0
-        }
-    }
-
-    /// A sub-row of several leaves.
-    fn long_sub_row(
-        &mut self,
-        row: usize,
-        s: Statistics<F>,
-        sums: &Sums<F>,
-        sub: usize,
-        length: usize,
-        param: usize,
-        accumulators: &mut Accumulators<'_, F>,
-    ) {
-        let (isa, lanes) = (self.job.constants.isa, lanes(length));
-        let (mut weight, mut bias) = (Pairwise::default(), Pairwise::default());
-        for leaf in (0..length).step_by(LEAF) {
-            let (at, len) = (sub * length + leaf, LEAF.min(length - leaf));
-            if !self.job.is_outer && self.is_usual(s, sums) {
-                let of_leaf = self.sub_row_sums(row, s, at, len, lanes);
-                bias.push(of_leaf[0]);
-                weight.push(of_leaf[1]);
-                self.usual_piece(row, s, sums, (at, len), None);
-                continue;
-            }
-            self.piece(row, s, sums, at, len);
-            let g = masked_copy(self.g.get(row, at, len), self.mask.as_mut(), row, at, self.u);
-            if accumulators.bias.is_some() {
-                bias.push(isa.run(TreeSums::new(lanes, Plain(g))).0[0]);
-            }
-            if accumulators.weight.is_some() {
-                weight.push(isa.run(TreeSums::new(lanes, Products(g, &self.hat[..len]))).0[0]);
-            }
-        }
-        accumulators.add_terms(param, weight.total(), bias.total());
-    }
-
     /// The gradient of the input in columns `at..at + len` of a row, and `x_hat` in its tile if the weight's gradient
     /// needs it.
-    fn piece(&mut self, row: usize, s: Statistics<F>, sums: &Sums<F>, at: usize, len: usize) {
+    pub(super) fn piece(&mut self, row: usize, s: Statistics<F>, sums: &Sums<F>, at: usize, len: usize) {
         let c = &self.job.constants;
         let wants_hat = self.job.wants_weight && matches!(self.job.terms, RowTerms::SubRows(_));
         let mut x = self.x.get(row, at, len);
@@ -325,7 +192,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         }
         if wants_hat {
             let hat = &mut self.hat[..len];
-            normalize(c, x, s, hat);
+            run(c, Normalize { x, s, hat: &mut *hat });
             if let Some(dtype) = c.rounded {
                 round_all(hat, dtype);
             }
@@ -334,12 +201,10 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             }
         }
     }
-}
 
-impl<F: Real> Rows<'_, '_, F> {
     /// The gradient of the input in some columns of a row, and what a row adds to the parameters of these columns, in one
     /// pass, where nothing is out of the ordinary; false where something is.
-    fn usual_piece(
+    pub(super) fn usual_piece(
         &mut self,
         row: usize,
         s: Statistics<F>,
@@ -368,15 +233,18 @@ impl<F: Real> Rows<'_, '_, F> {
         };
         let (c1, c2) = sums.means(c, &s);
         let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let dx = sink.begin(row, at, self.out, len);
+        let out = sink.begin(row, at, self.out, len);
         let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
-        Usual { c, w, s, c1, c2, outer, weight_sums, bias_sums, streamed }.run(g, x, dx, next);
-        sink.commit(row, at, dx);
+        let streamed = streamed.and_then(|streaming| streaming.to(out));
+        let (u, dx) = (None, &mut *out);
+        let pass = GradInput { g, x, w, u, s, c1, c2, outer, weight_sums, bias_sums, dx, streamed, next };
+        run(c, pass);
+        sink.commit(row, at, out);
         true
     }
 
     /// Whether nothing in a row is out of the ordinary, but for an outer weight.
-    fn is_usual(&self, s: Statistics<F>, sums: &Sums<F>) -> bool {
+    pub(super) fn is_usual(&self, s: Statistics<F>, sums: &Sums<F>) -> bool {
         let c = &self.job.constants;
         let is_simple = self.mask.is_none() && c.is_plain() && self.job.grad_input.is_some();
         is_simple
@@ -397,19 +265,4 @@ impl<F: Real> Rows<'_, '_, F> {
         let (g, x) = (job.grad_output.lend(row, col, len)?, job.input.lend(row, col, len)?);
         Some([Ahead::of(g), Ahead::of(x)])
     }
-}
-
-/// `g`, with zeros where the mask is.
-fn masked_copy<'s, F: Real>(
-    g: &'s [F],
-    mask: Option<&mut Reader<'_, F>>,
-    row: usize,
-    at: usize,
-    tile: &'s mut [F],
-) -> &'s [F] {
-    let Some(mask) = mask else { return g };
-    let tile = &mut tile[..g.len()];
-    tile.copy_from_slice(g);
-    clear_masked(mask.get(row, at, g.len()), tile);
-    tile
 }

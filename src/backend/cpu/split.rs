@@ -125,27 +125,36 @@ pub(super) fn forward<F: Real>(job: &Forward<'_, F>, cpu: &Cpu) {
     });
 }
 
+/// Runs `task` for each leaf, whose number and columns it is told, of each block of `width` neighbouring rows, of which
+/// `adjacent` lie side by side.
+fn for_each_leaf(
+    cpu: &Cpu,
+    [rows, cols]: [usize; 2],
+    adjacent: usize,
+    width: usize,
+    task: impl Fn(column::Rows, usize, Range<usize>) + Send + Sync,
+) {
+    let (blocks, leaves) = (column::Rows::blocks(rows, adjacent, width), cols.div_ceil(LEAF));
+    cpu.for_each(blocks * leaves, width * LEAF, |index| {
+        let (block, leaf) = (column::Rows::block(index / leaves, adjacent, width), index % leaves);
+        task(block, leaf, leaf * LEAF..cols.min((leaf + 1) * LEAF));
+    });
+}
+
 /// A forward pass whose tasks are leaves of blocks of neighbouring rows, then columns of such blocks.
 pub(super) fn forward_columns<F: Real>(job: &Forward<'_, F>, adjacent: usize, cpu: &Cpu) {
-    let (rows, cols) = (job.rows, job.constants.cols);
+    let dim = [job.rows, job.constants.cols];
     let width = column::forward_width(cpu, job, adjacent);
-    let blocks = column::Rows::blocks(rows, adjacent, width);
     let of_leaves = |kept: &Kept<'_, F, MOMENTS>, leaves: usize| {
-        cpu.for_each(blocks * leaves, width * LEAF, |task| {
-            let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
-            column::leaf_moments(job, block, leaf, |i, moments| {
+        for_each_leaf(cpu, dim, adjacent, width, |block, leaf, cols| {
+            column::leaf_moments(job, block, cols, |i, moments| {
                 kept.set((block.first + i) * leaves + leaf, moments.to_numbers());
             });
         });
     };
     forward_steps(job, of_leaves, |statistics| {
-        let leaves = cols.div_ceil(LEAF);
-        cpu.for_each(blocks * leaves, width * LEAF, |task| {
-            let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
-            let end = cols.min((leaf + 1) * LEAF);
-            column::apply(job, block, leaf * LEAF..end, |i| {
-                Statistics::from_numbers(statistics.get(block.first + i))
-            });
+        for_each_leaf(cpu, dim, adjacent, width, |block, _, cols| {
+            column::apply(job, block, cols, |i| Statistics::from_numbers(statistics.get(block.first + i)));
         });
     });
 }
@@ -200,24 +209,19 @@ pub(super) fn backward_columns<F: Real>(
     partials: &mut [F],
     cpu: &Cpu,
 ) {
-    let cols = job.constants.cols;
+    let dim = [job.rows, job.constants.cols];
     let width = column_backward::backward_width(cpu, job, adjacent);
-    let blocks = column::Rows::blocks(job.rows, adjacent, width);
     let of_leaves = |kept: &Kept<'_, F, SUMS>, leaves: usize| {
-        cpu.for_each(blocks * leaves, width * LEAF, |task| {
-            let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
-            column_backward::leaf_sums(job, block, leaf, |i, sums| {
+        for_each_leaf(cpu, dim, adjacent, width, |block, leaf, cols| {
+            column_backward::leaf_sums(job, block, cols, |i, sums| {
                 kept.set((block.first + i) * leaves + leaf, sums.to_numbers());
             });
         });
     };
     backward_steps(job, of_leaves, |sums| {
-        let leaves = cols.div_ceil(LEAF);
         if job.grad_input.is_some() {
-            cpu.for_each(blocks * leaves, width * LEAF, |task| {
-                let (block, leaf) = (column::Rows::block(task / leaves, adjacent, width), task % leaves);
-                let end = cols.min((leaf + 1) * LEAF);
-                column_backward::apply(job, block, leaf * LEAF..end, |i| sums.get(block.first + i));
+            for_each_leaf(cpu, dim, adjacent, width, |block, _, cols| {
+                column_backward::apply(job, block, cols, |i| sums.get(block.first + i));
             });
         }
         add_sums(job, cut, sums, partials);
@@ -229,12 +233,12 @@ pub(super) fn add_sums<F: Real>(job: &Backward<'_, F>, cut: Cut, sums: &RowSums<
     if job.terms != RowTerms::Sums {
         return;
     }
-    let wanted = usize::from(job.wants_weight) + usize::from(job.wants_bias);
-    let (kept, isa) = (cut.kept, job.constants.isa);
+    let wanted = job.wanted();
+    let kept = cut.kept;
     with_scratch(kept * wanted, |_, leaves| {
         for (index, part) in partials.chunks_exact_mut((kept * wanted).max(1)).enumerate() {
             let range = index * cut.chunk..cut.rows.min((index + 1) * cut.chunk);
-            let mut accumulators = accumulators(job, isa, kept, leaves, part);
+            let mut accumulators = accumulators(job, kept, leaves, part);
             for (index, r) in range.enumerate() {
                 accumulators.begin_row(index, 0..kept);
                 (0..kept).for_each(|j| accumulators.add_sums(j, &sums.get(r * kept + j)));
@@ -247,12 +251,11 @@ pub(super) fn add_sums<F: Real>(job: &Backward<'_, F>, cut: Cut, sums: &RowSums<
 /// Accumulators of `len` parameters, the weight's first.
 fn accumulators<'p, F: Real>(
     job: &Backward<'_, F>,
-    isa: super::Isa,
     len: usize,
     leaves: &'p mut [F],
     chunk: &'p mut [F],
 ) -> Accumulators<'p, F> {
-    let of_weight = if job.wants_weight { len } else { 0 };
+    let (isa, of_weight) = (job.constants.isa, if job.wants_weight { len } else { 0 });
     let ((weight_leaf, bias_leaf), (weight, bias)) =
         (leaves.split_at_mut(of_weight), chunk.split_at_mut(of_weight));
     Accumulators {
@@ -283,7 +286,7 @@ pub(super) fn run_chunks<F: Real>(
         _ => units.max(1),
     };
     let (groups, parts) = (kept.div_ceil(beside), units.div_ceil(step).max(1));
-    let count = usize::from(job.wants_weight) + usize::from(job.wants_bias);
+    let count = job.wanted();
     let params = cut.params();
     let partials = Shared::new(partials);
     cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {

@@ -35,6 +35,18 @@ stored! {
     f64: of, to_f64;
 }
 
+/// Runs an operation with the type in memory known: `$run!(T)`. A tensor that is not of 16 bits is of the compute type.
+macro_rules! typed {
+    ($dtype:expr, $compute:ty, $run:ident) => {
+        match $dtype {
+            $crate::tensor::DType::F16 => $run!(half::f16),
+            $crate::tensor::DType::BF16 => $run!(half::bf16),
+            _ => $run!($compute),
+        }
+    };
+}
+pub(super) use typed;
+
 /// A slice, widened.
 #[inline(always)]
 pub(super) fn widen<T: Stored, F: Real>(from: &[T], to: &mut [F]) {

@@ -6,8 +6,7 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::curve::{BATCH, Batch, Curve, Scratch, Terms};
-use super::math::two_prod;
-use super::real::Real;
+use super::real::{Real, two_prod};
 
 /// `-a` in halves of ln 2, rounded: the number, and what adding it to MAGIC_POWER leaves.
 #[inline(always)]
@@ -183,7 +182,8 @@ mod tests {
         let forward = worst_tanh(true, tanh_at);
         let backward = worst_tanh(false, |z| slope_at(z).0);
         println!("tanh: at most {forward:?}, and {backward:?} in the backward pass");
-        assert!(forward.0 <= 3.0 && backward.0 <= 2.0, "{forward:?} {backward:?}");
+        // What docs/numerics.md says of the forward pass.
+        assert!(forward.0 <= 2.5 && backward.0 <= 1.6, "{forward:?} {backward:?}");
     }
 
     #[test]

@@ -4,19 +4,19 @@
 //!
 //! The numbers are those of [`row`](super::row), which also takes the rows that are left out here.
 
-use super::elementwise::{Apply, Factor};
+use super::elementwise::{Apply, Factor, Form};
 use super::lanes::over;
 use super::leaf::{first_round, is_regular};
 use super::memory::{Ahead, Streaming};
 use super::reader::Parameter;
 use super::real::{Real, two_sum};
 use super::row::Forward;
-use super::statistics::{Measure, Moments, Statistics};
-use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, widen_row};
+use super::source::Source;
+use super::statistics::{Constants, Measure, Moments, Statistics};
+use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, typed, widen_row};
 use crate::plan::tree::LEAF;
 use crate::spec::EpsPosition;
 use crate::tensor::DType;
-use half::{bf16, f16};
 use pulp::NullaryFnOnce;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -62,26 +62,45 @@ pub(super) struct UsualRows<'s, 't, F> {
 impl<F: Real> UsualRows<'_, '_, F> {
     /// Normalizes rows up to the first that is not usual; how many it has normalized.
     pub(super) fn run(self) -> usize {
-        let c = &self.job.constants;
-        match (self.job.input.dtype(), c.is_centred()) {
-            (DType::F16, true) => c.isa.run(Typed::<f16, F, true>(self, PhantomData)),
-            (DType::F16, false) => c.isa.run(Typed::<f16, F, false>(self, PhantomData)),
-            (DType::BF16, true) => c.isa.run(Typed::<bf16, F, true>(self, PhantomData)),
-            (DType::BF16, false) => c.isa.run(Typed::<bf16, F, false>(self, PhantomData)),
-            (_, true) => c.isa.run(Typed::<F, F, true>(self, PhantomData)),
-            (_, false) => c.isa.run(Typed::<F, F, false>(self, PhantomData)),
-        }
+        let job = self.job;
+        run(&job.constants, job.input.dtype(), self)
     }
 }
 
-/// The same with the type in memory known.
-struct Typed<'s, 't, T, F, const CENTRED: bool>(UsualRows<'s, 't, F>, PhantomData<T>);
+/// Rows whose type in memory, and whether they are centred, is known when what is done to them is compiled.
+pub(super) trait KnownRows {
+    /// Handles rows up to the first that is not usual; how many, or the place of that one.
+    fn call<T: Stored, const CENTRED: bool>(self) -> usize;
+}
 
-impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, T, F, CENTRED> {
+struct Known<R, T, const CENTRED: bool>(R, PhantomData<T>);
+
+impl<R: KnownRows, T: Stored, const CENTRED: bool> NullaryFnOnce for Known<R, T, CENTRED> {
     type Output = usize;
     #[inline(always)]
     fn call(self) -> usize {
-        let UsualRows { job, rows, weight, bias, x: tile, out } = self.0;
+        self.0.call::<T, CENTRED>()
+    }
+}
+
+/// Handles rows that lie in memory as `dtype`.
+pub(super) fn run<F: Real>(c: &Constants<F>, dtype: DType, rows: impl KnownRows) -> usize {
+    macro_rules! run {
+        ($t:ty) => {
+            if c.is_centred() {
+                c.isa.run(Known::<_, $t, true>(rows, PhantomData))
+            } else {
+                c.isa.run(Known::<_, $t, false>(rows, PhantomData))
+            }
+        };
+    }
+    typed!(dtype, F, run)
+}
+
+impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
+    #[inline(always)]
+    fn call<T: Stored, const CENTRED: bool>(self) -> usize {
+        let UsualRows { job, rows, weight, bias, x: tile, out } = self;
         let Some(sink) = &job.output else { return 0 };
         let cols = job.constants.cols;
         let at_once = at_once(cols);
@@ -101,8 +120,7 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, T,
                 }
                 let next = row + at_once;
                 let next = (next < job.rows).then(|| Ahead::of(job.input.line::<T>(next, cols)));
-                let line = job.input.line::<T>(row, cols);
-                let x = lent(job, line).unwrap_or(&tile[i * cols..][..cols]);
+                let x = row_of::<T, F>(&job.input, row, &tile[i * cols..][..cols]);
                 let to: &mut [T] = sink.line(row, cols);
                 match as_compute_mut(to) {
                     Some(to) => {
@@ -125,10 +143,23 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, T,
     }
 }
 
-/// A row of the input in the compute type, if memory holds that and nobody writes it.
+/// A row in the compute type: as memory lends it, or from its place in a tile.
 #[inline(always)]
-fn lent<'x, T: Stored, F: Real>(job: &Forward<'_, F>, line: &'x [T]) -> Option<&'x [F]> {
-    as_compute(line).filter(|_| job.input.is_lent())
+pub(super) fn row_of<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, tile: &'x [F]) -> &'x [F] {
+    as_compute(source.line::<T>(row, tile.len())).filter(|_| source.is_lent()).unwrap_or(tile)
+}
+
+/// The same of a row that has to be brought to its place first, where memory does not lend it.
+#[inline(always)]
+pub(super) fn bring<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, tile: &'x mut [F]) -> &'x [F] {
+    let line = source.line::<T>(row, tile.len());
+    match as_compute(line).filter(|_| source.is_lent()) {
+        Some(lent) => lent,
+        None => {
+            widen_row(line, tile);
+            tile
+        }
+    }
 }
 
 /// The statistics of rows up to the first that is not usual, and how many those are. Rows that memory does not
@@ -146,15 +177,7 @@ fn statistics<T: Stored, F: Real, const CENTRED: bool>(
     let mut of_rows = [none; MOST];
     let mut usual = 0;
     for row in rows {
-        let line = job.input.line::<T>(row, c.cols);
-        let x = match lent(job, line) {
-            Some(x) => x,
-            None => {
-                let tile = &mut tile[usual * c.cols..][..c.cols];
-                widen_row(line, tile);
-                &*tile
-            }
-        };
+        let x = bring::<T, F>(&job.input, row, &mut tile[usual * c.cols..][..c.cols]);
         let round = first_round::<F, CENTRED>(c.lanes, x, inv);
         if !round.is_close || !is_regular(c.measure, round.m2, inv) {
             break;
@@ -208,7 +231,7 @@ impl<F: Real> Parameters<'_, '_, F> {
             };
             let (x, out, next) = (&x[from..to], &mut out[from..to], next.map(|next| next.after(from)));
             let streamed = streamed.and_then(|streaming| streaming.to(out));
-            over(&mut Apply::<F, CENTRED> { x, w, b, s, out, streamed, next });
+            over(&mut Form::<_, CENTRED>(Apply { x, w, b, s, out, streamed, next }));
             from = to;
         }
     }

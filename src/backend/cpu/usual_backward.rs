@@ -3,23 +3,18 @@
 //! The numbers are those of [`row_backward`](super::row_backward), which also takes the rows that are left out here.
 
 use super::affine::Accumulators;
-use super::elementwise::{Factor, GradInput};
+use super::elementwise::{Factor, Form, GradInput};
 use super::gradient::outer_exponent;
 use super::lanes::{over, tree_sums};
 use super::leaf_backward::{GradientTerms, is_regular};
 use super::memory::Ahead;
-use super::operand::Source;
 use super::reader::Parameter;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::statistics::{Measure, Statistics, Sums};
-use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, widen_row};
-use super::usual::{MOST, at_once};
+use super::stored::{Stored, as_compute_mut, narrow_row};
+use super::usual::{KnownRows, MOST, at_once, bring, row_of, run};
 use crate::plan::tree::LEAF;
-use crate::tensor::DType;
-use half::{bf16, f16};
-use pulp::NullaryFnOnce;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 impl<F: Real> Backward<'_, F> {
@@ -92,23 +87,13 @@ pub(super) struct UsualRows<'s, 't, 'p, F> {
 impl<F: Real> UsualRows<'_, '_, '_, F> {
     /// Handles rows up to the first that is not usual; its place.
     pub(super) fn run(self) -> usize {
-        let c = &self.job.constants;
-        if !self.job.is_outer && !self.weight.is_shared() {
+        let job = self.job;
+        if !job.is_outer && !self.weight.is_shared() {
             return self.from;
         }
-        match (self.job.input.dtype(), c.is_centred()) {
-            (DType::F16, true) => c.isa.run(Typed::<f16, F, true>(self, PhantomData)),
-            (DType::F16, false) => c.isa.run(Typed::<f16, F, false>(self, PhantomData)),
-            (DType::BF16, true) => c.isa.run(Typed::<bf16, F, true>(self, PhantomData)),
-            (DType::BF16, false) => c.isa.run(Typed::<bf16, F, false>(self, PhantomData)),
-            (_, true) => c.isa.run(Typed::<F, F, true>(self, PhantomData)),
-            (_, false) => c.isa.run(Typed::<F, F, false>(self, PhantomData)),
-        }
+        run(&job.constants, job.input.dtype(), self)
     }
 }
-
-/// The same with the type in memory known.
-struct Typed<'s, 't, 'p, T, F, const CENTRED: bool>(UsualRows<'s, 't, 'p, F>, PhantomData<T>);
 
 /// What a row's gradient needs.
 #[derive(Clone, Copy)]
@@ -118,26 +103,10 @@ struct Known<F> {
     outer: Option<F>,
 }
 
-/// A row in the compute type: as memory lends it, or from its place in a tile.
-#[inline(always)]
-fn row_of<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, cols: usize, tile: &'x [F]) -> &'x [F] {
-    as_compute(source.line::<T>(row, cols)).filter(|_| source.is_lent()).unwrap_or(tile)
-}
-
-/// Puts a row into its place in a tile where memory does not lend it.
-#[inline(always)]
-fn bring<T: Stored, F: Real>(source: &Source<'_>, row: usize, tile: &mut [F]) {
-    let line = source.line::<T>(row, tile.len());
-    if as_compute::<T, F>(line).is_none() || !source.is_lent() {
-        widen_row(line, tile);
-    }
-}
-
-impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_, T, F, CENTRED> {
-    type Output = usize;
+impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
     #[inline(always)]
-    fn call(self) -> usize {
-        let UsualRows { job, rows, from, weight, accumulators, g: g_tile, x: x_tile, out } = self.0;
+    fn call<T: Stored, const CENTRED: bool>(self) -> usize {
+        let UsualRows { job, rows, from, weight, accumulators, g: g_tile, x: x_tile, out } = self;
         let Some(sink) = &job.grad_input else { return from };
         let c = &job.constants;
         let cols = c.cols;
@@ -160,12 +129,10 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_
                     break;
                 }
                 let place = usual * cols..(usual + 1) * cols;
-                bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
-                bring::<T, F>(&job.input, row, &mut x_tile[place.clone()]);
-                let g = row_of::<T, F>(&job.grad_output, row, cols, &g_tile[place.clone()]);
-                let x = row_of::<T, F>(&job.input, row, cols, &x_tile[place]);
-                let mut terms = GradientTerms::<F, CENTRED> { g, x, w, mask: None, s };
-                let [s1, s2] = tree_sums(c.lanes, &mut terms);
+                let g = bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
+                let x = bring::<T, F>(&job.input, row, &mut x_tile[place]);
+                let terms = GradientTerms { g, x, w, mask: None, s };
+                let [s1, s2] = tree_sums(c.lanes, &mut Form::<_, CENTRED>(terms));
                 if !is_regular([s1, s2], count) {
                     break;
                 }
@@ -186,8 +153,8 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_
                 };
                 let (c1, c2) = sums.means(c, s);
                 let place = i * cols..(i + 1) * cols;
-                let g = row_of::<T, F>(&job.grad_output, row, cols, &g_tile[place.clone()]);
-                let x = row_of::<T, F>(&job.input, row, cols, &x_tile[place]);
+                let g = row_of::<T, F>(&job.grad_output, row, &g_tile[place.clone()]);
+                let x = row_of::<T, F>(&job.input, row, &x_tile[place]);
                 let next = (row + at_once < job.rows).then(|| {
                     [job.grad_output, job.input].map(|s| Ahead::of(s.line::<T>(row + at_once, cols)))
                 });
@@ -197,7 +164,7 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_
                     Some(dx) => dx,
                     None => &mut out[..cols],
                 };
-                over(&mut GradInput::<F, CENTRED> {
+                over(&mut Form::<_, CENTRED>(GradInput {
                     g,
                     x,
                     w,
@@ -211,7 +178,7 @@ impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for Typed<'_, '_, '_
                     streamed: job.streamed.filter(|_| is_direct).and_then(|streaming| streaming.to(dx)),
                     dx,
                     next: next.filter(|_| is_direct).map(|next| next.map(Ahead::cast)),
-                });
+                }));
                 if !is_direct {
                     narrow_row(&out[..cols], to, job.streamed, next.as_ref().map_or(&[], |next| next));
                 }

@@ -1,7 +1,8 @@
 //! What is done on numbers of rows between the passes over tensors.
 
-use super::launch::{Dispatch, Launch, Operand, Problem, Scalars};
+use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::norm::{flags, scalars};
+use super::operand::Operand;
 use super::variant::{Entry, Flags, Role};
 use super::{WgpuDevice, WgpuStream, geometry};
 use crate::Result;

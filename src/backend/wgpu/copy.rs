@@ -2,7 +2,8 @@
 
 use super::WgpuStream;
 use super::geometry;
-use super::launch::{Launch, Operand, Problem, Scalars};
+use super::launch::{Launch, Problem, Scalars};
+use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
 use crate::plan::tree;
 use crate::tensor::{Dims, View, ViewMut};

@@ -3,11 +3,11 @@
 
 use super::WgpuDevice;
 use super::fault::{limit, lost, scoped};
+use super::operand::Operand;
 use super::pipeline::Pipeline;
-use super::tensor::BufferRange;
 use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Style, Variant};
 use crate::plan::{Grid, Walk, fold};
-use crate::tensor::{DType, Dims, Layout, Memory, View};
+use crate::tensor::Layout;
 use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use smallvec::SmallVec;
@@ -60,71 +60,6 @@ pub(super) struct Scalars {
     pub(super) start_a: [u32; 4],
     pub(super) start_b: [u32; 4],
     pub(super) flat_start: [u32; 4],
-}
-
-/// An operand of a problem.
-pub(super) struct Operand {
-    name: &'static str,
-    role: Role,
-    range: BufferRange,
-    dtype: DType,
-    /// In the problem's shape; `None` for a plain array, of which all is bound whatever the launch.
-    layout: Option<Layout>,
-    /// How many numbers there are at each place of the layout.
-    numbers: usize,
-}
-
-impl Operand {
-    /// A tensor of the problem's shape; `None` where there is no view.
-    pub(super) fn new(name: &'static str, role: Role, view: Option<&View<'_>>) -> Result<Option<Self>> {
-        let Some(view) = view else { return Ok(None) };
-        let (range, layout) = (range_of(name, view)?, Some(view.layout().clone()));
-        Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1 }))
-    }
-
-    /// A plain array of float32 numbers.
-    pub(super) fn flat(name: &'static str, role: Role, view: &View<'_>) -> Result<Option<Self>> {
-        Ok(Some(Operand {
-            name,
-            role,
-            range: range_of(name, view)?,
-            dtype: view.dtype(),
-            layout: None,
-            numbers: 1,
-        }))
-    }
-
-    /// The first `numbers` of `of_row` float32 numbers for each row of `shape`, whose rows are made of the axes
-    /// `reduced`.
-    pub(super) fn per_row(
-        name: &'static str,
-        role: Role,
-        view: Option<&View<'_>>,
-        shape: &[usize],
-        reduced: &[usize],
-        [numbers, of_row]: [usize; 2],
-    ) -> Result<Option<Self>> {
-        let Some(view) = view else { return Ok(None) };
-        let mut strides: Dims<isize> = Dims::from_elem(0, shape.len());
-        let mut stride = of_row as isize;
-        for axis in (0..shape.len()).rev().filter(|axis| !reduced.contains(axis)) {
-            strides[axis] = stride;
-            stride = stride.wrapping_mul(shape[axis].max(1) as isize);
-        }
-        let layout = Some(Layout::strided(shape, &strides, view.layout().offset())?);
-        Ok(Some(Operand { name, role, range: range_of(name, view)?, dtype: view.dtype(), layout, numbers }))
-    }
-
-    fn is_tensor(&self) -> bool {
-        matches!(self.role, Role::Load | Role::Store)
-    }
-}
-
-fn range_of(name: &'static str, view: &View<'_>) -> Result<BufferRange> {
-    match &view.memory {
-        Memory::Wgpu(range) => Ok(range.clone()),
-        _ => Err(Error::argument(name, "memory on the wgpu device", "memory on the host")),
-    }
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.

@@ -12,6 +12,8 @@ mod fault;
 mod geometry;
 mod launch;
 mod norm;
+mod norm_backward;
+mod operand;
 mod pipeline;
 mod pointwise;
 #[cfg(feature = "check")]
@@ -53,7 +55,7 @@ pub(crate) fn backward(
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm::backward(norm, &operands, workspace, stream),
+        Spec::Norm(norm) => norm_backward::backward(norm, &operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

@@ -1,6 +1,7 @@
 //! The `pointwise` schedule: `shaders/pointwise_forward.wgsl` and `shaders/pointwise_backward.wgsl`.
 
-use super::launch::{Launch, Operand, Problem, Scalars};
+use super::launch::{Launch, Problem, Scalars};
+use super::operand::Operand;
 use super::sums::Sums;
 use super::variant::{Entry, Flags, Role, Style};
 use super::{WgpuStream, geometry};

@@ -1,6 +1,7 @@
 //! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
 
-use super::launch::{Dispatch, Launch, Operand, Problem, Scalars};
+use super::launch::{Dispatch, Launch, Problem, Scalars};
+use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape};
 use super::{WgpuDevice, WgpuStream, geometry};
 use crate::backend::Backward;

@@ -1,0 +1,214 @@
+//! Norms' backward pass: one launch where a row's sums, its gradient and the parameters' partial sums fit registers, else
+//! the sums of rows, the parameters' gradients and the input's, apart.
+
+use super::between::merge_sums;
+use super::launch::{Dispatch, Problem, Scalars};
+use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
+use super::operand::Operand;
+use super::sums::{self, Source};
+use super::variant::{Entry, Flags, Role, Shape};
+use super::{WgpuStream, WgpuTensor, geometry};
+use crate::backend::Backward;
+use crate::plan::tree;
+use crate::spec::{Norm, STATISTICS, SUMS};
+use crate::tensor::{DType, Layout, Tensor, View};
+use crate::{Result, Workspace};
+
+/// The passes of the backward kernel: over `reduced`, which for PLAIN sums is a part of a row.
+struct Passes<'s, 'e> {
+    spec: &'s Norm,
+    operands: &'s Backward<'s>,
+    stream: &'s WgpuStream<'e>,
+    scalars: Scalars,
+}
+
+/// Operands of a pass beside those of the call.
+#[derive(Clone, Copy, Default)]
+struct PassOperands<'v> {
+    grad_input: Option<&'v View<'v>>,
+    /// The sums of rows, known.
+    given: Option<&'v View<'v>>,
+    /// Those to be written, and of how many leaves each row has them.
+    sums: Option<(&'v View<'v>, usize)>,
+    /// Partial sums of the parameters' gradients.
+    partials: Option<&'v View<'v>>,
+}
+
+impl Passes<'_, '_> {
+    fn run(&self, reduced: &[usize], flags: Flags, operands: PassOperands<'_>) -> Result<Vec<Dispatch>> {
+        let (problem, form) = self.problem(reduced, flags, operands)?;
+        launches(&problem, Entry::NormBackward, form, flags, self.scalars)
+    }
+
+    /// The problem of a pass over `reduced`, and how its rows are shared out.
+    fn problem(
+        &self,
+        reduced: &[usize],
+        flags: Flags,
+        operands: PassOperands<'_>,
+    ) -> Result<(Problem<'_>, Shape)> {
+        let PassOperands { grad_input, given, sums, partials } = operands;
+        let shape = &self.spec.shape[..];
+        let statistics = self.operands.statistics.as_ref();
+        let weight = self.operands.weight.as_ref().filter(|_| !flags.plain);
+        let (sums, leaves) = (sums.map(|(view, _)| view), sums.map_or(1, |(_, leaves)| leaves));
+        let per_row = |name, role, view, reduced: &[usize], numbers| {
+            Operand::per_row(name, role, view, shape, reduced, [numbers, numbers])
+        };
+        let problem = Problem::new(
+            self.stream.device(),
+            shape,
+            reduced,
+            [
+                Operand::new("grad_output", Role::Load, Some(&self.operands.grad_output))?,
+                Operand::new("input", Role::Load, Some(&self.operands.input))?,
+                Operand::new("grad_input", Role::Store, grad_input)?,
+                Operand::new("weight", Role::Load, weight)?,
+                Operand::new("mask", Role::Load, self.operands.mask.as_ref())?,
+                per_row("statistics", Role::Number, statistics, &self.spec.reduced, STATISTICS)?,
+                per_row("given", Role::Number, given, reduced, SUMS)?,
+                per_row("sums", Role::SetNumber, sums, reduced, SUMS * leaves)?,
+                partials.map(|view| Operand::flat("partials", Role::Set, view)).transpose()?.flatten(),
+            ],
+        )?;
+        let form = form(&problem, flags, self.stream);
+        Ok((problem, form))
+    }
+
+    /// The gradients of input and parameters from one reading, where the rows fit registers and each of a row's columns
+    /// has its own parameters. `None` where they do not.
+    fn fused(
+        &self,
+        flags: Flags,
+        operands: PassOperands<'_>,
+        parameters: &sums::Parameters<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<Option<Vec<Dispatch>>> {
+        let reduced = &self.spec.reduced[..];
+        if self.spec.affine.axes[..] != *reduced {
+            return Ok(None);
+        }
+        let flags = Flags { kept: true, fused: true, ..flags };
+        let device = self.stream.device();
+        let of_parameters = parameters.sums(&[]);
+        let scratch = device.scratch(workspace, of_parameters.bytes())?;
+        let operands = PassOperands { partials: Some(&scratch), ..operands };
+        let (problem, form) = self.problem(reduced, flags, operands)?;
+        // The row, its gradient, the weight, and for each parameter the sums of a leaf of rows and of a chunk.
+        if !geometry::keeps(device, &form, 7) {
+            return Ok(None);
+        }
+        let fused = of_parameters.fused(&problem, form, flags, self.scalars)?;
+        let Some(mut dispatches) = fused else { return Ok(None) };
+        dispatches.extend(parameters.finish(&of_parameters, device, &scratch, &(0..problem.grid.cols))?);
+        Ok(Some(dispatches))
+    }
+
+    /// Sums of all rows of `reduced`, as numbers of their leaves merged.
+    fn sums(&self, reduced: &[usize], flags: Flags, target: &View<'_>) -> Result<Vec<Dispatch>> {
+        let cols: usize = reduced.iter().map(|&axis| self.spec.shape[axis]).product();
+        let split = geometry::is_split(&self.stream.overrides(), cols);
+        let flags = Flags { compute: true, apply: false, split, ..flags };
+        if !split {
+            return self.run(reduced, flags, PassOperands { sums: Some((target, 1)), ..Default::default() });
+        }
+        let (device, leaves) = (self.stream.device(), cols.div_ceil(tree::LEAF));
+        let rows = target.shape().first().copied().unwrap_or(0);
+        let parts = scratch(device, rows, leaves, SUMS)?;
+        let parts = parts.view()?;
+        let operands = PassOperands { sums: Some((&parts, leaves)), ..Default::default() };
+        let mut dispatches = self.run(reduced, flags, operands)?;
+        dispatches.extend(merge_sums(device, rows, leaves, &parts, target)?);
+        Ok(dispatches)
+    }
+}
+
+pub(super) fn backward(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    workspace: &mut Workspace,
+    stream: &WgpuStream<'_>,
+) -> Result<()> {
+    let device = stream.device();
+    let [grad_input, grad_weight, grad_bias, sums] =
+        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.sums]
+            .map(|target| target.as_ref().map(|view| view.as_view()));
+    let (flags, scalars) = (flags(spec)?, scalars(spec));
+    let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
+    let (rows, cols) = (rows(spec), cols(spec));
+    let statistics = operands.statistics.as_ref();
+    let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
+    let of_parameters = wanted.iter().any(Option::is_some);
+    // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.
+    let rounds = flags.round && operands.input.dtype() != DType::F32;
+    let from_rows = of_parameters && flags.outer_weight && !rounds;
+
+    let passes = Passes { spec, operands, stream, scalars };
+    let mut dispatches = Vec::new();
+    let apply = grad_input.is_some();
+    let given = operands.given.as_ref();
+    let split = geometry::is_split(&stream.overrides(), cols);
+    // A row's sums go where they are asked for, or are kept for the launches that need them.
+    let needs_sums = sums.is_some() || from_rows || apply && split && given.is_none() && !spec.frozen;
+    let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, SUMS)?) } else { None };
+    let own = own.as_ref().map(|tensor| row_view(tensor, rows, SUMS)).transpose()?;
+    let of_rows = sums.as_ref().or(own.as_ref());
+    let parameters = sums::Parameters { spec, flags, scalars, wanted };
+    let fused = apply && !split && given.is_none();
+    let pass = Flags { compute: !spec.frozen || of_rows.is_some(), apply, ..flags };
+    let whole_rows = PassOperands {
+        grad_input: grad_input.as_ref(),
+        sums: of_rows.map(|view| (view, 1)),
+        ..Default::default()
+    };
+    if fused && of_parameters {
+        let whole = passes.fused(pass, whole_rows, &parameters, workspace)?;
+        if let Some(dispatches) = whole {
+            return stream.run("norm backward", &dispatches);
+        }
+    }
+    // The parameters' gradients come first where they read grad_output: grad_input may take its place.
+    if of_parameters && !from_rows {
+        let outer: Vec<usize> =
+            reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
+        let shared: usize = outer.iter().map(|&axis| shape[axis]).product();
+        if shared == 1 {
+            let source = Source::Tensors { operands, statistics };
+            dispatches.extend(parameters.launches(source, workspace, stream)?);
+        } else {
+            let count = shape.iter().product::<usize>() / shared.max(1);
+            let own = scratch(device, count, 1, SUMS)?;
+            let view = row_view(&own, count, SUMS)?;
+            let plain = Flags { plain: true, prefix: false, frozen: false, ..flags };
+            dispatches.extend(passes.sums(&outer, plain, &view)?);
+            let source = Source::Sums { view: &view, reduced: &outer };
+            dispatches.extend(parameters.launches(source, workspace, stream)?);
+        }
+    }
+    if fused {
+        dispatches.extend(passes.run(reduced, pass, whole_rows)?);
+    } else {
+        if let Some(target) = of_rows {
+            dispatches.extend(passes.sums(reduced, flags, target)?);
+        }
+        if apply {
+            // Constant statistics need no sums.
+            let given = given.or(of_rows).filter(|_| !spec.frozen);
+            let flags = Flags { apply, split, ..flags };
+            let operands = PassOperands { grad_input: grad_input.as_ref(), given, ..Default::default() };
+            dispatches.extend(passes.run(reduced, flags, operands)?);
+        }
+    }
+    if from_rows {
+        let view = of_rows.expect("kept above");
+        let source = Source::Sums { view, reduced };
+        dispatches.extend(parameters.launches(source, workspace, stream)?);
+    }
+    stream.run("norm backward", &dispatches)
+}
+
+/// A tensor of scratch as `[rows, numbers]`, which may be no rows at all.
+fn row_view<'t>(tensor: &'t WgpuTensor, rows: usize, numbers: usize) -> Result<View<'t>> {
+    let view = tensor.view()?;
+    view.with_layout(Layout::contiguous(&[rows, numbers]))
+}
