@@ -37,6 +37,7 @@ struct Absent {
     using T = float;
 };
 
+// A multiple of eight bytes, as what follows it is.
 template <class F> struct Scalars {
     // This launch computes `rows` rows from `first_row` on.
     i64 first_row, rows, cols;
@@ -52,8 +53,8 @@ template <class F> struct Scalars {
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.
     u32 parameter;
-    // One over the elements of a row's last leaf, and of those of a row that count.
-    F inv_last, inv_count;
+    // One over the elements of a row's last leaf.
+    F inv_last;
     // eps, and the divisor's reciprocal where the statistic is zero.
     F eps, eps_rstd;
     F weight_offset;
@@ -61,8 +62,6 @@ template <class F> struct Scalars {
     F power, power_low, inv_power, inv_power_low, slope_power, slope_power_low;
     // The weight of a new sample in a running estimate, and of what was there.
     F factor, rest;
-    // To a multiple of eight bytes.
-    F unused;
 };
 
 // An axis of the index space, and every operand's stride along it, in elements.

@@ -117,7 +117,8 @@ fn log2<F: Real>(a: F) -> (F, F) {
     let small = a < F::exp2(-half);
     let a = if small { a * F::exp2(half) } else { a };
     let mut k = F::exponent(a.magnitude());
-    let mut m = a * F::exp2((-k).min(F::SCALE_STEP)) * F::exp2(-k - (-k).min(F::SCALE_STEP));
+    let step = (-k).clamp(-F::SCALE_STEP, F::SCALE_STEP);
+    let mut m = a * F::exp2(step) * F::exp2(-k - step);
     if m > F::of(1.414_213_5) {
         m = m * F::of(0.5);
         k += 1;
@@ -235,6 +236,9 @@ mod tests {
         assert!(p.of(f32::NAN).is_nan());
         assert_eq!(Exponent::<f32>::new(5.0).of(3.0), 243.0);
         assert_eq!((root(27f32, 3.0), root(1f64, 1.7)), (3.0, 1.0));
+        // Up to the largest numbers, whose exponents are beyond one step of a scale.
+        assert_eq!((root(2f32.powi(127), 127.0), root(2f64.powi(1023), 1023.0)), (2.0, 2.0));
+        assert_eq!(root(f32::MAX, 3.0), f64::from(f32::MAX).cbrt() as f32);
         assert_eq!(scale_power(8f32, -2, 1.5), 1.0);
         assert_eq!(scale_power(1f32, -200, 1.5), 0.0);
     }

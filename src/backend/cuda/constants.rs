@@ -70,7 +70,6 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         turns: 1,
         eps_exponent,
         inv_last: rounded(1.0 / last as f64),
-        inv_count: rounded(1.0 / spec.prefix as f64),
         eps: eps.to_f64(),
         eps_rstd: eps_rstd.to_f64(),
         weight_offset: rounded(spec.weight_offset),

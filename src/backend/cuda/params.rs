@@ -18,7 +18,6 @@ pub(super) struct Scalars {
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
     pub(super) inv_last: f64,
-    pub(super) inv_count: f64,
     pub(super) eps: f64,
     pub(super) eps_rstd: f64,
     pub(super) weight_offset: f64,
@@ -63,7 +62,6 @@ pub(super) fn bytes(
     bytes.extend_from_slice(&scalars.parameter.to_ne_bytes());
     let numbers = [
         scalars.inv_last,
-        scalars.inv_count,
         scalars.eps,
         scalars.eps_rstd,
         scalars.weight_offset,
@@ -75,8 +73,6 @@ pub(super) fn bytes(
         slope_power[1],
         scalars.factor,
         scalars.rest,
-        // The member that fills up to a multiple of eight bytes.
-        0.0,
     ];
     for number in numbers {
         match compute {
@@ -125,9 +121,9 @@ mod tests {
             };
             assert_eq!((number_at(&all, 0), number_at(&all, 72)), (1, 10));
             assert_eq!(all[80..88], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(88), float_at(88 + 12 * size)), (0.5, 0.25));
-            let addresses = 88 + 14 * size;
-            assert_eq!(addresses, if size == 4 { 144 } else { 200 });
+            assert_eq!((float_at(88), float_at(88 + 11 * size)), (0.5, 0.25));
+            let addresses = 88 + 12 * size;
+            assert_eq!(addresses, if size == 4 { 136 } else { 184 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));
