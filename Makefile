@@ -7,7 +7,7 @@ NVRTC = NORMKIT_NVRTC="$${NORMKIT_NVRTC:-$$(tools/setup.sh nvrtc)}"
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test web-test demo check bench bench-table mutate
+.PHONY: help setup fmt lint test web-test demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -45,6 +45,15 @@ bench: setup ## Run the criterion benchmarks
 
 bench-table: setup ## Print the table of speeds beside the goals
 	$(RELEASE) bench --table
+
+gpu-bundle: ## Build what gpu-test and gpu-bench run, for a machine without Rust: the folder target/gpu
+	python3 tools/gpu.py bundle
+
+gpu-test: ## On a GPU: its self-test, every property test, and compute-sanitizer (builds target/gpu where it is not there)
+	python3 tools/gpu.py test
+
+gpu-bench: ## On a GPU: speeds beside a copy and PyTorch, into benches/results
+	python3 tools/gpu.py bench
 
 mutate: setup ## Break kernels in small ways and see the tests notice each
 	python3 tools/mutate.py

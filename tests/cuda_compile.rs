@@ -32,17 +32,21 @@ fn cases() -> Vec<Case> {
     list
 }
 
-/// The kernels of these cases, each once.
+/// The kernels of these cases, each once: the parameters' gradients beside the input's, and by themselves.
 fn kernels() -> Vec<Kernel> {
     let device = common::cuda_device();
-    let mut overrides = Overrides::default();
-    // As if there were rows enough for all of a GPU.
-    overrides.leaves = Some(32);
-    let stream = device.listing().with_overrides(overrides).unwrap();
-    for case in cases() {
-        compute(&case, &Stream::Cuda(stream.clone())).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+    let mut all = Vec::new();
+    for fused in [false, true] {
+        let mut overrides = Overrides::default();
+        // As if there were rows enough for all of a GPU.
+        (overrides.leaves, overrides.fused) = (Some(32), Some(fused));
+        let stream = device.listing().with_overrides(overrides).unwrap();
+        for case in cases().into_iter().filter(|case| !fused || case.method == "layer_norm") {
+            compute(&case, &Stream::Cuda(stream.clone())).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+        }
+        all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
     }
-    stream.kernels()
+    all
 }
 
 /// Where NVRTC is, as `make setup` installs it.

@@ -7,13 +7,18 @@ mod any_spec;
 
 use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::cuda::{CudaDevice, HostOptions, Overrides, Schedule, Style};
+use normkit::spec::Statistic;
 use normkit::tensor::DType;
 use normkit::{Device, Stream};
 
-/// A device whose blocks run their threads in this order.
+/// A device whose blocks run their threads in this order; or a GPU, which has its own, where the environment asks for it.
 fn device(schedule: Schedule) -> CudaDevice {
     let options = HostOptions { schedule, ..HostOptions::default() };
-    CudaDevice::host_with(&options).unwrap_or_else(|error| panic!("{error}"))
+    let device = match std::env::var_os("NORMKIT_TEST_GPU") {
+        Some(_) => CudaDevice::new(),
+        None => CudaDevice::host_with(&options),
+    };
+    device.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Each way to run a norm.
@@ -31,16 +36,23 @@ fn forced() -> Vec<(&'static str, Overrides)> {
         ("column", of(|o| o.style = Some(Style::Column))),
         ("row split", of(|o| (o.style, o.split) = (Some(Style::Row), true))),
         ("column split", of(|o| (o.style, o.split) = (Some(Style::Column), true))),
+        ("all leaves in a block", of(|o| o.leaves = Some(32))),
+        ("leaves in two blocks", of(|o| (o.leaves, o.cluster) = (Some(2), Some(2)))),
+        ("parameters beside the input", of(|o| o.fused = Some(true))),
     ]
 }
 
 /// Complains of everything that a forced schedule computes otherwise than the CPU.
 fn check(problems: &[Problem]) {
-    let device = device(Schedule::Ascending);
+    check_in_order(problems, Schedule::Ascending, &forced());
+}
+
+fn check_in_order(problems: &[Problem], order: Schedule, forced: &[(&'static str, Overrides)]) {
+    let device = device(order);
     let mut different = Vec::new();
     for problem in problems {
         let expected = results(problem, &Device::Cpu.stream());
-        for (name, overrides) in forced() {
+        for &(name, overrides) in forced {
             let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
             let what = format!("{name} of {problem:?}");
             different.extend(differences(&expected, &results(problem, &stream), &what));
@@ -77,6 +89,38 @@ fn other_norms_and_long_rows() {
 #[test]
 fn powers() {
     check(&any_spec::powers());
+}
+
+/// Rows of one leaf whose columns have their own parameters, and of several.
+fn a_parameter_for_each_column() -> Vec<Problem> {
+    let of = |rows, cols| Problem::new(&[rows, cols], &[1], &[1], Statistic::Moments);
+    vec![
+        of(40, 70),
+        of(35, 300),
+        of(100, 1024),
+        of(18, 3000),
+        of(3, 20_000),
+        Problem { dtype: DType::BF16, statistic: Statistic::MeanSquare, round: true, ..of(50, 512) },
+        Problem { dtype: DType::F16, mask: true, ..of(19, 2048) },
+        Problem { values: (0.0, 1e30), eps: 0.0, ..of(17, 64) },
+    ]
+}
+
+#[test]
+fn parameters_of_columns() {
+    check(&a_parameter_for_each_column());
+}
+
+/// Backwards, and interleaved at random within warps.
+#[test]
+fn threads_in_any_order() {
+    let problems: Vec<Problem> = (a_parameter_for_each_column().into_iter())
+        .chain(any_spec::other_norms_and_long_rows())
+        .filter(|problem| problem.shape[0] < 40)
+        .collect();
+    for order in [Schedule::Descending, Schedule::Random] {
+        check_in_order(&problems, order, &forced());
+    }
 }
 
 #[test]

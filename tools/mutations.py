@@ -30,6 +30,16 @@ WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 
+CUDA_LEAF = "kernels/leaf.cuh"
+CUDA_MOMENTS = "kernels/moments.cuh"
+CUDA_STATISTICS = "kernels/statistics.cuh"
+CUDA_FORWARD = "kernels/norm_forward.cu"
+CUDA_BACKWARD = "kernels/norm_backward.cu"
+CUDA_FUSED = "kernels/norm_backward_fused.cu"
+CUDA_PAIRWISE = "kernels/pairwise.cuh"
+CUDA_COLUMNS = "kernels/columns.cuh"
+CUDA_TANH = "kernels/tanh.cuh"
+
 CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
@@ -43,6 +53,13 @@ WGPU_MASKS = "--features check,wgpu --test wgpu_schedules masks"
 WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
+# Every forced geometry on the host driver, compared with the CPU's bits.
+CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
+CUDA_RANGE = "--features check,cuda --test cuda_schedules out_of_range"
+CUDA_LONG = "--features check,cuda --test cuda_schedules long_rows"
+CUDA_PARAMETERS = "--features check,cuda --test cuda_schedules parameters_of_columns"
+CUDA_BATCH = "--features check,cuda --test cuda_schedules batch_norm"
+CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
 
 
 class Mutation(NamedTuple):
@@ -277,4 +294,56 @@ MUTATIONS = [
              "var sum = load_partial(params.parameter, i);",
              "var sum = load_partial(params.parameter, params.chunks - 1u - i);",
              (WGPU_SAMPLE,)),
+    Mutation("cuda: a barrier removed", CUDA_LEAF,
+             "            device::barrier();\n            // Every warp adds all warps' numbers",
+             "            // Every warp adds all warps' numbers",
+             (CUDA_BATCH,)),
+    Mutation("cuda: tail off by one", CUDA_LEAF,
+             "return col + I(i) < end;",
+             "return col + I(i) <= end;",
+             (CUDA_MASKS,)),
+    Mutation("cuda: the first mean of other elements", CUDA_LEAF,
+             "u32 i = thread % SHARE + SHARE * u32(k);",
+             "u32 i = thread % SHARE + SHARE * u32(EACH - 1 - k);",
+             (CUDA_PARAMETERS,)),
+    Mutation("cuda: blocks of a cluster do not wait", CUDA_LEAF,
+             "            device::cluster_barrier();\n            x = none;",
+             "            x = none;",
+             (CUDA_LONG,)),
+    Mutation("cuda: leaves merged in another order", CUDA_PAIRWISE,
+             "mine = merge(chosen(is_left, mine, other), chosen(is_left, other, mine));",
+             "mine = merge(chosen(is_left, other, mine), chosen(is_left, mine, other));",
+             (CUDA_LONG,)),
+    Mutation("cuda: no second round for a guess that is far off", CUDA_MOMENTS,
+             "return magnitude(F(4) * product) <= magnitude(squares);",
+             "return magnitude(F(4) * product) <= magnitude(squares) || product == product;",
+             (CUDA_RANGE,)),
+    Mutation("cuda: rows out of range not scaled", CUDA_MOMENTS,
+             "again = most > 0 && m.exponent != 0;",
+             "again = most > 0 && m.exponent == 0;",
+             (CUDA_RANGE,)),
+    Mutation("cuda: eps dropped", CUDA_STATISTICS,
+             "of_row.rstd = rsqrt_inside(m.m2, m.count, scale(s.eps, -2 * exponent));",
+             "of_row.rstd = rsqrt_inside(m.m2, m.count, F(0));",
+             (CUDA_BATCH,)),
+    Mutation("cuda: the output ignores the mask", CUDA_FORWARD,
+             "e = magnitude(mask.at[k]) != 0 ? e : F(0);",
+             "e = magnitude(mask.at[k]) != 0 ? e : e;",
+             (CUDA_MASKS,)),
+    Mutation("cuda: the gradient's second term dropped", CUDA_BACKWARD,
+             "d = CENTRED ? (d - c.a) - second : d - second;",
+             "d = CENTRED ? d - c.a : d - second;",
+             (CUDA_BATCH,)),
+    Mutation("cuda: gradients out of range not scaled", CUDA_BACKWARD,
+             "bool is_scaled = !is_regular && is_finite && !is_zero;",
+             "bool is_scaled = !is_regular && is_finite && is_zero;",
+             (CUDA_PARAMETERS, CUDA_RANGE)),
+    Mutation("cuda: row leaves of a chunk in another order", CUDA_FUSED,
+             "turn == leaf.team)",
+             "u32(V::TEAMS) - 1 - turn == leaf.team)",
+             (CUDA_PARAMETERS,)),
+    Mutation("cuda: row leaves of eight rows", CUDA_COLUMNS,
+             "static constexpr u32 ROW_LEAF = 16;",
+             "static constexpr u32 ROW_LEAF = 8;",
+             (CUDA_PARAMETERS, CUDA_ELEMENTWISE)),
 ]

@@ -206,6 +206,20 @@ impl Place {
         }
     }
 
+    /// How many calls are enqueued before the clock is stopped: on a GPU waiting costs as much as a small call.
+    pub(crate) fn calls_between_waits(&self) -> u32 {
+        if self.backend() == "cuda" { 20 } else { 1 }
+    }
+
+    /// Makes sure that the device does what kernels are made of, where that is to be found out before they run.
+    pub(crate) fn self_test(&self) -> Result<()> {
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(device.self_test()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for all launches so far.
     pub(crate) fn wait(&self) -> Result<()> {
         match &self.device {

@@ -38,6 +38,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
         || DType::ALL.into_iter().filter(|&dtype| arguments.dtype.is_none_or(|wanted| wanted == dtype));
     let mut plan = Vec::new();
     for place in &places {
+        place.self_test()?;
         for method in methods() {
             for dtype in dtypes().filter(|&dtype| place.has(dtype)) {
                 plan.push((place, method, dtype, check::cases(method, dtype, effort)));
