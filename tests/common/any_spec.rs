@@ -43,6 +43,8 @@ pub(crate) struct Problem {
     pub(crate) round: bool,
     /// Added to the data, and what it is multiplied by.
     pub(crate) values: (f64, f64),
+    /// Added to the last number, to others in proportion: the first of a row then say little about its mean.
+    pub(crate) rise: f64,
 }
 
 impl Problem {
@@ -62,6 +64,7 @@ impl Problem {
             frozen: false,
             round: false,
             values: (0.3, 1.0),
+            rise: 0.0,
         }
     }
 
@@ -130,7 +133,8 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     let values = |seed| numbers(len, seed).into_iter().map(|x| x * factor).collect::<Vec<_>>();
     let compute = dtype.compute();
     let flat = |values: &[f64], dtype| upload(&device, values, &[values.len()], dtype);
-    let x = flat(&values(1).iter().map(|x| x + offset).collect::<Vec<_>>(), *dtype);
+    let risen = |(i, x): (usize, f64)| x + offset + problem.rise * i as f64 / len as f64;
+    let x = flat(&values(1).into_iter().enumerate().map(risen).collect::<Vec<_>>(), *dtype);
     let g = flat(&numbers(len, 2), *dtype);
     let sizes: Vec<usize> = affine.iter().map(|&axis| shape[axis]).collect();
     let count: usize = sizes.iter().product();
