@@ -105,9 +105,13 @@ fn a_parameter_for_each_column() -> Vec<Problem> {
         Problem { rise: 1e5, ..of(100, 1024) },
         of(18, 3000),
         of(3, 20_000),
+        // Chunks of more than one row leaf.
+        of(4200, 24),
         Problem { dtype: DType::BF16, statistic: Statistic::MeanSquare, round: true, ..of(50, 512) },
         Problem { dtype: DType::F16, mask: true, ..of(19, 2048) },
         Problem { values: (0.0, 1e30), eps: 0.0, ..of(17, 64) },
+        // Products with the gradient leave the range of normal numbers, and the result is within.
+        Problem { values: (0.0, 1e-4), eps: 0.0, gradient: 1e-38, ..of(17, 64) },
     ]
 }
 

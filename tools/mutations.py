@@ -337,7 +337,7 @@ MUTATIONS = [
     Mutation("cuda: gradients out of range not scaled", CUDA_BACKWARD,
              "bool is_scaled = !is_regular && is_finite && !is_zero;",
              "bool is_scaled = !is_regular && is_finite && is_zero;",
-             (CUDA_PARAMETERS, CUDA_RANGE)),
+             (CUDA_PARAMETERS,)),
     Mutation("cuda: row leaves of a chunk in another order", CUDA_FUSED,
              "turn == leaf.team)",
              "u32(V::TEAMS) - 1 - turn == leaf.team)",

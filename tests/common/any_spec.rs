@@ -45,6 +45,8 @@ pub(crate) struct Problem {
     pub(crate) values: (f64, f64),
     /// Added to the last number, to others in proportion: the first of a row then say little about its mean.
     pub(crate) rise: f64,
+    /// What the output's gradient is multiplied by.
+    pub(crate) gradient: f64,
 }
 
 impl Problem {
@@ -65,6 +67,7 @@ impl Problem {
             round: false,
             values: (0.3, 1.0),
             rise: 0.0,
+            gradient: 1.0,
         }
     }
 
@@ -135,7 +138,8 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     let flat = |values: &[f64], dtype| upload(&device, values, &[values.len()], dtype);
     let risen = |(i, x): (usize, f64)| x + offset + problem.rise * i as f64 / len as f64;
     let x = flat(&values(1).into_iter().enumerate().map(risen).collect::<Vec<_>>(), *dtype);
-    let g = flat(&numbers(len, 2), *dtype);
+    let g: Vec<f64> = numbers(len, 2).into_iter().map(|g| g * problem.gradient).collect();
+    let g = flat(&g, *dtype);
     let sizes: Vec<usize> = affine.iter().map(|&axis| shape[axis]).collect();
     let count: usize = sizes.iter().product();
     let w = flat(&numbers(count, 3), compute);

@@ -38,6 +38,8 @@ pub struct HostOptions {
     pub seed: u32,
     /// Threads of the CPU that share the blocks of a launch.
     pub workers: u32,
+    /// The compute capability of the GPU whose geometry is taken.
+    pub capability: (u32, u32),
     /// Compile with AddressSanitizer; the process must have its library loaded.
     pub sanitize: bool,
     /// Where compiled kernels are kept between runs.
@@ -51,6 +53,7 @@ impl Default for HostOptions {
             schedule: Schedule::default(),
             seed: 0,
             workers: 1,
+            capability: (9, 0),
             sanitize: false,
             cache: Cache::default(),
         }
@@ -104,7 +107,7 @@ impl Host {
             name: "the host driver".into(),
             ordinal: 0,
             // What the kernels' host side offers: everything, clusters too.
-            capability: (9, 0),
+            capability: options.capability,
             memory: 0,
             driver: None,
             compiler: compiler.version.clone(),

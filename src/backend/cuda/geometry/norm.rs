@@ -23,8 +23,9 @@ const REGISTERS: u32 = 65_536;
 /// Registers that a thread needs besides those that hold elements where a block has so many threads that they are scarce,
 /// before a compiler spills some: of a kernel that reads one tensor, of one that reads two, and in float64.
 const OWN_REGISTERS: [u32; 3] = [64, 96, 128];
-/// And those in which elements of two bytes are taken apart.
+/// And those in which elements of two bytes are taken apart, where the instruction set has nothing better.
 const UNPACKING_REGISTERS: u32 = 16;
+const UNPACKED_BEFORE: (u32, u32) = (9, 0);
 /// Neighbouring rows that make `column` worth its while. With fewer than a quarter of a warp's lanes busy, `row` has more
 /// reads on their way, and the lines that it reads in part are in a cache when the next row wants them.
 const ADJACENT_ROWS: usize = 8;
@@ -105,7 +106,7 @@ pub(super) fn held_registers(pass: &Rows<'_>, shape: &Shape) -> u32 {
 fn row(limits: &Limits, overrides: &Overrides, pass: &Rows<'_>) -> Option<Shape> {
     let leaves = if pass.split { 1 } else { pass.cols.div_ceil(tree::LEAF).next_power_of_two() };
     let most_leaves = overrides.leaves.map_or(MOST_LEAVES, |most| MOST_LEAVES.min(most as usize));
-    let has_clusters = limits.is_host || limits.capability >= CLUSTERS_SINCE;
+    let has_clusters = limits.capability >= CLUSTERS_SINCE;
     let most_blocks = if has_clusters { overrides.cluster.unwrap_or(MOST_CLUSTER) } else { 1 };
     let usual = |cluster: u32| {
         let leaves = leaves / cluster as usize;
@@ -150,7 +151,8 @@ fn kept(limits: &Limits, overrides: &Overrides, pass: &Rows<'_>, usual: Shape) -
         (DType::F64, _) => OWN_REGISTERS[2],
         (_, tensors) => OWN_REGISTERS[tensors.min(2) - 1],
     };
-    let own = own + if pass.read[0].size() == 2 { UNPACKING_REGISTERS } else { 0 };
+    let unpacks = pass.read[0].size() == 2 && limits.capability < UNPACKED_BEFORE;
+    let own = own + if unpacks { UNPACKING_REGISTERS } else { 0 };
     let fits = held <= HELD_REGISTERS && (held + own) * shape.threads * shape.leaves <= REGISTERS;
     (fits && has_memory(limits, pass, &shape)).then_some(shape)
 }
