@@ -18,8 +18,8 @@ fn cases() -> Vec<Case> {
         for cols in [64, 1024, 4096, 32_768, 262_144] {
             list.push(Case::matrix("layer_norm", dtype, 2, cols));
         }
-        list.extend(METHODS.iter().map(|method| Case::matrix(method, dtype, 70, 768)));
     }
+    list.extend(METHODS.iter().map(|method| Case::matrix(method, DType::F32, 70, 768)));
     for dtype in [DType::F16, DType::F64] {
         list.extend([1024, 4096].map(|cols| Case::matrix("rms_norm", dtype, 2, cols)));
     }
@@ -65,7 +65,7 @@ fn every_kernel_compiles_for_every_generation_without_spills() {
     let mut spilling = Vec::new();
     for (generation, capability) in ARCHITECTURES.into_iter().enumerate() {
         let (compiler, kernels) = (compiler(capability), kernels(capability));
-        assert!(kernels.len() > 60, "{}", kernels.len());
+        assert!(kernels.len() > 50, "{}", kernels.len());
         for (index, kernel) in kernels.iter().enumerate() {
             let what = kernel.describe();
             let compiled = compiler.compile(kernel).unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -136,7 +136,8 @@ fn threads_in_any_order() {
 fn float64() {
     let all =
         [any_spec::masks_and_dtypes(), any_spec::rows_out_of_range_and_far_from_zero(), any_spec::powers()];
-    let of_f64 = all.into_iter().flatten().map(|problem| Problem { dtype: DType::F64, ..problem });
+    // Every second one; which of them it is makes no difference to the type.
+    let of_f64 = all.into_iter().flatten().step_by(2).map(|problem| Problem { dtype: DType::F64, ..problem });
     check(&of_f64.collect::<Vec<_>>());
 }
 

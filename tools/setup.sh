@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that a tool is there which the tests need, or installs Debian's, or says what to install.
 #
-#   tools/setup.sh            a Vulkan driver, for the WebGPU backend: Mesa's software adapter (llvmpipe)
+#   tools/setup.sh            a Vulkan driver, for the WebGPU backend: Mesa's software adapter (llvmpipe); a C++ compiler, for
+#                             the host driver of the CUDA backend
 #   tools/setup.sh browser    a browser with WebGPU, for `make web-test`: Chromium
 #   tools/setup.sh nvrtc      NVRTC, which compiles CUDA kernels without a GPU: NVIDIA's package, for this checkout only;
 #                             prints the folder it is in
@@ -44,7 +45,7 @@ install() {
         fi
         run=(sudo -n)
     fi
-    echo "setup: installing $*"
+    echo "setup: installing $*" >&2
     "${run[@]}" apt-get update -qq
     if ! DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -qq --no-install-recommends "$@" >/dev/null; then
         echo "setup: no $what, and installing $* failed" >&2
@@ -58,6 +59,7 @@ from_pip() {
     tools="$(cd "$(dirname "$0")/.." && pwd)/target/tools"
     found=$(compgen -G "$tools/$2" | head -n 1 || true)
     if [ -z "$found" ]; then
+        python3 -m pip --version >/dev/null 2>&1 || install "pip, which fetches $1" python3-pip
         echo "setup: fetching Python's package $1" >&2
         mkdir -p "$tools/wheels"
         python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$tools/wheels" "$1" >&2 \
@@ -85,7 +87,10 @@ PYTHON
 # the test names it.
 [ "$(uname -s)" = Linux ] || exit 0
 case "${1:-}" in
-    "") { has_driver && has_loader; } || install "Vulkan driver for the WebGPU backend" mesa-vulkan-drivers libvulkan1 ;;
+    "")
+        { has_driver && has_loader; } || install "Vulkan driver for the WebGPU backend" mesa-vulkan-drivers libvulkan1
+        command -v "${CXX:-c++}" >/dev/null || install "C++ compiler for the CUDA backend's host driver" g++
+        ;;
     nvrtc) dirname "$(from_pip nvidia-cuda-nvrtc 'nvidia/*/lib/libnvrtc.so.*')" ;;
     cuobjdump) from_pip triton 'triton/backends/nvidia/bin/cuobjdump' ;;
     browser) has_browser || install "browser for the test in a browser" chromium ;;

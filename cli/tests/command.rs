@@ -224,7 +224,9 @@ fn devices_always_have_the_cpu() {
     let report = Bench::new().json(&["devices"]);
     assert_eq!(report["cpu"]["usable"], true);
     assert!(!report["cpu"]["instruction_sets"].as_array().unwrap().is_empty());
-    assert!(report["cuda"]["reason"].is_string());
+    for backend in ["wgpu", "cuda"] {
+        assert_eq!(report[backend]["reason"].is_string(), report[backend]["usable"] == false, "{backend}");
+    }
 }
 
 #[test]
