@@ -3,6 +3,8 @@
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod kind;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 

@@ -1,37 +1,18 @@
 //! What of a norm's spec is compiled into kernels, and what they are told.
 
 use super::params::Scalars;
-use super::variant::{Flags, Kind};
+use super::variant::Flags;
+use crate::Result;
 use crate::backend::cpu::real::Real;
+use crate::backend::kind::Kind;
 use crate::plan::tree;
 use crate::spec::{EpsPosition, Norm, Statistic};
 use crate::tensor::DType;
-use crate::{Error, Result};
-
-/// The largest p of a norm: beyond it the power of a number below 2 leaves the range of float32.
-const MOST_POWER: f64 = 100.0;
-
-/// Whether powers are taken by multiplication.
-fn is_product(p: f64) -> bool {
-    p.fract() == 0.0 && p <= 64.0
-}
 
 /// What of a spec is compiled into a kernel that works on rows' numbers or elements.
 pub(super) fn flags(spec: &Norm) -> Result<Flags> {
-    let kind = match spec.statistic {
-        Statistic::Moments => Kind::Moments,
-        Statistic::MeanSquare => Kind::MeanSquare,
-        Statistic::Norm(2.0) => Kind::Norm2,
-        Statistic::Norm(1.0) => Kind::Norm1,
-        Statistic::Norm(f64::INFINITY) => Kind::Largest,
-        Statistic::Norm(p) if p > MOST_POWER => {
-            return Err(Error::argument("p", format!("at most {MOST_POWER}, or infinity"), p));
-        }
-        Statistic::Norm(p) if is_product(p) => Kind::IntegerPower(p as u32),
-        Statistic::Norm(_) => Kind::Power,
-    };
     Ok(Flags {
-        kind,
+        kind: Kind::of(spec.statistic)?,
         prefix: spec.prefix < cols(spec),
         outside: spec.eps_position == EpsPosition::Outside,
         ..Flags::default()

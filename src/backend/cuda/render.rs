@@ -1,6 +1,7 @@
 //! Variants as C++: the files that their kernels are made of, then a struct of constants and an entry for each.
 
-use super::variant::{Access, Entry, Flags, Kind, Shape, Slot, Style, Variant};
+use super::variant::{Access, Entry, Flags, Shape, Slot, Style, Variant};
+use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use std::fmt::{Display, Write};
 

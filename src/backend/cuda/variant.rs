@@ -1,5 +1,6 @@
 //! One value describes a compiled kernel.
 
+use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 
@@ -48,26 +49,6 @@ pub enum Style {
     Row,
     /// The threads of a warp have neighbouring rows; a row is shared by the warps of a block.
     Column,
-}
-
-/// What is summed over a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) enum Kind {
-    /// Differences from the mean, and their squares.
-    #[default]
-    Moments,
-    /// Squares, whose mean counts.
-    MeanSquare,
-    /// Squares, whose sum's root counts.
-    Norm2,
-    /// Magnitudes.
-    Norm1,
-    /// The largest magnitude.
-    Largest,
-    /// Magnitudes to this power.
-    IntegerPower(u32),
-    /// Magnitudes to a power that is told at run time.
-    Power,
 }
 
 /// What distinguishes the specs and passes that share a kernel.
@@ -147,13 +128,6 @@ pub(super) const ROWS_ACROSS: u32 = 32;
 const FOLDED_SUMS: u32 = 2;
 /// Numbers that the leaves of a row hand to each other when they merge.
 const MERGED_NUMBERS: u32 = 6;
-
-impl Kind {
-    /// What it takes to apply statistics: whether the row is centred.
-    pub(super) fn applied(self) -> Self {
-        if self == Kind::Moments { Kind::Moments } else { Kind::MeanSquare }
-    }
-}
 
 impl Entry {
     /// The template's name.

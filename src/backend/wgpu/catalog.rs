@@ -1,8 +1,7 @@
 //! The shaders that plans can produce, listed for whoever wants to look at them or to validate them.
 
-use super::variant::{
-    Access, Entry, Flags, Kind, Place, Reduction, Role, Shape, Slot, Style, Target, Variant,
-};
+use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
+use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 

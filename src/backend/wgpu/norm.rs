@@ -4,21 +4,14 @@
 use super::between::merge_moments;
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
-use super::variant::{Entry, Flags, Kind, Role, Shape, Style};
+use super::variant::{Entry, Flags, Role, Shape, Style};
 use super::{WgpuDevice, WgpuStream, WgpuTensor, geometry};
+use crate::Result;
 use crate::backend::Forward;
+use crate::backend::kind::Kind;
 use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, Statistic};
 use crate::tensor::{DType, Tensor, View};
-use crate::{Error, Result};
-
-/// The largest p of a norm: beyond it the power of a number below 2 leaves the range of float32.
-const MOST_POWER: f64 = 100.0;
-
-/// Whether powers are taken by multiplication.
-fn is_product(p: f64) -> bool {
-    p.fract() == 0.0 && p <= 64.0
-}
 
 /// A float64 number, to which `rest` is missing, as two float32 numbers.
 fn two_numbers(x: f64, rest: f64) -> [f32; 2] {
@@ -28,20 +21,8 @@ fn two_numbers(x: f64, rest: f64) -> [f32; 2] {
 
 /// What of a spec is compiled into the shader.
 pub(super) fn flags(spec: &Norm) -> Result<Flags> {
-    let kind = match spec.statistic {
-        Statistic::Moments => Kind::Moments,
-        Statistic::MeanSquare => Kind::MeanSquare,
-        Statistic::Norm(2.0) => Kind::Norm2,
-        Statistic::Norm(1.0) => Kind::Norm1,
-        Statistic::Norm(f64::INFINITY) => Kind::Largest,
-        Statistic::Norm(p) if p > MOST_POWER => {
-            return Err(Error::argument("p", format!("at most {MOST_POWER}, or infinity"), p));
-        }
-        Statistic::Norm(p) if is_product(p) => Kind::IntegerPower(p as u32),
-        Statistic::Norm(_) => Kind::Power,
-    };
     Ok(Flags {
-        kind,
+        kind: Kind::of(spec.statistic)?,
         prefix: spec.prefix < cols(spec),
         outside: spec.eps_position == EpsPosition::Outside,
         offset: spec.weight_offset != 0.0,

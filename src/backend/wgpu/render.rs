@@ -1,7 +1,8 @@
 //! A variant as WGSL.
 
 use super::unroll::unroll;
-use super::variant::{Access, Entry, Flags, Kind, Place, Reduction, Role, Shape, Style, Target, Variant};
+use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Style, Target, Variant};
+use crate::backend::kind::Kind;
 use crate::plan::tree::LEAF;
 use crate::spec::{MOMENTS, SUMS};
 use crate::tensor::DType;

@@ -1,5 +1,6 @@
 //! One value describes a compiled shader.
 
+use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 
@@ -91,26 +92,6 @@ pub enum Style {
     Row,
     /// One column of neighbouring rows, which a thread has to itself.
     Column,
-}
-
-/// What is summed over a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Kind {
-    /// Differences from the mean, and their squares.
-    #[default]
-    Moments,
-    /// Squares, whose mean counts.
-    MeanSquare,
-    /// Squares, whose sum's root counts.
-    Norm2,
-    /// Magnitudes.
-    Norm1,
-    /// The largest magnitude.
-    Largest,
-    /// Magnitudes to this power.
-    IntegerPower(u32),
-    /// Magnitudes to a power that is told at run time.
-    Power,
 }
 
 /// What distinguishes the specs that share a kernel.
