@@ -75,8 +75,7 @@ impl Momentum {
     /// The share of a batch that is the `batches`-th, from 1 on.
     fn factor(self, batches: u64) -> Result<f64> {
         match self {
-            Momentum::Factor(factor) if (0.0..=1.0).contains(&factor) => Ok(factor),
-            Momentum::Factor(other) => Err(Error::argument("momentum", "a number within 0 and 1", other)),
+            Momentum::Factor(factor) => steps::check_factor(factor),
             Momentum::Cumulative => Ok(1.0 / batches as f64),
         }
     }

@@ -53,6 +53,23 @@ pub struct Pair<T> {
     pub key: T,
 }
 
+/// A builder call that binds a parameter of one of the two norms, and the same for a view.
+macro_rules! bind_of {
+    ($(#[$doc:meta])+ $name:ident, $name_view:ident => $norm:ident.$call:ident, $call_view:ident) => {
+        $(#[$doc])+
+        pub fn $name(mut self, tensor: &'a impl Tensor) -> Self {
+            self.$norm = self.$norm.$call(tensor);
+            self
+        }
+
+        #[doc = concat!("As [`", stringify!($name), "`](Self::", stringify!($name), "), for a view.")]
+        pub fn $name_view(mut self, view: View<'a>) -> Self {
+            self.$norm = self.$norm.$call_view(view);
+            self
+        }
+    };
+}
+
 impl<'a> QkNorm<'a> {
     fn new(kind: Kind, eps: f64) -> Self {
         QkNorm { query: HeadNorm::new(kind, eps), key: HeadNorm::new(kind, eps) }
@@ -84,28 +101,21 @@ impl<'a> QkNorm<'a> {
         self.query_weight(scale)
     }
 
-    /// Multiplies the normalized queries: `[head_dim]`, `[heads, head_dim]`, or one element.
-    pub fn query_weight(mut self, weight: &'a impl Tensor) -> Self {
-        self.query = self.query.weight(weight);
-        self
+    bind_of! {
+        /// Multiplies the normalized queries: `[head_dim]`, `[heads, head_dim]`, or one element.
+        query_weight, query_weight_view => query.weight, weight_view
     }
-
-    /// Multiplies the normalized keys: `[head_dim]`, `[key_heads, head_dim]`, or one element.
-    pub fn key_weight(mut self, weight: &'a impl Tensor) -> Self {
-        self.key = self.key.weight(weight);
-        self
+    bind_of! {
+        /// Multiplies the normalized keys: `[head_dim]`, `[key_heads, head_dim]`, or one element.
+        key_weight, key_weight_view => key.weight, weight_view
     }
-
-    /// Added to the queries last; shapes as the weight's.
-    pub fn query_bias(mut self, bias: &'a impl Tensor) -> Self {
-        self.query = self.query.bias(bias);
-        self
+    bind_of! {
+        /// Added to the queries last; shapes as the weight's.
+        query_bias, query_bias_view => query.bias, bias_view
     }
-
-    /// Added to the keys last; shapes as the weight's.
-    pub fn key_bias(mut self, bias: &'a impl Tensor) -> Self {
-        self.key = self.key.bias(bias);
-        self
+    bind_of! {
+        /// Added to the keys last; shapes as the weight's.
+        key_bias, key_bias_view => key.bias, bias_view
     }
 
     /// The norm of the queries alone.

@@ -345,18 +345,28 @@ pub(super) fn check_update(
     check_output("running_var", var, None, &[("moments", Some(moments)), ("running_mean", Some(mean))])
 }
 
-/// `running = (1 - factor) * running + factor * batch`, with the unbiased variance of the batch.
-pub(super) fn update_running_into(
+/// Moves running statistics, one number a row each, towards those that `moments` have:
+/// `running = (1 - factor) * running + factor * new`, the new variance being the unbiased one. `factor` is within 0 and 1.
+pub fn update_running_into(
     moments: &View<'_>,
     mean: &mut ViewMut<'_>,
     var: &mut ViewMut<'_>,
     factor: f64,
     stream: &Stream<'_>,
 ) -> Result<()> {
+    check_factor(factor)?;
     check_update(moments, &mean.as_view(), &var.as_view(), stream)?;
     let (mean, var) = (mean.reborrow(), var.reborrow());
     let launch = Between::UpdateRunning { moments: moments.clone(), mean, var, factor };
     backend::between(moments.dtype(), launch, stream)
+}
+
+/// The weight of new statistics beside running ones, if it is one.
+pub(super) fn check_factor(factor: f64) -> Result<f64> {
+    if (0.0..=1.0).contains(&factor) {
+        return Ok(factor);
+    }
+    Err(Error::argument("momentum", "a number within 0 and 1", factor))
 }
 
 /// Refuses an output that shares memory with an operand of another launch of the same call.

@@ -86,6 +86,19 @@ fn check_exact(shape: &[usize], elements: usize) -> Result<Layout> {
     Ok(layout)
 }
 
+/// Refuses memory that cannot hold the layout's elements, or cannot hold elements at all.
+fn check_host(first: *const u8, bytes: usize, dtype: DType, layout: &Layout) -> Result<()> {
+    let size = dtype.size();
+    if !first.addr().is_multiple_of(size) {
+        let expected = format!("an address that is a multiple of {size}, the size of {dtype}");
+        return Err(Error::argument("memory", expected, format!("{first:p}")));
+    }
+    if first.is_null() && bytes > 0 {
+        return Err(Error::argument("memory", "an address", "null"));
+    }
+    check_bounds(layout, bytes / size)
+}
+
 impl<'a> View<'a> {
     /// A row-major tensor over all of `data`.
     pub fn from_slice<T: Element>(data: &'a [T], shape: &[usize]) -> Result<Self> {
@@ -96,6 +109,16 @@ impl<'a> View<'a> {
     pub fn strided<T: Element>(data: &'a [T], layout: Layout) -> Result<Self> {
         check_bounds(&layout, data.len())?;
         Ok(View { memory: Memory::Host(data.as_ptr().cast(), PhantomData), dtype: T::DTYPE, layout })
+    }
+
+    /// Memory of the host that somebody else owns, to read: `bytes` bytes from `first` on, over which `layout` lies. An
+    /// address that is null, or not a multiple of the dtype's size, is refused.
+    ///
+    /// # Safety
+    /// During `'a` the bytes are valid for reads, hold numbers of the dtype, and nobody writes them.
+    pub unsafe fn from_host(first: *const u8, bytes: usize, dtype: DType, layout: Layout) -> Result<Self> {
+        check_host(first, bytes, dtype, &layout)?;
+        Ok(View { memory: Memory::Host(first, PhantomData), dtype, layout })
     }
 
     /// An ndarray view, with its strides.
@@ -212,6 +235,17 @@ impl<'a> ViewMut<'a> {
             dtype: T::DTYPE,
             layout,
         })
+    }
+
+    /// Memory of the host that somebody else owns, to write: `bytes` bytes from `first` on, over which `layout` lies. An
+    /// address that is null, or not a multiple of the dtype's size, is refused.
+    ///
+    /// # Safety
+    /// During `'a` the bytes are valid for reads and writes, hold numbers of the dtype, and nobody else uses those that
+    /// the layout names.
+    pub unsafe fn from_host(first: *mut u8, bytes: usize, dtype: DType, layout: Layout) -> Result<Self> {
+        check_host(first, bytes, dtype, &layout)?;
+        Ok(ViewMut { memory: MemoryMut::Host(first, PhantomData), dtype, layout })
     }
 
     /// An ndarray view, with its strides.
@@ -360,6 +394,23 @@ mod tests {
         let view = View::from_slice(&data, &[6]).unwrap();
         assert!(view.clone().with_layout(Layout::contiguous(&[3, 2])).is_ok());
         assert!(view.with_layout(Layout::contiguous(&[7])).is_err());
+    }
+
+    #[test]
+    fn foreign_memory_is_checked() {
+        let mut data = [0f32; 6];
+        let (first, layout) = (data.as_mut_ptr().cast::<u8>(), Layout::contiguous(&[2, 3]));
+        let read = |at: usize, bytes| {
+            // SAFETY: whatever is accepted lies inside the array.
+            unsafe { View::from_host(first.wrapping_add(at), bytes, DType::F32, layout.clone()) }.is_ok()
+        };
+        assert!(read(0, 24));
+        assert!(!read(0, 23) && !read(2, 24));
+        // SAFETY: null is refused where there are elements, and never read where there are none.
+        let null = |shape: &[usize], bytes| unsafe {
+            ViewMut::from_host(std::ptr::null_mut(), bytes, DType::F32, Layout::contiguous(shape)).is_ok()
+        };
+        assert!(null(&[0], 0) && !null(&[1], 4) && !null(&[1], 0));
     }
 
     #[cfg(feature = "ndarray")]
