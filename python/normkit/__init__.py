@@ -1,0 +1,44 @@
+"""The normalization family of neural networks, on the CPU, on WebGPU and on CUDA, with the same numbers on each.
+
+Functions take arrays of NumPy, PyTorch, JAX, CuPy or any library with ``__dlpack__`` where they are, without copies, and
+return arrays of the same library. Their names, arguments and defaults are those of ``torch.nn.functional`` where it has
+the function. ``normkit.torch`` has them with autograd, and modules.
+
+>>> import numpy, normkit
+>>> normkit.layer_norm(numpy.float32([[1, 3], [2, 6]]), 2, eps=0.0)
+array([[-1.,  1.],
+       [-1.,  1.]], dtype=float32)
+"""
+
+from normkit._added import add_layer_norm, add_rms_norm
+from normkit._normkit import (
+    __version__,
+    backends,
+    batch_norm,
+    devices,
+    dyt,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    normalize,
+    qk_norm,
+    rms_norm,
+    weight_norm,
+)
+
+__all__ = [
+    "__version__",
+    "add_layer_norm",
+    "add_rms_norm",
+    "backends",
+    "batch_norm",
+    "devices",
+    "dyt",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "normalize",
+    "qk_norm",
+    "rms_norm",
+    "weight_norm",
+]

@@ -1,0 +1,208 @@
+"""Types of the extension. The docstrings are the extension's own: ``help(normkit.layer_norm)``."""
+
+from collections.abc import Sequence
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    SupportsFloat,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    final,
+    type_check_only,
+)
+
+__version__: str
+
+@type_check_only
+class SupportsDLPack(Protocol):
+    """An array of NumPy, PyTorch, JAX, CuPy, or of any other library that offers DLPack."""
+
+    def __dlpack__(self) -> Any: ...
+
+Array = TypeVar("Array", bound=SupportsDLPack)
+Keys = TypeVar("Keys", bound=SupportsDLPack)
+Statistics: TypeAlias = Any
+Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+Backend: TypeAlias = Literal["cpu", "wgpu", "cuda", "cuda-host"]
+Cast: TypeAlias = Literal["fp32", "llama", "gemma"]
+HeadKind: TypeAlias = Literal["rms", "l2", "layer"]
+
+def layer_norm(
+    input: Array,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def rms_norm(
+    input: Array,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    partial: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> Array: ...
+def batch_norm(
+    input: Array,
+    running_mean: SupportsDLPack | None,
+    running_var: SupportsDLPack | None,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    training: bool = False,
+    momentum: SupportsFloat = 0.1,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def group_norm(
+    input: Array,
+    num_groups: SupportsIndex,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def instance_norm(
+    input: Array,
+    running_mean: SupportsDLPack | None = None,
+    running_var: SupportsDLPack | None = None,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    use_input_stats: bool = True,
+    momentum: SupportsFloat = 0.1,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def normalize(
+    input: Array,
+    p: SupportsFloat = 2.0,
+    dim: SupportsIndex = 1,
+    eps: SupportsFloat = 1e-12,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def dyt(
+    input: Array,
+    alpha: SupportsDLPack | SupportsFloat,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def qk_norm(
+    q: Array,
+    k: Keys,
+    q_weight: SupportsDLPack | None = None,
+    k_weight: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-6,
+    *,
+    kind: HeadKind = "rms",
+    backend: Backend | None = None,
+) -> tuple[Array, Keys]: ...
+def weight_norm(
+    v: Array,
+    g: SupportsDLPack,
+    dim: SupportsIndex | None = 0,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def backends() -> list[str]: ...
+def devices() -> list[dict[str, str]]: ...
+def batch_norm_train(
+    input: Array,
+    running_mean: SupportsDLPack | None,
+    running_var: SupportsDLPack | None,
+    momentum: SupportsFloat,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+) -> tuple[Array, Statistics]: ...
+def batch_norm_frozen(
+    input: Array,
+    running_mean: SupportsDLPack,
+    running_var: SupportsDLPack,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+) -> Array: ...
+def batch_norm_frozen_backward(
+    grad_output: Array,
+    input: Array,
+    running_mean: SupportsDLPack,
+    running_var: SupportsDLPack,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    needs: SupportsIndex = 7,
+) -> tuple[Array | None, Any | None, Any | None]: ...
+def instance_norm_train(
+    input: Array,
+    running_mean: SupportsDLPack | None,
+    running_var: SupportsDLPack | None,
+    momentum: SupportsFloat,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+) -> tuple[Array, Statistics]: ...
+@final
+class Norm:
+    @staticmethod
+    def layer_norm(normalized_shape: Shape, eps: SupportsFloat = 1e-5) -> Norm: ...
+    @staticmethod
+    def rms_norm(
+        normalized_shape: Shape,
+        eps: SupportsFloat | None = None,
+        offset: SupportsFloat = 0.0,
+        cast: Cast = "fp32",
+        partial: SupportsFloat = 1.0,
+    ) -> Norm: ...
+    @staticmethod
+    def batch_norm(num_features: SupportsIndex, eps: SupportsFloat = 1e-5) -> Norm: ...
+    @staticmethod
+    def group_norm(
+        num_groups: SupportsIndex, num_channels: SupportsIndex, eps: SupportsFloat = 1e-5
+    ) -> Norm: ...
+    @staticmethod
+    def instance_norm(num_features: SupportsIndex, eps: SupportsFloat = 1e-5) -> Norm: ...
+    @staticmethod
+    def normalize(p: SupportsFloat = 2.0, dim: SupportsIndex = 1, eps: SupportsFloat = 1e-12) -> Norm: ...
+    @staticmethod
+    def dyt(normalized_shape: Shape) -> Norm: ...
+    @staticmethod
+    def head_norm(kind: HeadKind, eps: SupportsFloat = 1e-6) -> Norm: ...
+    @staticmethod
+    def weight_norm(dim: SupportsIndex | None) -> Norm: ...
+    def forward(
+        self,
+        input: Array,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        alpha: SupportsDLPack | None = None,
+    ) -> Array: ...
+    def train(
+        self,
+        input: Array,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        alpha: SupportsDLPack | None = None,
+    ) -> tuple[Array, Statistics | None]: ...
+    def backward(
+        self,
+        grad_output: Array,
+        input: Array,
+        statistics: SupportsDLPack | None,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        alpha: SupportsDLPack | None = None,
+        needs: SupportsIndex = 15,
+    ) -> tuple[Array | None, Any | None, Any | None, Any | None]: ...
+    def rows(self, shape: Shape) -> int: ...

@@ -1,0 +1,129 @@
+//! Arguments that are not arrays. Python's own conversions do not name the argument and have errors of their own kinds;
+//! these give TypeError for what is no number, and ValueError, with the argument's name, for a number that cannot be.
+
+use crate::errors::{type_error, value_error};
+use crate::place::BACKENDS;
+use pyo3::exceptions::PyOverflowError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyString};
+
+/// A conversion for each argument, since PyO3 does not tell one which argument it converts.
+macro_rules! named {
+    ($($name:ident: $conversion:ident -> $type:ty),* $(,)?) => {
+        $(pub(crate) fn $name(object: &Bound<'_, PyAny>) -> PyResult<$type> {
+            $conversion(stringify!($name), object)
+        })*
+    };
+}
+
+named! {
+    eps: real -> f64,
+    momentum: real -> f64,
+    p: real -> f64,
+    offset: real -> f64,
+    partial: real -> f64,
+    num_groups: count -> usize,
+    num_features: count -> usize,
+    num_channels: count -> usize,
+    dim: integer -> isize,
+    normalized_shape: sizes -> Vec<usize>,
+    shape: sizes -> Vec<usize>,
+    training: flag -> bool,
+    use_input_stats: flag -> bool,
+}
+
+/// The name of a cast mode.
+pub(crate) fn cast(object: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    one_of("cast", &["fp32", "llama", "gemma"], object)
+}
+
+/// The name of a kind of QK norm.
+pub(crate) fn kind(object: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    one_of("kind", &["rms", "l2", "layer"], object)
+}
+
+/// The name of a backend, or None.
+pub(crate) fn backend(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
+    if object.is_none() { Ok(None) } else { one_of("backend", &BACKENDS, object).map(Some) }
+}
+
+/// eps where None has a meaning of its own.
+pub(crate) fn optional_eps(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if object.is_none() { Ok(None) } else { eps(object).map(Some) }
+}
+
+/// The axis of a weight norm; None and -1 are the whole tensor.
+pub(crate) fn kept_dim(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if object.is_none() {
+        return Ok(None);
+    }
+    match dim(object)? {
+        -1 => Ok(None),
+        other => usize::try_from(other).map(Some).map_err(|_| {
+            value_error(format!("dim: expected an axis, or -1 or None for the whole tensor, found {other}"))
+        }),
+    }
+}
+
+fn type_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+}
+
+fn one_of(name: &str, names: &[&'static str], object: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    let quoted = || names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let Ok(found) = object.cast::<PyString>() else {
+        return Err(type_error(format!("{name}: expected one of {}, found {}", quoted(), type_name(object))));
+    };
+    let found = found.to_string_lossy();
+    (names.iter().copied().find(|name| *name == found))
+        .ok_or_else(|| value_error(format!("{name}: expected one of {}, found '{found}'", quoted())))
+}
+
+/// True or False, and NumPy's.
+fn flag(name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    object
+        .extract::<bool>()
+        .map_err(|_| type_error(format!("{name}: expected True or False, found {}", type_name(object))))
+}
+
+fn real(name: &str, object: &Bound<'_, PyAny>) -> PyResult<f64> {
+    object.extract::<f64>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(object.py()) {
+            return value_error(format!(
+                "{name}: expected a number that a float can hold, found a larger one"
+            ));
+        }
+        type_error(format!("{name}: expected a number, found {}", type_name(object)))
+    })
+}
+
+fn integer(name: &str, object: &Bound<'_, PyAny>) -> PyResult<isize> {
+    object.extract::<isize>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(object.py()) {
+            return value_error(format!("{name}: expected a whole number of 64 bits, found a larger one"));
+        }
+        type_error(format!("{name}: expected an int, found {}", type_name(object)))
+    })
+}
+
+fn count(name: &str, object: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let found = integer(name, object)?;
+    usize::try_from(found)
+        .map_err(|_| value_error(format!("{name}: expected a size from 0 up, found {found}")))
+}
+
+/// One size, or a sequence of them.
+fn sizes(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    // First, since an int that is asked for its items makes an exception.
+    if object.is_instance_of::<PyInt>() {
+        return Ok(vec![count(name, object)?]);
+    }
+    let is_text = object.is_instance_of::<PyString>() || object.is_instance_of::<PyBytes>();
+    if !is_text && let Ok(items) = object.try_iter() {
+        return items.map(|item| count(name, &item?)).collect();
+    }
+    if object.hasattr("__index__")? {
+        return Ok(vec![count(name, object)?]);
+    }
+    Err(type_error(format!("{name}: expected an int or a sequence of ints, found {}", type_name(object))))
+}

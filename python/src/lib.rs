@@ -1,0 +1,43 @@
+//! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
+//!
+//! `functions` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
+//! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
+//! which device a call runs, and `call` runs it while other Python threads go on.
+
+mod arguments;
+mod array;
+mod call;
+mod capsule;
+mod config;
+mod devices;
+mod dlpack;
+mod errors;
+mod exchange;
+mod export;
+mod fresh;
+mod functions;
+mod low;
+mod memory;
+mod place;
+mod running;
+
+/// The extension module.
+#[pyo3::pymodule]
+mod _normkit {
+    #[pymodule_export]
+    use super::devices::{backends, devices};
+    #[pymodule_export]
+    use super::functions::{
+        batch_norm, dyt, group_norm, instance_norm, layer_norm, normalize, qk_norm, rms_norm, weight_norm,
+    };
+    #[pymodule_export]
+    use super::low::{
+        Norm, batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,
+    };
+
+    /// What is no function.
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        pyo3::types::PyModuleMethods::add(module, "__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
