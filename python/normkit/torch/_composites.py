@@ -1,0 +1,123 @@
+"""The methods as torch's own differentiable operations.
+
+They serve the second derivative only: a gradient's own gradient goes through them. Each takes the input, its
+parameters and its settings in the order of the operator of the same name, computes in float32 (float64 for
+float64), and gives the input's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _wide(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(_compute_dtype(like))
+
+
+def _compute_dtype(like: Tensor) -> torch.dtype:
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+def layer_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, normalized_shape: Sequence[int], eps: float
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    y = F.layer_norm(x, list(normalized_shape), _wide(weight, input), _wide(bias, input), eps)
+    return y.to(input.dtype)
+
+
+def rms_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    normalized_shape: Sequence[int],
+    eps: float | None,
+    offset: float,
+    cast: str,
+    partial: float,
+) -> Tensor:
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
+    if cast == "gemma":
+        offset = 1.0
+    x = input.to(_compute_dtype(input)).flatten(input.dim() - len(normalized_shape))
+    seen = x[..., : int(x.shape[-1] * partial)]
+    y = (x * torch.rsqrt(seen.square().mean(-1, keepdim=True) + eps)).reshape(input.shape)
+    if cast == "llama":
+        y = y.to(input.dtype).to(x.dtype)
+    if weight is not None:
+        y = y * (weight.to(x.dtype) + offset)
+    return y.to(input.dtype)
+
+
+def batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    return F.batch_norm(x, None, None, _wide(weight, input), _wide(bias, input), True, 0.0, eps).to(
+        input.dtype
+    )
+
+
+def batch_norm_frozen(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    mean, var = _wide(running_mean, input), _wide(running_var, input)
+    y = F.batch_norm(x, mean, var, _wide(weight, input), _wide(bias, input), False, 0.0, eps)
+    return y.to(input.dtype)
+
+
+def group_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    return F.group_norm(x, num_groups, _wide(weight, input), _wide(bias, input), eps).to(input.dtype)
+
+
+def instance_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return group_norm(input, weight, bias, input.shape[1], eps)
+
+
+def normalize(input: Tensor, p: float, dim: int, eps: float) -> Tensor:
+    return F.normalize(input.to(_compute_dtype(input)), p, dim, eps).to(input.dtype)
+
+
+def dyt(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    normalized_shape: Sequence[int],
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    y = torch.tanh(alpha.to(x.dtype).reshape(()) * x)
+    if weight is not None:
+        y = y * weight.to(x.dtype)
+    if bias is not None:
+        y = y + bias.to(x.dtype)
+    return y.to(input.dtype)
+
+
+def head_norm(input: Tensor, weight: Tensor | None, kind: str, eps: float) -> Tensor:
+    if kind == "rms":
+        return rms_norm(input, weight, [input.shape[-1]], eps, 0.0, "fp32", 1.0)
+    x = input.to(_compute_dtype(input))
+    y = F.layer_norm(x, [x.shape[-1]], eps=eps) if kind == "layer" else F.normalize(x, 2.0, -1, eps)
+    if weight is not None:
+        y = y * weight.to(y.dtype)
+    return y.to(input.dtype)
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> Tensor:
+    x = v.to(_compute_dtype(v))
+    axes = [axis for axis in range(v.dim()) if dim is None or axis != dim % v.dim()]
+    norm = torch.linalg.vector_norm(x, 2, axes, keepdim=True)
+    scale = g.to(x.dtype).reshape(norm.shape) / torch.where(norm > 0, norm, 1.0)
+    return torch.where(norm > 0, x * scale, 0.0).to(v.dtype)
