@@ -2,12 +2,13 @@
 # installs what is missing there: a software Vulkan adapter, and for `web-test` a browser.
 
 CARGO ?= cargo
-# The compiler for GPUs, which needs none: the one that is named, or a copy of NVIDIA's package for this checkout.
+# The compiler for GPUs, which needs none: the one that is named, or the one among the packages in target/venv.
 NVRTC = NORMKIT_NVRTC="$${NORMKIT_NVRTC:-$$(tools/setup.sh nvrtc)}"
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
+TEST = $(CARGO) test --workspace --all-features
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test web-test demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -23,16 +24,25 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
 
-test: setup ## Run all tests: every backend, the command, a browser, the documentation's examples, the smallest build
+test: setup ## Run all tests: every backend, the command, a browser, Python, the documentation's examples, the smallest build
 	$(CARGO) check --quiet --no-default-features
-	$(NVRTC) $(CARGO) test --workspace --all-features
+	$(NVRTC) $(TEST)
 	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test
+	@$(MAKE) --no-print-directory python-test
 
 web-test: ## Run the shaders in a headless browser and check the results; installs Chromium or names it
 	@tools/setup.sh browser
-	$(CARGO) build --quiet --release -p normkit-cli
-	python3 tools/web_test.py $(RELEASE)
+	$(TEST) --quiet --no-run
+	python3 tools/web_test.py "$${CARGO_TARGET_DIR:-target}/debug/normkit"
+
+python-test: ## Build the Python package as its users do, and run its tests; installs PyTorch and others into target/venv
+	venv=$$(tools/setup.sh venv) && "$$venv/bin/pip" install --quiet --disable-pip-version-check ./python \
+		&& cd python && "$$venv/bin/python" -m pytest
+
+wheel: ## Build a wheel for CPython 3.10 and later on Linux with glibc 2.28 or later, into target/wheels
+	venv=$$(tools/setup.sh venv) && cd python && PATH="$$venv/bin:$$PATH" maturin build --release --zig \
+		--compatibility manylinux_2_28 --out ../target/wheels
 
 demo: setup ## Run the methods on a real model's activations, on every backend found
 	$(RELEASE) demo

@@ -4,9 +4,10 @@
 #   tools/setup.sh            a Vulkan driver, for the WebGPU backend: Mesa's software adapter (llvmpipe); a C++ compiler, for
 #                             the host driver of the CUDA backend
 #   tools/setup.sh browser    a browser with WebGPU, for `make web-test`: Chromium
-#   tools/setup.sh nvrtc      NVRTC, which compiles CUDA kernels without a GPU: NVIDIA's package, for this checkout only;
-#                             prints the folder it is in
-#   tools/setup.sh cuobjdump  the disassembler for what NVRTC makes, from the package of Triton; prints its path
+#   tools/setup.sh venv       a virtual environment of Python in target/venv, with PyTorch and what else the tests of the
+#                             Python package need; prints its path
+#   tools/setup.sh nvrtc      NVRTC, which compiles CUDA kernels without a GPU: it comes with PyTorch; prints its folder
+#   tools/setup.sh cuobjdump  the disassembler for what NVRTC makes, which comes with PyTorch, too; prints its path
 set -euo pipefail
 
 # Drivers announce themselves in a manifest; the loader is the library libvulkan.so.1.
@@ -53,33 +54,28 @@ install() {
     fi
 }
 
-# from_pip PACKAGE PATTERN: prints the file that matches in target/tools, after taking it from the Python package there.
-from_pip() {
-    local tools found
-    tools="$(cd "$(dirname "$0")/.." && pwd)/target/tools"
-    found=$(compgen -G "$tools/$2" | head -n 1 || true)
-    if [ -z "$found" ]; then
-        python3 -m pip --version >/dev/null 2>&1 || install "pip, which fetches $1" python3-pip
-        echo "setup: fetching Python's package $1" >&2
-        mkdir -p "$tools/wheels"
-        python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$tools/wheels" "$1" >&2 \
-            || { echo "setup: fetching $1 failed: python3 with pip and a package index are needed" >&2; return 1; }
-        # Of a package as large as Triton only what is asked for.
-        python3 - "$tools" "$2" <<'PYTHON'
-import fnmatch, pathlib, sys, zipfile
-
-tools, pattern = pathlib.Path(sys.argv[1]), sys.argv[2]
-folder = pattern.rsplit("/", 1)[0]
-for wheel in (tools / "wheels").glob("*.whl"):
-    with zipfile.ZipFile(wheel) as package:
-        for name in package.namelist():
-            if fnmatch.fnmatch(name.rsplit("/", 1)[0], folder):
-                (tools / package.extract(name, tools)).chmod(0o755)
-    wheel.unlink()
-PYTHON
-        found=$(compgen -G "$tools/$2" | head -n 1 || true)
+# The virtual environment of this checkout, with what python/requirements-test.txt names; made anew when that changes.
+venv() {
+    local root target wanted
+    root="$(cd "$(dirname "$0")/.." && pwd)"
+    target="$root/target/venv"
+    wanted="$root/python/requirements-test.txt"
+    if ! cmp -s "$wanted" "$target/requirements.txt"; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install "virtual environments of Python" python3-venv >&2
+        echo "setup: installing Python packages into target/venv" >&2
+        python3 -m venv --clear "$target"
+        "$target/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" >&2 \
+            || { echo "setup: a package index is needed for $wanted" >&2; return 1; }
+        cp "$wanted" "$target/requirements.txt"
     fi
-    [ -n "$found" ] || { echo "setup: $1 has no file $2" >&2; return 1; }
+    echo "$target"
+}
+
+# in_venv WHAT PATTERN: prints the first file of the environment's packages that matches.
+in_venv() {
+    local found
+    found=$(compgen -G "$(venv)/lib/python3.*/site-packages/$2" | head -n 1 || true)
+    [ -n "$found" ] || { echo "setup: no $1 among the packages in target/venv" >&2; return 1; }
     echo "$found"
 }
 
@@ -91,8 +87,9 @@ case "${1:-}" in
         { has_driver && has_loader; } || install "Vulkan driver for the WebGPU backend" mesa-vulkan-drivers libvulkan1
         command -v "${CXX:-c++}" >/dev/null || install "C++ compiler for the CUDA backend's host driver" g++
         ;;
-    nvrtc) dirname "$(from_pip nvidia-cuda-nvrtc 'nvidia/*/lib/libnvrtc.so.*')" ;;
-    cuobjdump) from_pip triton 'triton/backends/nvidia/bin/cuobjdump' ;;
+    venv) venv ;;
+    nvrtc) dirname "$(in_venv NVRTC 'nvidia/*/lib/libnvrtc.so.*')" ;;
+    cuobjdump) in_venv disassembler 'triton/backends/nvidia/bin/cuobjdump' ;;
     browser) has_browser || install "browser for the test in a browser" chromium ;;
     *) echo "setup: unknown argument $1" >&2; exit 2 ;;
 esac
