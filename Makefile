@@ -7,7 +7,7 @@ NVRTC = NORMKIT_NVRTC="$${NORMKIT_NVRTC:-$$(tools/setup.sh nvrtc)}"
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test web-test demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test cuda-compile web-test demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ test: setup ## Run all tests: every backend, the command, a browser, the documen
 	$(NVRTC) $(CARGO) test --workspace --all-features
 	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test
+
+cuda-compile: ## Compile the CUDA kernels of all tests for four generations of GPUs and look for spills; takes long
+	$(NVRTC) NORMKIT_TEST_KERNELS=all $(CARGO) test --features check,cuda --test cuda_compile -- --nocapture
 
 web-test: ## Run the shaders in a headless browser and check the results; installs Chromium or names it
 	@tools/setup.sh browser
