@@ -5,10 +5,11 @@ CARGO ?= cargo
 # The compiler for GPUs, which needs none: the one that is named, or the one among the packages in target/venv.
 NVRTC = NORMKIT_NVRTC="$${NORMKIT_NVRTC:-$$(tools/setup.sh nvrtc)}"
 RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
-TEST = $(CARGO) test --workspace --all-features
+# The Python extension is built and tested by `python-test`.
+TEST = $(CARGO) test --workspace --exclude normkit-python --all-features
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -31,10 +32,13 @@ test: setup ## Run all tests: every backend, the command, a browser, Python, the
 	@$(MAKE) --no-print-directory web-test
 	@$(MAKE) --no-print-directory python-test
 
+cuda-compile: ## Compile the CUDA kernels of all tests for four generations of GPUs and look for spills; takes long
+	$(NVRTC) NORMKIT_TEST_KERNELS=all $(CARGO) test --features check,cuda --test cuda_compile -- --nocapture
+
 web-test: ## Run the shaders in a headless browser and check the results; installs Chromium or names it
 	@tools/setup.sh browser
 	$(TEST) --quiet --no-run
-	python3 tools/web_test.py "$${CARGO_TARGET_DIR:-target}/debug/normkit"
+	python3 tools/web_test.py "$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/normkit"
 
 python-test: ## Build the Python package as its users do, and run its tests; installs PyTorch and others into target/venv
 	venv=$$(tools/setup.sh venv) && "$$venv/bin/pip" install --quiet --disable-pip-version-check ./python \

@@ -5,6 +5,7 @@
 //
 //   thread() threads() block()          this thread in its block, the block's threads, the block in the grid
 //   barrier() barrier_any(x)            all threads of the block meet; whether x is true in any of them
+//   keep_order()                        tensors are read before or after it, not across; all threads of the warp come
 //   shuffle_xor(lanes, x, distance)     x of the lane whose number differs in the bits of `distance`
 //   shuffle(lanes, x, source)           x of lane `source`
 //   any(lanes, x)                       whether x is true in any lane

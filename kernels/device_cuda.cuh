@@ -3,6 +3,7 @@
 
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 
 // Kernel `entry`: `body` for a variant.
 #define KERNEL(entry, body, V)                                                                                         \
@@ -26,6 +27,10 @@ DEVICE u64 block() {
 
 DEVICE void barrier() {
     __syncthreads();
+}
+
+DEVICE void keep_order() {
+    __syncwarp();
 }
 
 DEVICE bool barrier_any(bool x) {

@@ -5,6 +5,7 @@
 
 #define DEVICE inline
 #define UNROLL
+#define NO_UNROLL
 
 // Kernel `entry`: `body` for a variant. It returns 0, or has described a fault.
 #define KERNEL(entry, body, V)                                                                                         \
@@ -39,6 +40,8 @@ inline u64 block() {
 inline void barrier(CALLER) {
     host::meet(*host::machine, false, {"barrier", file, line});
 }
+
+inline void keep_order() {}
 
 inline bool barrier_any(bool x, CALLER) {
     return host::meet(*host::machine, x, {"barrier_any", file, line});

@@ -45,6 +45,9 @@ template <class V> struct Leaf {
     static constexpr u32 NEAR = V::COLUMN ? 1 : THREADS < WARP ? THREADS : WARP;
     // Runs of a leaf that a thread keeps.
     static constexpr int HELD = V::STEPS * QUADS;
+    // A block has so many threads, each with so many sums, that the elements of one run must be done with before those of the
+    // next are asked for: compilers would spill some.
+    static constexpr bool IS_SCARCE = V::COLUMN && LANES > 128 && V::grad_output::PRESENT;
     static_assert(QUADS >= 1 && QUADS * THREADS * WIDTH == LANES);
     static_assert(!V::COLUMN || WIDTH == 1);
 
@@ -159,8 +162,20 @@ template <class V> struct Leaf {
         int steps = int((length() + I(LANES) - 1) / I(LANES));
         for (int step = 0; step < steps; ++step) {
             UNROLL for (int quad = 0; quad < QUADS; ++quad) {
+                if constexpr (IS_SCARCE) {
+                    device::keep_order();
+                }
                 body(quad, column(step, quad));
             }
+        }
+    }
+
+    // Calls `body(column)` for every run of columns of this thread, one after the other: where nothing is summed, and the
+    // elements of all runs together would want more registers than the sums do.
+    template <class Body> DEVICE void each_in_turn(Body body) const {
+        int runs = int((length() + I(LANES) - 1) / I(LANES)) * QUADS;
+        NO_UNROLL for (int run = 0; run < runs; ++run) {
+            body(column(run / QUADS, run % QUADS));
         }
     }
 

@@ -111,29 +111,36 @@ template <class V> struct Backward {
         });
     }
 
-    // What a second reading finds.
+    // The largest magnitudes that a second reading finds.
     struct Seen {
         Bits<F> ghat, g, w;
     };
 
-    // With the leaf's exponents.
-    DEVICE Pair<F> sums_again(Seen& seen) {
+    DEVICE Seen largest_seen() {
         Bits<F> most[3] = {0, 0, INNER_WEIGHT ? 0 : magnitude(F(1))};
-        Pair<F> sums = leaf.sums_again([&](int, I col, Numbers<V>& a, Numbers<V>& b) {
-            a = b = {};
-            Numbers<V> x = input(col), g = gradient(col), w = weights(col);
+        leaf.each_in_turn([&](I col) {
+            Numbers<V> g = gradient(col), w = weights(col);
             taking_part(col, [&](int k) {
-                a.at[k] = scaled_ghat(g.at[k], w.at[k]);
-                b.at[k] = a.at[k] * x_hat(x.at[k]);
-                most[0] = Most()(most[0], magnitude(a.at[k]));
+                most[0] = Most()(most[0], magnitude(ghat(g.at[k], w.at[k])));
                 most[1] = Most()(most[1], magnitude(g.at[k]));
                 if constexpr (INNER_WEIGHT) {
                     most[2] = Most()(most[2], magnitude(w.at[k]));
                 }
             });
         });
-        seen = {leaf.fold(most[0], Most()), leaf.fold(most[1], Most()), leaf.fold(most[2], Most())};
-        return sums;
+        return {leaf.fold(most[0], Most()), leaf.fold(most[1], Most()), leaf.fold(most[2], Most())};
+    }
+
+    // With the leaf's exponents.
+    DEVICE Pair<F> scaled_sums() {
+        return leaf.sums_again([&](int, I col, Numbers<V>& a, Numbers<V>& b) {
+            a = b = {};
+            Numbers<V> x = input(col), g = gradient(col), w = weights(col);
+            taking_part(col, [&](int k) {
+                a.at[k] = scaled_ghat(g.at[k], w.at[k]);
+                b.at[k] = a.at[k] * x_hat(x.at[k]);
+            });
+        });
     }
 
     // How many elements the statistic saw, and how many attain the infinity norm.
@@ -175,9 +182,7 @@ template <class V> struct Backward {
 
     // For leaves that are not known to be regular; others come by and keep what they have.
     DEVICE void look_again(RowSums<F>& of_leaf, bool is_regular) {
-        g_exponent = w_exponent = 0;
-        Seen seen;
-        sums_again(seen);
+        const Seen seen = largest_seen();
         bool is_large = seen.ghat >= magnitude(pow2<F>(Window::LEAST));
         is_regular = is_regular || (is_small(of_leaf.s1) && is_small(of_leaf.s2) && is_large);
         bool is_finite = seen.g < infinity_bits<F>() && seen.w < infinity_bits<F>();
@@ -189,7 +194,7 @@ template <class V> struct Backward {
         if (leaf.any(is_scaled)) {
             g_exponent = exponent_of<F>(seen.g);
             w_exponent = INNER_WEIGHT ? exponent_of<F>(seen.w) : 0;
-            Pair<F> sums = sums_again(seen);
+            Pair<F> sums = scaled_sums();
             if (is_scaled) {
                 of_leaf = {of_leaf.count, sums.a, sums.b, of_leaf.ties, g_exponent, w_exponent};
             }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use normkit::check::{Case, Given, METHODS, Placement, compute};
+use normkit::check::{Case, Given, METHODS, compute};
 use normkit::prelude::*;
 use normkit::spec::STATISTICS;
 use normkit::tensor::{DType, Layout, View, ViewMut};
@@ -11,25 +11,7 @@ use normkit::{Gradients, Stream};
 #[test]
 fn every_row_length_works_in_every_placement() {
     for device in common::devices() {
-        // Around each vector width, and around the tree's changes at 256 and 4096.
-        let lengths: Vec<usize> = match device.backend() {
-            "cpu" => (1..=70).chain(250..=262).chain([4095, 4096, 4097, 8191]).collect(),
-            _ => vec![1, 3, 33, 257, 4097],
-        };
-        // A software adapter compiles a shader for nearly each case, so it gets one placement of each.
-        let each = if device.backend() == "cpu" { 1 } else { 3 };
-        let list = lengths.into_iter().flat_map(|cols| {
-            let dtypes = [DType::F32, DType::BF16, DType::F16].into_iter().cycle();
-            METHODS.iter().zip(dtypes).flat_map(move |(method, dtype)| {
-                [Placement::Offset(1), Placement::ChannelsLast, Placement::Sliced].map(|placement| {
-                    let mut case = Case::matrix(method, dtype, 3, cols);
-                    (case.placement, case.one_buffer) = (placement, true);
-                    case.name = format!("{cols} columns, {placement:?}");
-                    case
-                })
-            })
-        });
-        common::check_all(&device.stream(), list.step_by(each).collect::<Vec<_>>());
+        common::check_all(&device.stream(), common::row_lengths(&device));
     }
 }
 

@@ -1,18 +1,36 @@
 //! The CUDA kernels compile for GPUs of four generations, and none of them has more numbers than registers have room for.
 //! NVRTC needs no GPU for that. The table of what each kernel takes lies in the folder of cargo's temporary files.
+//!
+//! Usually it is the kernels of typical calls, and some of those that the other tests use; all of them where the
+//! environment says `NORMKIT_TEST_KERNELS=all`, as `make cuda-compile` does.
 #![cfg(feature = "cuda")]
 
-use normkit::Stream;
-use normkit::backend::cuda::{Compiler, CudaDevice, HostOptions, Kernel, Overrides, Resources};
+mod common;
+
+#[path = "common/any_spec.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod any_spec;
+#[path = "common/forced.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod forced;
+
+use normkit::backend::cuda::{Compiled, Compiler, CudaDevice, HostOptions, Kernel, Overrides, Resources};
 use normkit::check::{Case, METHODS, compute};
 use normkit::tensor::DType;
+use normkit::{Device, Stream};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 const ARCHITECTURES: [(u32, u32); 4] = [(7, 5), (8, 0), (9, 0), (10, 0)];
 
+/// Of the kernels that are not typical, one in so many is compiled for each architecture, for each another one.
+const SHARE: usize = 160;
+
 /// One of each method, the row norms from short rows to those of several blocks, and odd rows.
-fn cases() -> Vec<Case> {
+fn typical_cases() -> Vec<Case> {
     let mut list = Vec::new();
     for dtype in [DType::F32, DType::BF16] {
         for cols in [64, 1024, 4096, 32_768, 262_144] {
@@ -30,28 +48,116 @@ fn cases() -> Vec<Case> {
     list
 }
 
-/// The kernels that a GPU of this capability would run these cases with, each once: the parameters' gradients beside the
-/// input's, and by themselves.
-fn kernels(capability: (u32, u32)) -> Vec<Kernel> {
+/// A device with the geometry of GPUs of this capability.
+fn device(capability: (u32, u32)) -> CudaDevice {
     let device = CudaDevice::host_with(&HostOptions { capability, ..HostOptions::default() });
-    let device = device.unwrap_or_else(|error| panic!("{error}"));
+    device.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The kernels that a GPU of this capability would run typical calls with, each once: the parameters' gradients beside the
+/// input's, and by themselves.
+fn typical(capability: (u32, u32)) -> Vec<Kernel> {
+    let device = device(capability);
     let mut all = Vec::new();
     for fused in [false, true] {
         let mut overrides = Overrides::default();
         // As if there were rows enough for all of a GPU.
         (overrides.leaves, overrides.fused) = (Some(32), Some(fused));
         let stream = device.listing().with_overrides(overrides).unwrap();
-        for case in cases().into_iter().filter(|case| !fused || case.method == "layer_norm") {
-            compute(&case, &Stream::Cuda(stream.clone())).unwrap_or_else(|error| panic!("{case:?}: {error}"));
-        }
+        list(&stream, typical_cases().into_iter().filter(|case| !fused || case.method == "layer_norm"));
         all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
     }
     all
 }
 
-/// Where NVRTC is, as `make setup` installs it.
-fn compiler(architecture: (u32, u32)) -> Compiler {
-    Compiler::find(None, architecture).unwrap_or_else(|error| panic!("{error}\n`make setup` installs it."))
+/// Those of what the other tests compute: their lists of cases, and what `cuda_schedules` forces.
+fn of_tests(capability: (u32, u32)) -> Vec<Kernel> {
+    let device = device(capability);
+    let own = Device::Cuda(device.clone());
+    let mut cases = common::all_cases(&own);
+    cases.extend(common::random_cases(&own));
+    for case in common::varied(&own) {
+        let (rows, _) = common::dim(&case);
+        cases.extend(common::parts_around(&case, rows / 2));
+        cases.extend(common::moved(&own, &case));
+        cases.push(case);
+    }
+    cases.extend(common::row_lengths(&own));
+    for dtype in DType::ALL {
+        cases.extend([0, 3].into_iter().flat_map(|rows| common::matrices(dtype, rows, 67)));
+        cases.extend(common::matrices(dtype, 5, 300));
+    }
+    let stream = device.listing();
+    list(&stream, cases);
+    let mut all = stream.kernels();
+    for kernel in forced::kernels(&device, &forced::all_problems()) {
+        if !all.contains(&kernel) {
+            all.push(kernel);
+        }
+    }
+    all
+}
+
+/// Notes the kernels of the cases.
+fn list(stream: &normkit::backend::cuda::CudaStream<'static>, cases: impl IntoIterator<Item = Case>) {
+    for case in cases {
+        compute(&case, &Stream::Cuda(stream.clone())).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+    }
+}
+
+/// A kernel to be compiled for an architecture, and whether it is a typical one.
+struct Task {
+    generation: usize,
+    kernel: Kernel,
+    is_typical: bool,
+}
+
+/// What is to be compiled, and how many kernels there are beside it for each architecture.
+fn tasks() -> (Vec<Task>, [usize; 4]) {
+    let is_all = std::env::var("NORMKIT_TEST_KERNELS").is_ok_and(|which| which == "all");
+    let lists = std::thread::scope(|scope| {
+        let listing =
+            ARCHITECTURES.map(|capability| scope.spawn(move || (typical(capability), of_tests(capability))));
+        listing.map(|list| list.join().expect("a list"))
+    });
+    let (mut tasks, mut left) = (Vec::new(), [0; 4]);
+    for (generation, (typical, of_tests)) in lists.into_iter().enumerate() {
+        assert!(typical.len() > 50 && of_tests.len() > 1000, "{}, {}", typical.len(), of_tests.len());
+        let others = of_tests.into_iter().filter(|kernel| !typical.contains(kernel)).enumerate();
+        let (chosen, not): (Vec<_>, Vec<_>) = others
+            .partition(|(index, _)| is_all || index % SHARE == generation * SHARE / ARCHITECTURES.len());
+        left[generation] = not.len();
+        let chosen: Vec<Kernel> = chosen.into_iter().map(|(_, kernel)| kernel).collect();
+        let task = |is_typical| move |kernel| Task { generation, kernel, is_typical };
+        tasks.extend(typical.into_iter().map(task(true)));
+        tasks.extend(chosen.into_iter().map(task(false)));
+    }
+    (tasks, left)
+}
+
+/// Compiles on all of the machine's cores; results come with their tasks' numbers.
+fn compile(tasks: &[Task]) -> Vec<(usize, Compiled)> {
+    // Where NVRTC is, as `make setup` installs it.
+    let compilers = ARCHITECTURES.map(|architecture| {
+        Compiler::find(None, architecture)
+            .unwrap_or_else(|error| panic!("{error}\n`make setup` installs it."))
+    });
+    let waiting = Mutex::new(tasks.iter().enumerate());
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let next = waiting.lock().unwrap().next();
+            let Some((index, task)) = next else { return done };
+            let what = || format!("{} {}", task.kernel.name(), task.kernel.describe());
+            let compiled = compilers[task.generation].compile(&task.kernel);
+            done.push((index, compiled.unwrap_or_else(|error| panic!("{}: {error}", what()))));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("kernels that compile")).collect()
+    })
 }
 
 #[test]
@@ -60,38 +166,69 @@ fn every_kernel_compiles_for_every_generation_without_spills() {
     // Not those of an earlier run.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    // By name, description and what a block takes, the registers for each generation.
-    let mut table: BTreeMap<[String; 4], [Option<u32>; 4]> = BTreeMap::new();
-    let mut spilling = Vec::new();
-    for (generation, capability) in ARCHITECTURES.into_iter().enumerate() {
-        let (compiler, kernels) = (compiler(capability), kernels(capability));
-        assert!(kernels.len() > 50, "{}", kernels.len());
-        for (index, kernel) in kernels.iter().enumerate() {
-            let what = kernel.describe();
-            let compiled = compiler.compile(kernel).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let resources = compiled.resources;
-            let Resources { threads, registers, shared, .. } = resources;
-            if resources.spills > 0 || resources.stack > 0 {
-                spilling.push(format!("{} {what} on {capability:?}: {resources:?}", kernel.name()));
-            }
-            if capability == (9, 0) {
-                // For the test that looks at the instructions.
-                let kind = if kernel.is_wide() { "wide" } else { "single" };
-                let name = format!("{index:03}-{}-{kind}.cubin", kernel.name());
-                std::fs::write(folder.join(name), &compiled.code).unwrap();
-            }
-            let key = [kernel.name().into(), what, threads.to_string(), shared.to_string()];
-            let entry = &mut table.entry(key).or_default()[generation];
-            // Of several that differ in details, the one that takes most.
-            *entry = (*entry).max(Some(registers));
+    let (tasks, left) = tasks();
+    let start = Instant::now();
+    let mut compiled = compile(&tasks);
+    let took = start.elapsed();
+    compiled.sort_by_key(|&(index, _)| index);
+    for (index, compiled) in &compiled {
+        let Task { generation, kernel, is_typical } = &tasks[*index];
+        // For the test that looks at the instructions.
+        if *is_typical && ARCHITECTURES[*generation] == (9, 0) {
+            let kind = if kernel.is_wide() { "wide" } else { "single" };
+            let name = format!("{index:04}-{}-{kind}.cubin", kernel.name());
+            std::fs::write(folder.join(name), &compiled.code).unwrap();
         }
+    }
+    let of_kernels: Vec<(&Task, Resources)> =
+        compiled.iter().map(|(index, compiled)| (&tasks[*index], compiled.resources)).collect();
+    write_table(&folder, &of_kernels);
+    summarize(&of_kernels, left, took);
+    let spilling: Vec<String> = of_kernels
+        .iter()
+        .filter(|(_, resources)| resources.spills > 0 || resources.stack > 0)
+        .map(|(Task { generation, kernel, .. }, resources)| {
+            let (name, what) = (kernel.name(), kernel.describe());
+            format!("{name} {what} on {:?}: {resources:?}", ARCHITECTURES[*generation])
+        })
+        .collect();
+    assert!(spilling.is_empty(), "{}:\n{}", spilling.len(), spilling.join("\n"));
+}
+
+/// The registers of typical kernels for each generation, by name, description and what a block takes.
+fn write_table(folder: &Path, of_kernels: &[(&Task, Resources)]) {
+    let mut table: BTreeMap<[String; 4], [Option<u32>; 4]> = BTreeMap::new();
+    for (Task { generation, kernel, .. }, resources) in of_kernels.iter().filter(|(task, _)| task.is_typical)
+    {
+        let Resources { threads, registers, shared, .. } = resources;
+        let key = [kernel.name().into(), kernel.describe(), threads.to_string(), shared.to_string()];
+        let entry = &mut table.entry(key).or_default()[*generation];
+        // Of several that differ in details, the one that takes most.
+        *entry = (*entry).max(Some(*registers));
     }
     let mut text = String::from("| kernel | variant | threads | shared bytes | 7.5 | 8.0 | 9.0 | 10.0 |\n");
     text += "|---|---|--:|--:|--:|--:|--:|--:|\n";
     for ([name, what, threads, shared], registers) in &table {
         let cells = registers.map(|n| n.map_or("-".into(), |n| n.to_string())).join(" | ");
-        text += &format!("| `{name}` | {what} | {threads} | {shared} | {cells} |\n");
+        writeln!(text, "| `{name}` | {what} | {threads} | {shared} | {cells} |").unwrap();
     }
     std::fs::write(folder.join("resources.md"), text).unwrap();
-    assert!(spilling.is_empty(), "{}:\n{}", spilling.len(), spilling.join("\n"));
+}
+
+/// Says how many kernels there were, and what they took at most.
+fn summarize(of_kernels: &[(&Task, Resources)], left: [usize; 4], took: Duration) {
+    for (generation, (major, minor)) in ARCHITECTURES.into_iter().enumerate() {
+        let own = || of_kernels.iter().filter(|(task, _)| task.generation == generation).map(|(_, of)| of);
+        let most = |number: fn(&Resources) -> u32| own().map(number).max().unwrap_or(0);
+        println!(
+            "{major}.{minor}: {} kernels compiled, {} left; at most {} registers, {} bytes spilled, {} of stack, {} shared",
+            own().count(),
+            left[generation],
+            most(|of| of.registers),
+            most(|of| of.spills),
+            most(|of| of.stack),
+            most(|of| of.shared)
+        );
+    }
+    println!("{:.0} s", took.as_secs_f64());
 }

@@ -4,11 +4,13 @@
 
 #[path = "common/any_spec.rs"]
 mod any_spec;
+#[path = "common/forced.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod forced;
 
 use any_spec::{Problem, differences, elementwise, results};
-use normkit::backend::cuda::{CudaDevice, HostOptions, Overrides, Schedule, Style};
-use normkit::spec::Statistic;
-use normkit::tensor::DType;
+use forced::{a_parameter_for_each_column, forced};
+use normkit::backend::cuda::{CudaDevice, HostOptions, Schedule};
 use normkit::{Device, Stream};
 use std::process::Command;
 
@@ -26,41 +28,32 @@ fn device(schedule: Schedule) -> CudaDevice {
     device.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Each way to run a norm.
-fn forced() -> Vec<(&'static str, Overrides)> {
-    let of = |change: fn(&mut Overrides)| {
-        let mut overrides = Overrides::default();
-        change(&mut overrides);
-        overrides
-    };
-    vec![
-        ("as the device chooses", Overrides::default()),
-        ("row, read again", of(|o| (o.style, o.steps) = (Some(Style::Row), Some(0)))),
-        ("row, single columns", of(|o| (o.style, o.width) = (Some(Style::Row), Some(1)))),
-        ("row, a block for each", of(|o| (o.style, o.threads) = (Some(Style::Row), Some(64)))),
-        ("column", of(|o| o.style = Some(Style::Column))),
-        ("row split", of(|o| (o.style, o.split) = (Some(Style::Row), true))),
-        ("column split", of(|o| (o.style, o.split) = (Some(Style::Column), true))),
-        ("all leaves in a block", of(|o| o.leaves = Some(32))),
-        ("leaves in two blocks", of(|o| (o.leaves, o.cluster) = (Some(2), Some(2)))),
-        ("parameters beside the input", of(|o| o.fused = Some(true))),
-    ]
-}
-
 /// Complains of everything that a forced schedule computes otherwise than the CPU.
 fn check(problems: &[Problem]) {
-    check_in_order(problems, Schedule::Ascending, &forced());
+    check_in_orders(problems, &[Schedule::Ascending]);
 }
 
-fn check_in_order(problems: &[Problem], order: Schedule, forced: &[(&'static str, Overrides)]) {
-    let device = device(order);
+/// The same with threads in other orders: backwards, and interleaved at random within warps.
+fn check_in_any_order(problems: &[Problem]) {
+    check_in_orders(problems, &[Schedule::Ascending, Schedule::Descending, Schedule::Random]);
+}
+
+fn check_in_orders(problems: &[Problem], orders: &[Schedule]) {
+    let kernels = forced::kernels(&device(Schedule::Ascending), problems);
     let mut different = Vec::new();
-    for problem in problems {
-        let expected = results(problem, &Device::Cpu.stream());
-        for &(name, overrides) in forced {
-            let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
-            let what = format!("{name} of {problem:?}");
-            different.extend(differences(&expected, &results(problem, &stream), &what));
+    for &order in orders {
+        let device = device(order);
+        // Together: one by one they would take several times as long. The same for every order, so that the cache has them.
+        device.compile_kernels(&kernels).unwrap_or_else(|error| panic!("{error}"));
+        // Few rows have all that blocks do.
+        let is_taken = |problem: &&Problem| order == Schedule::Ascending || problem.shape[0] < 40;
+        for problem in problems.iter().filter(is_taken) {
+            let expected = results(problem, &Device::Cpu.stream());
+            for (name, overrides) in forced() {
+                let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
+                let what = format!("{name} of {problem:?}, {order:?}");
+                different.extend(differences(&expected, &results(problem, &stream), &what));
+            }
         }
     }
     assert!(different.is_empty(), "{} results differ:\n{}", different.len(), different.join("\n"));
@@ -88,7 +81,7 @@ fn rows_out_of_range_and_far_from_zero() {
 
 #[test]
 fn other_norms_and_long_rows() {
-    check(&any_spec::other_norms_and_long_rows());
+    check_in_any_order(&any_spec::other_norms_and_long_rows());
 }
 
 #[test]
@@ -96,49 +89,14 @@ fn powers() {
     check(&any_spec::powers());
 }
 
-/// Rows of one leaf whose columns have their own parameters, and of several.
-fn a_parameter_for_each_column() -> Vec<Problem> {
-    let of = |rows, cols| Problem::new(&[rows, cols], &[1], &[1], Statistic::Moments);
-    vec![
-        of(40, 70),
-        of(35, 300),
-        Problem { rise: 1e5, ..of(100, 1024) },
-        of(18, 3000),
-        of(3, 20_000),
-        // Chunks of more than one row leaf.
-        of(4200, 24),
-        Problem { dtype: DType::BF16, statistic: Statistic::MeanSquare, round: true, ..of(50, 512) },
-        Problem { dtype: DType::F16, mask: true, ..of(19, 2048) },
-        Problem { values: (0.0, 1e30), eps: 0.0, ..of(17, 64) },
-        // Products with the gradient leave the range of normal numbers, and the result is within.
-        Problem { values: (0.0, 1e-4), eps: 0.0, gradient: 1e-38, ..of(17, 64) },
-    ]
-}
-
 #[test]
 fn parameters_of_columns() {
-    check(&a_parameter_for_each_column());
-}
-
-/// Backwards, and interleaved at random within warps.
-#[test]
-fn threads_in_any_order() {
-    let problems: Vec<Problem> = (a_parameter_for_each_column().into_iter())
-        .chain(any_spec::other_norms_and_long_rows())
-        .filter(|problem| problem.shape[0] < 40)
-        .collect();
-    for order in [Schedule::Descending, Schedule::Random] {
-        check_in_order(&problems, order, &forced());
-    }
+    check_in_any_order(&a_parameter_for_each_column());
 }
 
 #[test]
 fn float64() {
-    let all =
-        [any_spec::masks_and_dtypes(), any_spec::rows_out_of_range_and_far_from_zero(), any_spec::powers()];
-    // Every second one; which of them it is makes no difference to the type.
-    let of_f64 = all.into_iter().flatten().step_by(2).map(|problem| Problem { dtype: DType::F64, ..problem });
-    check(&of_f64.collect::<Vec<_>>());
+    check(&forced::float64());
 }
 
 /// Every access beyond a tensor is seen there. Its library must be loaded before all others, so this is another process.

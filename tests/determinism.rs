@@ -4,57 +4,11 @@
 mod common;
 
 use normkit::backend::cpu::{Cpu, Isa};
-use normkit::check::{Case, Computed, Fill, Mask, MaskKind, Placement, compute};
+#[cfg(feature = "wgpu")]
+use normkit::check::Fill;
+use normkit::check::{Case, Computed, compute};
 use normkit::tensor::DType;
-use normkit::{Cast, Device, Stream};
-
-/// Shapes on each path: a part of a vector, lanes of 32, 128 and 256, more than one leaf, many rows.
-const SHAPES: [(usize, usize); 7] = [(5, 1), (5, 31), (70, 200), (40, 769), (3, 4099), (2, 9001), (1500, 24)];
-
-/// A case of each method, dtype and shape.
-fn varied(device: &Device) -> Vec<Case> {
-    let mut list = Vec::new();
-    for dtype in common::dtypes(device) {
-        // A shader takes a software adapter seconds to compile, and most of these are one of their own: it gets a shape of
-        // one leaf and one of two, and in the 16-bit dtypes every third method. CUDA's kernels compile sooner.
-        let (few, single) = (common::compiles(device), dtype == DType::F32);
-        let step = if device.backend() == "wgpu" && !single { 3 } else { 1 };
-        let is_chosen = |cols: usize| !few || cols == 200 || single && cols == 4099;
-        for (rows, cols) in SHAPES.into_iter().filter(|&(_, cols)| is_chosen(cols)) {
-            for mut case in common::matrices(dtype, rows, cols).step_by(step) {
-                case.name = format!("{rows} x {cols}");
-                case.input = Fill::Mixed(2);
-                if dtype != DType::F64 {
-                    case.weight_dtype = DType::F32;
-                }
-                list.push(case);
-            }
-        }
-        if few && !single {
-            continue;
-        }
-        for (p, cols) in [(1.0, 300), (1.5, 300), (3.0, 5000), (f64::INFINITY, 5000)] {
-            let mut case = Case::matrix("normalize", dtype, 6, cols);
-            (case.p, case.name) = (p, format!("p {p}"));
-            list.push(case);
-        }
-        for cols in [70, 4500] {
-            let mut case = Case::matrix("layer_norm", dtype, 6, cols);
-            case.mask = Some(Mask::of(MaskKind::Random(0.6)));
-            case.name = format!("masked, {cols} columns");
-            list.push(case);
-        }
-        let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
-        (llama.cast, llama.partial) = (Cast::Llama, 0.5);
-        list.push(llama);
-        // No parameters to multiply by, and arguments on both sides of where tanh is 1.
-        let mut bare = Case::matrix("dyt", dtype, 300, 130);
-        (bare.weight, bare.bias, bare.alpha) = (None, None, -3.7);
-        bare.input = Fill::Normal { mean: 0.0, deviation: 4.0 };
-        list.push(bare);
-    }
-    list
-}
+use normkit::{Device, Stream};
 
 fn bits(case: &Case, stream: &Stream<'_>) -> Vec<(&'static str, Vec<u64>)> {
     let results = compute(case, stream).unwrap_or_else(|error| panic!("{case:?}: {error}"));
@@ -79,30 +33,23 @@ fn assert_same(case: &Case, what: &str, a: &[(&'static str, Vec<u64>)], b: &[(&'
 #[test]
 fn the_same_call_gives_the_same_bits() {
     for device in common::devices() {
-        for case in varied(&device) {
+        for case in common::varied(&device) {
             let (first, second) = (bits(&case, &device.stream()), bits(&case, &device.stream()));
             assert_same(&case, "from call to call", &first, &second);
         }
     }
 }
 
-/// The same case with `count` of its rows, from the `first` on.
-fn rows_from(case: &Case, first: usize, count: usize) -> Case {
-    let (_, cols) = common::dim(case);
-    let shape = Case::matrix(case.method, case.dtype, count, cols).shape;
-    Case { shape, first_row: first, ..case.clone() }
-}
-
 /// One row asked for alone, and at another position in a smaller batch, is the row of the large batch.
 #[test]
 fn a_row_has_the_same_bits_in_any_batch() {
     for device in common::devices() {
-        for case in varied(&device) {
+        for case in common::varied(&device) {
             let (rows, _) = common::dim(&case);
             let batch = bits(&case, &device.stream());
             let chosen = rows / 2;
-            for (first, count) in [(chosen, 1), (chosen.saturating_sub(1), 2), (chosen, rows - chosen)] {
-                let alone = rows_from(&case, first, count);
+            for alone in common::parts_around(&case, chosen) {
+                let (first, (count, _)) = (alone.first_row, common::dim(&alone));
                 let part_bits = bits(&alone, &device.stream());
                 for ((name, whole), (_, part)) in batch.iter().zip(&part_bits).take(2) {
                     let expected = &common::rows_of(&case, whole)[chosen];
@@ -118,20 +65,11 @@ fn a_row_has_the_same_bits_in_any_batch() {
 #[test]
 fn strides_and_alignment_do_not_change_a_bit() {
     for device in common::devices() {
-        for case in varied(&device) {
+        for case in common::varied(&device) {
             let contiguous = bits(&case, &device.stream());
-            // As above: what compiles gets a misaligned and a strided placement.
-            let (placements, buffers) = match device.backend() {
-                "cpu" => (&Placement::ALL[..], &[false, true][..]),
-                _ => (&[Placement::Offset(1), Placement::Sliced][..], &[true][..]),
-            };
-            for &placement in placements.iter().filter(|&&p| p != Placement::Expanded) {
-                for &one_buffer in buffers {
-                    let mut moved = case.clone();
-                    (moved.placement, moved.one_buffer) = (placement, one_buffer);
-                    let what = format!("as {placement:?}, one buffer: {one_buffer},");
-                    assert_same(&case, &what, &contiguous, &bits(&moved, &device.stream()));
-                }
+            for moved in common::moved(&device, &case) {
+                let what = format!("as {:?}, one buffer: {},", moved.placement, moved.one_buffer);
+                assert_same(&case, &what, &contiguous, &bits(&moved, &device.stream()));
             }
         }
     }
@@ -141,7 +79,7 @@ fn strides_and_alignment_do_not_change_a_bit() {
 fn every_instruction_set_gives_the_same_bits() {
     let portable = Stream::Cpu(Cpu::default());
     assert!(!Isa::available().is_empty());
-    for case in varied(&Device::Cpu) {
+    for case in common::varied(&Device::Cpu) {
         let expected = bits(&case, &portable);
         for (isa, stream) in common::instruction_sets() {
             assert_same(&case, &format!("on {isa}"), &expected, &bits(&case, &stream));
@@ -195,7 +133,7 @@ fn assert_bits_of_the_cpu(cases: Vec<Case>, stream: &Stream<'_>) {
 #[test]
 fn cuda_gives_the_bits_of_the_cpu() {
     let device = Device::Cuda(common::cuda_device());
-    assert_bits_of_the_cpu(varied(&device), &device.stream());
+    assert_bits_of_the_cpu(common::varied(&device), &device.stream());
 }
 
 /// The software adapter's arithmetic rounds as the CPU's does, so the bits must be equal. (An adapter whose arithmetic
@@ -204,7 +142,7 @@ fn cuda_gives_the_bits_of_the_cpu() {
 #[test]
 fn wgpu_gives_the_bits_of_the_cpu() {
     let device = Device::Wgpu(common::wgpu_device());
-    assert_bits_of_the_cpu(varied(&device), &device.stream());
+    assert_bits_of_the_cpu(common::varied(&device), &device.stream());
 }
 
 /// A few small cases that pass through every part of the row kernels: what the mutations of shaders are run against.

@@ -53,4 +53,10 @@ impl Kind {
     pub(crate) fn applied(self) -> Self {
         if self == Kind::Moments { Kind::Moments } else { Kind::MeanSquare }
     }
+
+    /// What it takes to sum rows for their gradients: whether they are centred, and whether ties count.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn summed(self) -> Self {
+        if self == Kind::Largest { self } else { self.applied() }
+    }
 }

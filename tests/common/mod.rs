@@ -1,7 +1,10 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+mod lists;
 mod random;
+
+pub(crate) use lists::{moved, parts_around, row_lengths, varied};
 
 use normkit::backend::cpu::{Cpu, Isa};
 use normkit::check::{ANY_SPEC, Case, Effort, METHODS, cases, run_on};
@@ -10,6 +13,7 @@ use normkit::tensor::{DType, HostTensor};
 use normkit::{Device, DeviceTensor, Stream};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 
 /// Every backend compiled in. No adapter is a failure, not a skip.
@@ -109,7 +113,6 @@ pub(crate) fn complaint(case: &Case, stream: &Stream<'_>) -> Option<String> {
 /// seconds, and the host driver of CUDA a kernel in half of one, and many cases have kernels of their own, so these are given
 /// a few of the quick ones of each method; the test in a browser runs more of them, and `normkit check` all.
 pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
-    let names = METHODS.iter().copied().chain([ANY_SPEC]);
     let of = |method, dtype| {
         let (effort, step) = match (device.backend(), dtype) {
             ("cpu", DType::F32) => (Effort::Full, 1),
@@ -119,7 +122,7 @@ pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
         };
         cases(method, dtype, effort).into_iter().step_by(step)
     };
-    names
+    methods()
         .flat_map(|method| dtypes(device).map(move |dtype| (method, dtype)))
         .flat_map(|(method, dtype)| of(method, dtype))
         .filter(|case| case.shape.iter().product::<usize>() < 1_000_000)
@@ -146,10 +149,10 @@ pub(crate) fn rows_of<T: Copy>(case: &Case, values: &[T]) -> Vec<Vec<T>> {
     (0..rows).map(|row| (0..cols).map(|col| values[index.at((row, col))]).collect()).collect()
 }
 
-/// Checks as many random cases of each method as the device has time for; a failing one is shrunk. They are the same in
-/// every run, so that a change that breaks one is the change that fails, and so that a software adapter's shader cache has
-/// them; `PROPTEST_RNG_SEED=n` draws others.
-pub(crate) fn check_random(device: &Device) {
+/// As many random cases of each method as the device has time for. They are the same in every run, so that a change that
+/// breaks one is the change that fails, and so that a software adapter's shader cache has them; `PROPTEST_RNG_SEED=n` draws
+/// others.
+fn random_runs(device: &Device) -> ProptestConfig {
     let mut config = ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         config.rng_seed = RngSeed::Fixed(2026);
@@ -157,18 +160,43 @@ pub(crate) fn check_random(device: &Device) {
     if compiles(device) {
         config = ProptestConfig { cases: 6, max_shrink_iters: 8, ..config };
     }
-    let stream = device.stream();
+    config
+}
+
+/// Every method, and free specs.
+fn methods() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().copied().chain([ANY_SPEC])
+}
+
+/// Checks random cases of each method; a failing one is shrunk.
+pub(crate) fn check_random(device: &Device) {
+    let (config, stream) = (random_runs(device), device.stream());
     let check = |case: Case| match complaint(&case, &stream) {
         Some(complaint) => Err(TestCaseError::fail(complaint)),
         None => Ok(()),
     };
     // Every method has its turn, so that one that fails does not hide another.
-    let verdicts = METHODS.iter().copied().chain([ANY_SPEC]).filter_map(|method| {
+    let verdicts = methods().filter_map(|method| {
         let of_method = random::any_case(device, method);
         TestRunner::new(config.clone()).run(&of_method, check).err()
     });
     let broken: Vec<String> = verdicts.map(|error| error.to_string()).collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The cases that [`check_random`] checks.
+pub(crate) fn random_cases(device: &Device) -> Vec<Case> {
+    let drawn = RefCell::new(Vec::new());
+    for method in methods() {
+        let note = |case| {
+            drawn.borrow_mut().push(case);
+            Ok(())
+        };
+        TestRunner::new(random_runs(device))
+            .run(&random::any_case(device, method), note)
+            .expect("no failure");
+    }
+    drawn.into_inner()
 }
 
 /// Element `i` of made-up data: irregular, of order one.

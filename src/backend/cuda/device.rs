@@ -1,6 +1,7 @@
 //! Devices: a GPU, or the CPU in its place.
 
 use super::driver::{Cache, Driver, Function, HostOptions, disk};
+use super::kernel::Kernel;
 use super::stream::CudaStream;
 use super::tensor::CudaTensor;
 use super::{Functions, driver};
@@ -166,10 +167,17 @@ impl CudaDevice {
         CudaStream::preparing(self)
     }
 
-    /// A stream on which calls only note which kernels they would launch; [`CudaStream::kernels`] gives them, to be compiled
-    /// ahead of time or looked at.
+    /// A stream on which calls only note which kernels they would launch; [`CudaStream::kernels`] gives them, to be
+    /// [compiled](CudaDevice::compile_kernels) ahead of time or looked at.
     pub fn listing(&self) -> CudaStream<'static> {
         CudaStream::listing(self)
+    }
+
+    /// Compiles the kernels that have not been compiled yet, many at a time and on all of the machine's cores: much sooner
+    /// than calls on [`preparing`](CudaDevice::preparing), each of which compiles its own.
+    pub fn compile_kernels(&self, kernels: &[Kernel]) -> Result<()> {
+        let variants: Vec<_> = kernels.iter().map(Kernel::variant).collect();
+        self.functions().compile_all(self, &variants)
     }
 
     /// A new row-major tensor filled with zeros.

@@ -51,6 +51,10 @@ impl Kernel {
         Kernel { variant }
     }
 
+    pub(super) fn variant(&self) -> &Variant {
+        &self.variant
+    }
+
     /// The template's name, as in `norm_forward`.
     pub fn name(&self) -> &'static str {
         self.variant.entry.name()

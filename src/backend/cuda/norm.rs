@@ -188,7 +188,8 @@ impl<'s> Passes<'s> {
     /// Sums of all rows, as numbers of their leaves merged. What is merged lives until the launches are enqueued, in `kept`.
     fn sums(&self, flags: Flags, target: &View<'_>, kept: &mut Vec<Scratch>) -> Result<Vec<Planned>> {
         let Schedule { compute, rows, .. } = self.schedule;
-        let flags = Flags { compute: true, apply: false, frozen: false, outside: false, ..flags };
+        let kind = flags.kind.summed();
+        let flags = Flags { kind, compute: true, apply: false, frozen: false, outside: false, ..flags };
         let ends = Ends { sums: Some((target, 1)), ..Ends::default() };
         if let Some(planned) = self.pass(flags, &ends, |pass| self.schedule.whole(pass))? {
             return Ok(planned);
@@ -298,7 +299,9 @@ pub(super) fn backward(
             let of_parts = passes(&outer);
             let sums = of_parts.schedule.scratch(1, SUMS)?;
             let view = sums.view(compute, Layout::contiguous(&[of_parts.schedule.rows, SUMS]))?;
-            let plain = Flags { plain: true, round, prefix: false, outer_weight: false, ..flags };
+            // A parameter's gradient has no ties.
+            let kind = flags.kind.applied();
+            let plain = Flags { kind, plain: true, round, prefix: false, outer_weight: false, ..flags };
             planned.extend(of_parts.sums(plain, &view, &mut kept)?);
             let source = Source::Sums { view: &view, reduced: &outer };
             planned.extend(parameters.launches(source, workspace, stream)?);

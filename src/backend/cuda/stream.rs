@@ -1,6 +1,6 @@
 //! Where launches go: the device's own stream, a caller's, or nowhere.
 
-use super::driver::{Function, Launch, Queue};
+use super::driver::{Launch, Queue};
 use super::kernel::Kernel;
 use super::tensor::DeviceRange;
 use super::variant::Variant;
@@ -105,12 +105,6 @@ impl<'a> CudaStream<'a> {
         }
         let expected = "kernels compiled before: make the same call on `CudaDevice::preparing` first";
         Err(Error::argument("stream", expected, "a capture during which a kernel would be compiled"))
-    }
-
-    /// The entries `names` of `source`: see [`CudaDevice::compile`]. Not while the stream is being captured.
-    pub(super) fn compile(&self, source: &str, names: &[String]) -> Result<Vec<Function>> {
-        self.check_may_compile()?;
-        self.device.compile(source, names)
     }
 
     /// Enqueues launches in their order; `what` names them in errors.

@@ -44,7 +44,10 @@ pub(in crate::backend::cuda) struct Nvrtc {
     archs: Vec<u32>,
 }
 
-/// Older versions of NVRTC may not be called by several threads at a time.
+/// The oldest version that was seen to compile in several threads at a time; of older ones there is no knowing.
+const THREADS_SINCE: (u32, u32) = (13, 2);
+
+/// The thread that compiles with a version that is older.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 impl Nvrtc {
@@ -135,7 +138,8 @@ impl Nvrtc {
 
     /// The machine code of `source`, and what the compiler had to say.
     fn compile_and_log(&self, source: &str, options: &[String]) -> Result<(Vec<u8>, String)> {
-        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = (self.version < THREADS_SINCE).then(lock);
         compile(&self.functions, source, options).map_err(|reason| refused(CUDA, "a kernel", reason))
     }
 

@@ -192,8 +192,13 @@ fn narrowed(pass: &Rows<'_>, mut shape: Shape, most: u32) -> Shape {
 
 fn column(overrides: &Overrides, pass: &Rows<'_>) -> Shape {
     let lanes = tree::lanes(pass.cols) as u32;
-    // 32 lanes a thread would take 64 registers for its sums, and twice as many in float64.
-    let usual = if lanes > 128 { 16 } else { 8 };
+    // 32 lanes a thread would take 64 registers for its sums, and twice as many in float64. Where two tensors are read 16
+    // are too many: every compiler spills some of its 128 registers, and none of 64 where a thread has 8 lanes.
+    let usual = match (lanes > 128, pass.read.len() > 1) {
+        (true, true) => 32,
+        (true, false) => 16,
+        (false, _) => 8,
+    };
     let threads = overrides.threads.unwrap_or(usual).min(most_of_block(pass.compute) / ROWS_ACROSS);
     let steps = steps(pass, lanes);
     let kept =

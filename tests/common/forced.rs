@@ -1,0 +1,81 @@
+//! What the CUDA backend is forced to: every way to run a norm, and the norms that run so.
+
+use crate::any_spec::{self, Problem, results};
+use normkit::Stream;
+use normkit::backend::cuda::{CudaDevice, Kernel, Overrides, Style};
+use normkit::spec::Statistic;
+use normkit::tensor::DType;
+
+/// Each way to run a norm.
+pub(crate) fn forced() -> Vec<(&'static str, Overrides)> {
+    let of = |change: fn(&mut Overrides)| {
+        let mut overrides = Overrides::default();
+        change(&mut overrides);
+        overrides
+    };
+    vec![
+        ("as the device chooses", Overrides::default()),
+        ("row, read again", of(|o| (o.style, o.steps) = (Some(Style::Row), Some(0)))),
+        ("row, single columns", of(|o| (o.style, o.width) = (Some(Style::Row), Some(1)))),
+        ("row, a block for each", of(|o| (o.style, o.threads) = (Some(Style::Row), Some(64)))),
+        ("column", of(|o| o.style = Some(Style::Column))),
+        ("row split", of(|o| (o.style, o.split) = (Some(Style::Row), true))),
+        ("column split", of(|o| (o.style, o.split) = (Some(Style::Column), true))),
+        ("all leaves in a block", of(|o| o.leaves = Some(32))),
+        ("leaves in two blocks", of(|o| (o.leaves, o.cluster) = (Some(2), Some(2)))),
+        ("parameters beside the input", of(|o| o.fused = Some(true))),
+    ]
+}
+
+/// Rows of one leaf whose columns have their own parameters, and of several.
+pub(crate) fn a_parameter_for_each_column() -> Vec<Problem> {
+    let of = |rows, cols| Problem::new(&[rows, cols], &[1], &[1], Statistic::Moments);
+    vec![
+        of(40, 70),
+        of(35, 300),
+        Problem { rise: 1e5, ..of(100, 1024) },
+        of(18, 3000),
+        of(3, 20_000),
+        // Chunks of three row leaves, whose order shows; of two it would not.
+        of(8300, 24),
+        Problem { dtype: DType::BF16, statistic: Statistic::MeanSquare, round: true, ..of(50, 512) },
+        Problem { dtype: DType::F16, mask: true, ..of(19, 2048) },
+        Problem { values: (0.0, 1e30), eps: 0.0, ..of(17, 64) },
+        // Products with the gradient leave the range of normal numbers, and the result is within.
+        Problem { values: (0.0, 1e-4), eps: 0.0, gradient: 1e-38, ..of(17, 64) },
+    ]
+}
+
+/// In float64, every second one; which of them it is makes no difference to the type.
+pub(crate) fn float64() -> Vec<Problem> {
+    let all =
+        [any_spec::masks_and_dtypes(), any_spec::rows_out_of_range_and_far_from_zero(), any_spec::powers()];
+    let of_f64 = all.into_iter().flatten().step_by(2).map(|problem| Problem { dtype: DType::F64, ..problem });
+    of_f64.collect()
+}
+
+/// Everything that is run so.
+pub(crate) fn all_problems() -> Vec<Problem> {
+    let all = [
+        any_spec::batch_norm_in_both_memory_orders(),
+        any_spec::group_norm_and_norms_of_columns(),
+        any_spec::masks_and_dtypes(),
+        any_spec::rows_out_of_range_and_far_from_zero(),
+        any_spec::other_norms_and_long_rows(),
+        any_spec::powers(),
+        a_parameter_for_each_column(),
+        float64(),
+    ];
+    all.concat()
+}
+
+/// The kernels that these problems take in every forced way, each once.
+pub(crate) fn kernels(device: &CudaDevice, problems: &[Problem]) -> Vec<Kernel> {
+    let listing = device.listing();
+    for problem in problems {
+        for (_, overrides) in forced() {
+            results(problem, &Stream::Cuda(listing.clone().with_overrides(overrides).unwrap()));
+        }
+    }
+    listing.kernels()
+}

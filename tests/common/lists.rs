@@ -1,0 +1,99 @@
+//! Cases of every method on every path, and the same ones otherwise: what is to give the same bits.
+
+use super::{compiles, dim, dtypes, matrices};
+use normkit::check::{Case, Fill, METHODS, Mask, MaskKind, Placement};
+use normkit::tensor::DType;
+use normkit::{Cast, Device};
+
+/// Shapes on each path: a part of a vector, lanes of 32, 128 and 256, more than one leaf, many rows.
+const SHAPES: [(usize, usize); 7] = [(5, 1), (5, 31), (70, 200), (40, 769), (3, 4099), (2, 9001), (1500, 24)];
+
+/// A case of each method, dtype and shape.
+pub(crate) fn varied(device: &Device) -> Vec<Case> {
+    let mut list = Vec::new();
+    for dtype in dtypes(device) {
+        // A shader takes a software adapter seconds to compile, and most of these are one of their own: it gets a shape of
+        // one leaf and one of two, and in the 16-bit dtypes every third method. CUDA's kernels compile sooner.
+        let (few, single) = (compiles(device), dtype == DType::F32);
+        let step = if device.backend() == "wgpu" && !single { 3 } else { 1 };
+        let is_chosen = |cols: usize| !few || cols == 200 || single && cols == 4099;
+        for (rows, cols) in SHAPES.into_iter().filter(|&(_, cols)| is_chosen(cols)) {
+            for mut case in matrices(dtype, rows, cols).step_by(step) {
+                case.name = format!("{rows} x {cols}");
+                case.input = Fill::Mixed(2);
+                if dtype != DType::F64 {
+                    case.weight_dtype = DType::F32;
+                }
+                list.push(case);
+            }
+        }
+        if few && !single {
+            continue;
+        }
+        for (p, cols) in [(1.0, 300), (1.5, 300), (3.0, 5000), (f64::INFINITY, 5000)] {
+            let mut case = Case::matrix("normalize", dtype, 6, cols);
+            (case.p, case.name) = (p, format!("p {p}"));
+            list.push(case);
+        }
+        for cols in [70, 4500] {
+            let mut case = Case::matrix("layer_norm", dtype, 6, cols);
+            case.mask = Some(Mask::of(MaskKind::Random(0.6)));
+            case.name = format!("masked, {cols} columns");
+            list.push(case);
+        }
+        let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
+        (llama.cast, llama.partial) = (Cast::Llama, 0.5);
+        list.push(llama);
+        // No parameters to multiply by, and arguments on both sides of where tanh is 1.
+        let mut bare = Case::matrix("dyt", dtype, 300, 130);
+        (bare.weight, bare.bias, bare.alpha) = (None, None, -3.7);
+        bare.input = Fill::Normal { mean: 0.0, deviation: 4.0 };
+        list.push(bare);
+    }
+    list
+}
+
+/// Some rows of a case: row `chosen` alone, with the one before it, and with all that follow.
+pub(crate) fn parts_around(case: &Case, chosen: usize) -> Vec<Case> {
+    let (rows, cols) = dim(case);
+    let part = |(first_row, count)| {
+        let shape = Case::matrix(case.method, case.dtype, count, cols).shape;
+        Case { shape, first_row, ..case.clone() }
+    };
+    [(chosen, 1), (chosen.saturating_sub(1), 2), (chosen, rows - chosen)].map(part).into()
+}
+
+/// The case elsewhere in memory: in every placement, and where kernels are compiled in a misaligned and a strided one.
+pub(crate) fn moved(device: &Device, case: &Case) -> Vec<Case> {
+    let (placements, buffers) = match device.backend() {
+        "cpu" => (&Placement::ALL[..], &[false, true][..]),
+        _ => (&[Placement::Offset(1), Placement::Sliced][..], &[true][..]),
+    };
+    let mut list = Vec::new();
+    for &placement in placements.iter().filter(|&&placement| placement != Placement::Expanded) {
+        list.extend(buffers.iter().map(|&one_buffer| Case { placement, one_buffer, ..case.clone() }));
+    }
+    list
+}
+
+/// Rows around each vector width and around the tree's changes at 256 and 4096, in every placement.
+pub(crate) fn row_lengths(device: &Device) -> Vec<Case> {
+    let lengths: Vec<usize> = match device.backend() {
+        "cpu" => (1..=70).chain(250..=262).chain([4095, 4096, 4097, 8191]).collect(),
+        _ => vec![1, 3, 33, 257, 4097],
+    };
+    // A software adapter compiles a shader for nearly each case, so it gets one placement of each.
+    let each = if device.backend() == "cpu" { 1 } else { 3 };
+    let list = lengths.into_iter().flat_map(|cols| {
+        let dtypes = [DType::F32, DType::BF16, DType::F16].into_iter().cycle();
+        METHODS.iter().zip(dtypes).flat_map(move |(method, dtype)| {
+            [Placement::Offset(1), Placement::ChannelsLast, Placement::Sliced].map(|placement| {
+                let mut case = Case::matrix(method, dtype, 3, cols);
+                (case.placement, case.one_buffer) = (placement, true);
+                case.name = format!("{cols} columns, {placement:?}");
+                case
+            })
+        })
+    });
+    list.step_by(each).collect()
+}
