@@ -61,14 +61,18 @@ impl Exchange {
         unsafe { Memory::of_dlpack(name, &tensor, None) }
     }
 
-    /// A new tensor of the library, row-major, and its memory.
+    /// A new tensor of the library, and its memory: row-major, or `channels_last`.
     pub(crate) fn allocate<'py>(
         self,
         py: Python<'py>,
         residence: Residence,
         (shape, dtype): (&[usize], DType),
+        channels_last: bool,
     ) -> PyResult<(Bound<'py, PyAny>, Memory)> {
         let mut sizes: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        if channels_last {
+            sizes[1..].rotate_left(1);
+        }
         let mut prototype = dlpack::Tensor {
             device: device_of(residence),
             ndim: sizes.len() as i32,
@@ -87,6 +91,17 @@ impl Exchange {
                 failure.unwrap_or_else(|| "the library has no memory".to_owned()),
             ));
         };
+        if channels_last {
+            // SAFETY: the library made it a moment ago with as many sizes and strides, and nobody else has it yet.
+            unsafe {
+                let tensor = &made.as_ref().tensor;
+                for numbers in [tensor.shape, tensor.strides] {
+                    if !numbers.is_null() {
+                        std::slice::from_raw_parts_mut(numbers, shape.len())[1..].rotate_right(1);
+                    }
+                }
+            }
+        }
         // SAFETY: the library made it a moment ago.
         let memory =
             unsafe { Memory::of_dlpack("output", &made.as_ref().tensor, Array::frozen(made.as_ref().flags)) };

@@ -2,7 +2,6 @@
 
 use crate::array::{Array, Source};
 use crate::errors::type_error;
-use crate::exchange::Exchange;
 use crate::export::Exporter;
 use crate::memory::{Memory, Residence, row_major};
 use crate::place;
@@ -25,7 +24,8 @@ enum Object<'py> {
 }
 
 impl<'py> Fresh<'py> {
-    /// An array like `like`, of its dtype, or of `dtype` where another is given.
+    /// An array like `like`, of its dtype, or of `dtype` where another is given. It is row-major, but for images and volumes
+    /// whose channels are innermost, of a library with DLPack's functions: they stay so, as PyTorch has it.
     pub(crate) fn new(
         py: Python<'py>,
         like: &Array<'py>,
@@ -39,7 +39,11 @@ impl<'py> Fresh<'py> {
                 let descr = if own == like.dtype() { array.dtype() } else { descr_of(py, own)? };
                 Fresh::numpy(py, shape, (own, descr))
             }
-            Source::Exchange(_, exchange) => Fresh::exchanged(py, *exchange, residence, (shape, own)),
+            Source::Exchange(_, exchange) => {
+                let channels_last = shape == like.shape() && like.memory.channels_last;
+                let (object, memory) = exchange.allocate(py, residence, (shape, own), channels_last)?;
+                Ok(Fresh { memory, object: Object::Ready(object) })
+            }
             Source::Capsule(object, _) => {
                 let exporter = match residence {
                     Residence::Host => Exporter::host(shape, own)?,
@@ -50,16 +54,6 @@ impl<'py> Fresh<'py> {
             }
             Source::Number(_) => Fresh::numpy(py, shape, (own, descr_of(py, own)?)),
         }
-    }
-
-    fn exchanged(
-        py: Python<'py>,
-        exchange: Exchange,
-        residence: Residence,
-        what: (&[usize], DType),
-    ) -> PyResult<Self> {
-        let (object, memory) = exchange.allocate(py, residence, what)?;
-        Ok(Fresh { memory, object: Object::Ready(object) })
     }
 
     fn numpy(

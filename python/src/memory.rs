@@ -33,6 +33,8 @@ pub(crate) struct Memory {
     bytes: usize,
     /// Why it may not be written, if it may not.
     frozen: Option<&'static str>,
+    /// Whether it is an image or a volume whose channels are innermost.
+    pub(crate) channels_last: bool,
 }
 
 // SAFETY: an address and numbers. Whoever makes views of it answers for the memory.
@@ -55,16 +57,16 @@ impl Memory {
         let empty = shape.contains(&0);
         // Strides of empty tensors and of axes with one element mean nothing, and some libraries write odd ones: they
         // become those of a row-major tensor.
-        let strides: Dims<isize> = (shape.iter().zip(strides).zip(row_major(shape)))
+        let own: Dims<isize> = (shape.iter().zip(strides).zip(row_major(shape)))
             .map(|((&size, &stride), usual)| if empty || size == 1 { usual } else { stride })
             .collect();
         let (mut low, mut high) = (0isize, 0isize);
-        for (&size, &stride) in shape.iter().zip(&strides).filter(|_| !empty) {
+        for (&size, &stride) in shape.iter().zip(&own).filter(|_| !empty) {
             let reach = isize::try_from(size - 1).ok().and_then(|last| last.checked_mul(stride));
             let end = if stride < 0 { &mut low } else { &mut high };
             *end = reach.and_then(|reach| end.checked_add(reach)).ok_or_else(too_large)?;
         }
-        let layout = Layout::strided(shape, &strides, low.unsigned_abs()).map_err(exception)?;
+        let layout = Layout::strided(shape, &own, low.unsigned_abs()).map_err(exception)?;
         let elements = high.checked_sub(low).and_then(|n| n.checked_add(1)).filter(|_| !empty);
         let bytes =
             elements.map_or(Some(0), |n| n.unsigned_abs().checked_mul(dtype.size())).ok_or_else(too_large)?;
@@ -76,7 +78,8 @@ impl Memory {
         if bytes > 0 && first.is_null() {
             return Err(type_error(format!("{name}: expected a tensor with memory, found one without")));
         }
-        Ok(Memory { residence, dtype, layout, first, bytes, frozen })
+        let channels_last = !empty && is_channels_last(shape, strides);
+        Ok(Memory { residence, dtype, layout, first, bytes, frozen, channels_last })
     }
 
     /// What a DLPack tensor describes.
@@ -161,6 +164,22 @@ impl Memory {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an image `[N, C, H, W]`, or a volume, has its channels innermost, by PyTorch's rule for those that can be read
+/// both ways.
+fn is_channels_last(shape: &[usize], strides: &[isize]) -> bool {
+    if !matches!(shape.len(), 4 | 5) || strides[1] == 0 {
+        return false;
+    }
+    let mut least = 0;
+    for axis in std::iter::once(1).chain((2..shape.len()).rev()).chain([0]) {
+        if strides[axis] < least || (axis == 0 && least == strides[1]) {
+            return false;
+        }
+        least = strides[axis].saturating_mul(shape[axis] as isize);
+    }
+    true
 }
 
 /// The strides of a row-major tensor.

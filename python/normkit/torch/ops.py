@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import _C, Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch._prims_common import suggest_memory_format
 from torch.autograd import forward_ad
 
 from normkit.torch._batching import batching
@@ -152,6 +153,11 @@ def _second_derivative(
             )
         )
     return [next(results) if want else None for want in wanted]
+
+
+def _empty_like(tensor: Tensor) -> Tensor:
+    """Row-major, or channels-last for images and volumes that are so, as the kernels' results are."""
+    return torch.empty_like(tensor, memory_format=suggest_memory_format(tensor))
 
 
 class Operators:
@@ -312,7 +318,7 @@ class Operators:
                 )
             if name != "alpha" and shape is not None and list(parameter.shape) != list(shape):
                 raise ValueError(f"{name}: expected shape {list(shape)}, found shape {list(parameter.shape)}")
-        output = input.new_empty(input.shape)
+        output = _empty_like(input)
         if self.method.rows is None:
             return output, None
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
@@ -323,7 +329,7 @@ class Operators:
         needs = rest[-1]
         return self._as_returned(
             tuple(
-                None if tensor is None or not needs >> position & 1 else tensor.new_empty(tensor.shape)
+                None if tensor is None or not needs >> position & 1 else _empty_like(tensor)
                 for position, tensor in enumerate(learned)
             )
         )

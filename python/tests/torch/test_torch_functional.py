@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch_cases import CASES, Case, Tensors, running
 
 import normkit.torch as nk
@@ -302,3 +303,32 @@ def test_errors_name_the_argument(name: str, kind: type[Exception], call: object
         with pytest.raises(kind, match=rf"\b{name}\b") as caught:
             call(torch.randn(4, 8, requires_grad=needs_grad))
         assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (1, 3, 4, 5), (2, 1, 1, 1), (2, 3, 4, 5, 6)])
+def test_channels_last_images_stay_so(shape: tuple[int, ...]) -> None:
+    """By torch's rule for tensors that can be read both ways; traced results have the strides of computed ones."""
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    x = torch.randn(shape).contiguous(memory_format=last)
+    for view in (x, x[:, ::2], x.transpose(0, 1), x.contiguous(), x[:1].expand(shape)):
+        leaf = view.detach().requires_grad_()
+        output = nk.normalize(leaf)
+        assert output.stride() == torch.empty_like(view, memory_format=suggest_memory_format(view)).stride()
+        traced = torch.empty_strided(view.shape, view.stride(), device="meta")
+        assert output.stride() == torch.ops.normkit.normalize(traced, 2.0, 1, 1e-12).stride()
+        torch.testing.assert_close(output, F.normalize(view))
+        output.relu_().sum().backward()
+        assert leaf.grad is not None
+
+
+def test_batch_norm_of_channels_last_images() -> None:
+    """The result may be changed in place, as a ReLU does, and the gradient has the input's format."""
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    ours = nk.batch_norm(mine * 1, None, None, training=True).relu_()
+    wanted = F.batch_norm(theirs * 1, None, None, training=True).relu_()
+    assert ours.stride() == wanted.stride() == x.stride()
+    torch.testing.assert_close(ours, wanted)
+    (ours * x).sum().backward()
+    (wanted * x).sum().backward()
+    torch.testing.assert_close(mine.grad, theirs.grad)
