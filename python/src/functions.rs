@@ -256,11 +256,12 @@ pub(crate) fn dyt<'py>(
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
     let (py, input) = (input.py(), array("input", input)?);
-    let alpha = match alpha.extract::<f64>() {
-        Ok(number) if !alpha.hasattr(pyo3::intern!(py, "__dlpack__"))? => {
-            Array::number("alpha", number, input.dtype())?
-        }
-        _ => array("alpha", alpha)?,
+    let alpha = if alpha.hasattr(pyo3::intern!(py, "__dlpack__"))? {
+        array("alpha", alpha)?
+    } else if let Ok(number) = alpha.extract::<f64>() {
+        Array::number("alpha", number, input.dtype())?
+    } else {
+        array("alpha", alpha)?
     };
     let (weight, bias) = (optional("weight", weight)?, optional("bias", bias)?);
     let (weight, bias) = (weight.as_ref(), bias.as_ref());

@@ -141,9 +141,11 @@ const BLOCK: usize = 32;
 /// The pairwise sum of every chunk's partials, for the columns from `first` on: the stack of
 /// [`Pairwise`](crate::plan::tree::Pairwise), a block of columns wide.
 pub(super) fn sum_chunks<F: Real>(partials: &[F], stride: usize, first: usize, out: &mut [F]) {
+    // Each block writes a level before it reads it, so what another left there does not matter. Clearing it for each was a
+    // quarter of the backward pass of one row.
+    let mut stack = [[F::ZERO; BLOCK]; 64];
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let at = first + block * BLOCK;
-        let mut stack = [[F::ZERO; BLOCK]; 64];
         for (count, chunk) in partials.chunks_exact(stride.max(1)).enumerate() {
             let mut sum = [F::ZERO; BLOCK];
             sum[..out.len()].copy_from_slice(&chunk[at..at + out.len()]);
