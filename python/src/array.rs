@@ -45,12 +45,15 @@ impl<'py> Array<'py> {
         if autograd == Autograd::Refused {
             check_no_grad(name, object)?;
         }
+        check_plain(name, object)?;
         if let Some(exchange) = Exchange::of(object)? {
             let memory = exchange.describe(name, object)?;
             return Ok(Array { name, memory, source: Source::Exchange(object.clone(), exchange) });
         }
         if object.hasattr(pyo3::intern!(object.py(), "__dlpack__"))? {
-            let managed = Managed::export(name, object)?;
+            // PyTorch before 2.10, which has no functions, exports no tensor with a history.
+            let alone = if requires_grad(object)? { &object.call_method0("detach")? } else { object };
+            let managed = Managed::export(name, alone)?;
             let memory = managed.memory(name)?;
             return Ok(Array { name, memory, source: Source::Capsule(object.clone(), managed) });
         }
@@ -121,14 +124,28 @@ impl<'py> Array<'py> {
     }
 }
 
+/// Whether somebody wants a gradient of a tensor.
+fn requires_grad(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let flag = object.getattr_opt(pyo3::intern!(object.py(), "requires_grad"))?;
+    Ok(flag.is_some_and(|flag| flag.is_truthy().unwrap_or(false)))
+}
+
 /// Refuses a tensor whose gradient somebody wants.
 fn check_no_grad(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let requires_grad = pyo3::intern!(object.py(), "requires_grad");
-    let follows = object.getattr_opt(requires_grad)?.is_some_and(|flag| flag.is_truthy().unwrap_or(false));
-    if follows {
+    if requires_grad(object)? {
         let message = "expected a tensor without gradient, found one that requires grad; \
             use normkit.torch, or tensor.detach()";
         return Err(runtime_error(format!("{name}: {message}")));
+    }
+    Ok(())
+}
+
+/// Refuses a tensor of PyTorch whose elements are the negatives of what lies in memory, which DLPack cannot say.
+fn check_plain(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(is_negated) = object.getattr_opt(pyo3::intern!(object.py(), "is_neg"))? else { return Ok(()) };
+    if is_negated.call0()?.is_truthy()? {
+        let found = "one that is negated when it is read; use tensor.resolve_neg()";
+        return Err(value_error(format!("{name}: expected a tensor with plain memory, found {found}")));
     }
     Ok(())
 }

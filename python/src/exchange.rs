@@ -2,7 +2,7 @@
 
 use crate::array::Array;
 use crate::dlpack::{self, ExchangeApi, Versioned};
-use crate::errors::{runtime_error, type_error, value_error};
+use crate::errors::{runtime_error, type_error};
 use crate::memory::{Memory, Residence};
 use normkit::tensor::DType;
 use pyo3::exceptions::PyMemoryError;
@@ -44,7 +44,6 @@ impl Exchange {
 
     /// What `object`, whose type offered the functions, says of its memory.
     pub(crate) fn describe(self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Memory> {
-        check_plain(name, object)?;
         let mut tensor = unfilled();
         let describe = self.0.describe.ok_or_else(incomplete)?;
         // SAFETY: the object has the type that the function is for, and Python is attached.
@@ -126,16 +125,6 @@ impl Exchange {
         }
         Ok(stream)
     }
-}
-
-/// Refuses a tensor of PyTorch whose elements are the negatives of what lies in memory, which DLPack cannot say.
-fn check_plain(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Some(is_negated) = object.getattr_opt(pyo3::intern!(object.py(), "is_neg"))? else { return Ok(()) };
-    if is_negated.call0()?.is_truthy()? {
-        let found = "one that is negated when it is read; use tensor.resolve_neg()";
-        return Err(value_error(format!("{name}: expected a tensor with plain memory, found {found}")));
-    }
-    Ok(())
 }
 
 /// Whether the table has a function is seen before anything is made of it.

@@ -10,12 +10,13 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 /// An array of normkit's own, for as long as it takes another library to take it over.
 #[pyclass(frozen, name = "_Result", module = "normkit._normkit")]
 pub(crate) struct Exporter {
     memory: Memory,
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 /// The elements.
@@ -28,7 +29,8 @@ enum Kept {
     ),
 }
 
-/// An exported tensor, the numbers it points to, and the object that owns the elements.
+/// An exported tensor, the numbers it points to, and what owns the elements: no object of Python's, since libraries free
+/// tensors where Python's lock is not held, and do not say so.
 struct Exported {
     versioned: Versioned,
     legacy: Managed,
@@ -37,7 +39,7 @@ struct Exported {
     #[expect(dead_code, reason = "the tensors point into it")]
     strides: Vec<i64>,
     #[expect(dead_code, reason = "it owns the elements")]
-    owner: Py<Exporter>,
+    owner: Arc<Kept>,
 }
 
 impl Exporter {
@@ -46,7 +48,7 @@ impl Exporter {
         let mut tensor = HostTensor::zeros(shape, dtype).map_err(exception)?;
         let place = (Residence::Host, tensor.bytes_mut().as_mut_ptr());
         let memory = Memory::new("output", place, dtype, (shape, &row_major(shape)), None)?;
-        Ok(Exporter { memory, kept: Kept::Host(tensor) })
+        Ok(Exporter { memory, kept: Arc::new(Kept::Host(tensor)) })
     }
 
     /// Elements on a GPU.
@@ -60,7 +62,7 @@ impl Exporter {
         let at = std::ptr::with_exposed_provenance_mut(tensor.address() as usize);
         let place = (Residence::Cuda(device.info().ordinal), at);
         let memory = Memory::new("output", place, dtype, (shape, &row_major(shape)), None)?;
-        Ok(Exporter { memory, kept: Kept::Cuda(device.clone(), tensor) })
+        Ok(Exporter { memory, kept: Arc::new(Kept::Cuda(device.clone(), tensor)) })
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -70,7 +72,7 @@ impl Exporter {
     /// Waits until whoever consumes on `stream` finds the elements written. Launches were in order with the legacy
     /// default stream, 1; -1 asks for no order.
     fn settle(&self, py: Python<'_>, stream: Option<i64>) -> PyResult<()> {
-        match &self.kept {
+        match &*self.kept {
             #[cfg(feature = "cuda")]
             Kept::Cuda(device, _) if !matches!(stream, Some(-1 | 1)) => {
                 py.detach(|| device.wait()).map_err(exception)
@@ -98,7 +100,7 @@ impl Exporter {
         }
         own.settle(py, stream)?;
         let versioned = max_version.is_some_and(|(major, _)| major >= dlpack::MAJOR);
-        let exported = Exported::new(this);
+        let exported = Exported::new(own);
         // SAFETY: the pointers are those of a box that the capsule's consumer, or its destructor, frees.
         unsafe {
             let (at, name) = if versioned {
@@ -119,8 +121,8 @@ impl Exporter {
 
 impl Exported {
     /// A box that its deleters free.
-    fn new(owner: &Bound<'_, Exporter>) -> *mut Exported {
-        let memory = &owner.get().memory;
+    fn new(exporter: &Exporter) -> *mut Exported {
+        let memory = &exporter.memory;
         let shape: Vec<i64> = memory.shape().iter().map(|&size| size as i64).collect();
         let strides: Vec<i64> = row_major(memory.shape()).iter().map(|&stride| stride as i64).collect();
         let tensor = || dlpack::Tensor {
@@ -144,7 +146,7 @@ impl Exported {
             legacy: Managed { tensor: second, manager: std::ptr::null_mut(), deleter: Some(delete_legacy) },
             shape,
             strides,
-            owner: owner.clone().unbind(),
+            owner: exporter.kept.clone(),
         }));
         // SAFETY: the box was made a moment ago, and nobody else has it.
         unsafe {
@@ -155,10 +157,10 @@ impl Exported {
     }
 }
 
-/// Frees what a deleter's manager points to; on any thread, attached or not.
+/// Frees what a deleter's manager points to; on any thread, whether it holds Python's lock or not.
 fn free(manager: *mut c_void) {
     // SAFETY: the manager is the box that `Exported::new` made, and a deleter is called once.
-    Python::attach(|_| drop(unsafe { Box::from_raw(manager.cast::<Exported>()) }));
+    drop(unsafe { Box::from_raw(manager.cast::<Exported>()) });
 }
 
 unsafe extern "C" fn delete_versioned(tensor: *mut Versioned) {

@@ -6,12 +6,15 @@ import sys
 from typing import Any
 
 import numpy as np
+import producer as dlpack
 import pytest
 import torch
 from producer import BFLOAT, BOOL, CPU, CUDA, FLOAT, INT, METAL, READ_ONLY, Producer, of_array
 
 import normkit
 
+# A capsule keeps a pointer to its name.
+USED = b"used"
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((4, 6), dtype=np.float32)
 WANTED = normkit.layer_norm(X, 6)
@@ -175,3 +178,37 @@ def test_the_memory_is_borrowed_for_the_call_only() -> None:
     assert result.data_ptr() != tensor.data_ptr()
     # A view that is still exported would forbid it.
     array.resize((16, 16), refcheck=True)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_results_may_be_freed_where_python_is_not_locked(versioned: bool) -> None:
+    """As PyTorch and XLA do: a library frees an earlier result while a call runs, its lock on Python released."""
+    held: list[tuple[Any, int]] = []
+    freed: list[int] = []
+
+    def free() -> None:
+        managed, address = held.pop()
+        freed.append(managed.tensor.ndim)
+        managed.deleter(address)  # ctypes unlocks Python for calls of such a pointer
+
+    class Library:
+        @staticmethod
+        def from_dlpack(result: Any) -> str:
+            if held:
+                free()
+            name = dlpack.NAMES[versioned]
+            capsule = result.__dlpack__(**({"max_version": (1, 0)} if versioned else {}))
+            address = dlpack.api.PyCapsule_GetPointer(capsule, name)
+            dlpack.api.PyCapsule_SetName(capsule, USED)
+            held.append(((dlpack.Versioned if versioned else dlpack.Legacy).from_address(address), address))
+            return "taken"
+
+    class Tensor(Producer):
+        def __array_namespace__(self) -> Any:
+            return Library
+
+    x = np.arange(6, dtype=np.float32)
+    for _ in range(100):
+        assert normkit.layer_norm(Tensor(x, (2, 3)), 3) == "taken"
+    free()
+    assert freed == [2] * 100

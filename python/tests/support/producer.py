@@ -61,6 +61,9 @@ api = ctypes.pythonapi
 api.PyCapsule_New.restype = ctypes.py_object
 api.PyCapsule_New.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 api.PyCapsule_IsValid.argtypes = (ctypes.py_object, ctypes.c_char_p)
+api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+api.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+api.PyCapsule_SetName.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
 @dataclass
