@@ -42,7 +42,7 @@ web-test: ## Run the shaders in a headless browser and check the results; instal
 
 python-test: ## Build the Python package as its users do, and run its tests; installs PyTorch and others into target/venv
 	venv=$$(tools/setup.sh venv) && "$$venv/bin/pip" install --quiet --disable-pip-version-check ./python \
-		&& cd python && "$$venv/bin/python" -m pytest
+		&& "$$venv/bin/pytest" -c python/pyproject.toml python/tests
 
 wheel: ## Build a wheel for CPython 3.10 and later on Linux with glibc 2.28 or later, into target/wheels
 	venv=$$(tools/setup.sh venv) && cd python && PATH="$$venv/bin:$$PATH" maturin build --release --zig \
