@@ -6,8 +6,9 @@
     python benches/run.py --small           tensors of 1 MiB, few rounds: does it run?
 
 Both libraries run in this process with torch's default number of threads. A round times ours and torch's in
-turn; the ratio is that of the medians of their times. Results are fresh in each call, on both sides. Inputs,
-weights and gradients are torch tensors.
+turn, calls for 20 ms each: after a call OpenMP's threads keep the processors busy for milliseconds, in case another
+comes, which a single call of ours would pay for. The ratio is that of the medians. Results are fresh in each call, on
+both sides. Inputs, weights and gradients are torch tensors.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ import normkit
 import normkit.torch.functional as nF
 
 BEGIN, END = "<!-- ratios: begin -->", "<!-- ratios: end -->"
+# Seconds that the calls of a round take, at least.
+ROUND = 2e-2
 COMMAND = "python benches/run.py --write README.md"
 LARGE, ROW = "16 MiB", "one row of 768"
 Call = Callable[[], object]
@@ -224,8 +227,7 @@ def measure(bench: Bench, rounds: int) -> Result:
     """Interleaved: what disturbs the machine disturbs both."""
     once = min(seconds(bench.torchs, 2) for _ in range(2))
     seconds(bench.ours, 2)
-    # Calls of a few microseconds are timed many at a time.
-    repeats = max(1, int(2e-3 / once))
+    repeats = max(1, int(ROUND / once))
     ours, torchs = [], []
     for _ in range(rounds):
         ours.append(seconds(bench.ours, repeats))
