@@ -47,7 +47,7 @@ template <class V> struct Leaf {
     static constexpr int HELD = V::STEPS * QUADS;
     // A block has so many threads, each with so many sums, that the elements of one run must be done with before those of the
     // next are asked for: compilers would spill some.
-    static constexpr bool IS_SCARCE = V::COLUMN && LANES > 128 && V::grad_output::PRESENT;
+    static constexpr bool IS_SCARCE = V::COLUMN && LANES > 128;
     static_assert(QUADS >= 1 && QUADS * THREADS * WIDTH == LANES);
     static_assert(!V::COLUMN || WIDTH == 1);
 

@@ -192,18 +192,15 @@ fn narrowed(pass: &Rows<'_>, mut shape: Shape, most: u32) -> Shape {
 
 fn column(overrides: &Overrides, pass: &Rows<'_>) -> Shape {
     let lanes = tree::lanes(pass.cols) as u32;
-    // 32 lanes a thread would take 64 registers for its sums, and twice as many in float64. Where two tensors are read 16
-    // are too many: every compiler spills some of its 128 registers, and none of 64 where a thread has 8 lanes.
-    let usual = match (lanes > 128, pass.read.len() > 1) {
-        (true, true) => 32,
-        (true, false) => 16,
-        (false, _) => 8,
-    };
+    // 8 lanes a thread from 128 lanes on. With 16 a thread has 32 sums, and compilers spilled some.
+    let usual = (lanes / 8).max(8);
     let threads = overrides.threads.unwrap_or(usual).min(most_of_block(pass.compute) / ROWS_ACROSS);
     let steps = steps(pass, lanes);
     let kept =
         Shape { style: Style::Column, lanes, threads, width: 1, steps, leaves: 1, cluster: 1, teams: 1 };
-    let is_kept = !pass.read.is_empty()
+    // With more threads a block has 128 registers for each, or 64. Compilers spilled some where 32 held elements.
+    let is_kept = threads <= 8
+        && !pass.read.is_empty()
         && held_registers(pass, &kept) <= HELD_REGISTERS
         && overrides.steps.is_none_or(|most| steps <= most);
     if is_kept { kept } else { Shape { steps: 0, ..kept } }
