@@ -65,7 +65,7 @@ pub(crate) fn kept_dim(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     }
 }
 
-fn type_name(object: &Bound<'_, PyAny>) -> String {
+pub(crate) fn type_name(object: &Bound<'_, PyAny>) -> String {
     object.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
 }
 

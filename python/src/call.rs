@@ -35,8 +35,15 @@ impl Needs {
     pub(crate) const BIAS: u8 = 4;
     pub(crate) const ALPHA: u8 = 8;
 
-    pub(crate) fn any(self, bit: u8) -> bool {
-        self.0 & bit != 0
+    /// An array for the gradient of `like`, if there is one and its gradient is wanted.
+    pub(crate) fn gradient<'py>(
+        self,
+        py: Python<'py>,
+        like: Option<&Array<'py>>,
+        bit: u8,
+    ) -> PyResult<Option<Fresh<'py>>> {
+        let like = like.filter(|_| self.0 & bit != 0);
+        like.map(|like| Fresh::new(py, like, like.shape(), None)).transpose()
     }
 }
 
@@ -93,9 +100,7 @@ impl<'py> Call<'_, 'py> {
         needs: Needs,
     ) -> PyResult<[Gradient<'py>; 4]> {
         let place = Place::of(self.input, None)?;
-        let fresh = |like: Option<&Array<'py>>, bit| {
-            like.filter(|_| needs.any(bit)).map(|like| Fresh::new(py, like, like.shape(), None)).transpose()
-        };
+        let fresh = |like, bit| needs.gradient(py, like, bit);
         let fresh = [
             fresh(Some(self.input), Needs::INPUT)?,
             fresh(self.weight, Needs::WEIGHT)?,

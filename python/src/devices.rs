@@ -48,20 +48,16 @@ pub(crate) fn cpu() -> PyResult<Cpu> {
 /// The first device of a backend other than the CPU.
 pub(crate) fn named(backend: &str) -> PyResult<Device> {
     match backend {
-        #[cfg(feature = "wgpu")]
         "wgpu" => opened("wgpu", 0, || normkit::backend::wgpu::WgpuDevice::new().map(Device::Wgpu)),
-        #[cfg(feature = "cuda")]
         "cuda" => cuda(0).map(Device::Cuda),
-        #[cfg(feature = "cuda")]
         "cuda-host" => {
             opened("cuda-host", 0, || normkit::backend::cuda::CudaDevice::host().map(Device::Cuda))
         }
-        other => Err(runtime_error(format!("no usable {other} device: this build was made without it"))),
+        other => Err(runtime_error(format!("no usable {other} device: there is no such backend"))),
     }
 }
 
 /// A GPU by CUDA.
-#[cfg(feature = "cuda")]
 pub(crate) fn cuda(ordinal: usize) -> PyResult<normkit::backend::cuda::CudaDevice> {
     use normkit::backend::cuda::{CudaDevice, CudaOptions};
     let options = CudaOptions { ordinal, ..CudaOptions::default() };
@@ -72,7 +68,6 @@ pub(crate) fn cuda(ordinal: usize) -> PyResult<normkit::backend::cuda::CudaDevic
 }
 
 /// A device that has been opened, or `open`ed now.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn opened(
     backend: &'static str,
     ordinal: usize,
@@ -111,11 +106,9 @@ pub(crate) fn forget_lost(error: &Error) {
 #[pyfunction]
 pub(crate) fn backends(py: Python<'_>) -> Vec<&'static str> {
     let mut usable = vec!["cpu"];
-    #[cfg(feature = "wgpu")]
     if py.detach(|| named("wgpu")).is_ok() {
         usable.push("wgpu");
     }
-    #[cfg(feature = "cuda")]
     if py.detach(|| cuda(0)).is_ok() {
         usable.push("cuda");
     }
@@ -134,18 +127,11 @@ pub(crate) fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let cpu = cpu()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     found.push(("cpu", Ok(format!("{} on {threads} threads", cpu.isa().name()))));
-    #[cfg(feature = "wgpu")]
-    {
-        use normkit::backend::wgpu;
-        found.push((
-            "wgpu",
-            py.detach(|| match wgpu::WgpuDevice::new() {
-                Ok(device) => Ok(device.info().name),
-                Err(error) => Err(error.to_string()),
-            }),
-        ));
+    match py.detach(|| named("wgpu")) {
+        Ok(Device::Wgpu(device)) => found.push(("wgpu", Ok(device.info().name))),
+        Ok(_) => {}
+        Err(error) => found.push(("wgpu", Err(error.value(py).to_string()))),
     }
-    #[cfg(feature = "cuda")]
     match py.detach(normkit::backend::cuda::devices) {
         Ok(gpus) => found.extend(gpus.into_iter().map(|gpu| {
             let (major, minor) = gpu.capability;

@@ -115,7 +115,6 @@ impl Exchange {
     }
 
     /// The stream on which the library enqueues its work now.
-    #[cfg(feature = "cuda")]
     pub(crate) fn current_stream(self, py: Python<'_>, ordinal: usize) -> PyResult<*mut c_void> {
         let current = self.0.current_stream.ok_or_else(incomplete)?;
         let mut stream = null_mut();

@@ -22,7 +22,6 @@ pub(crate) struct Exporter {
 /// The elements.
 enum Kept {
     Host(#[expect(dead_code, reason = "it is kept")] HostTensor),
-    #[cfg(feature = "cuda")]
     Cuda(
         normkit::backend::cuda::CudaDevice,
         #[expect(dead_code, reason = "it is kept")] normkit::backend::cuda::CudaTensor,
@@ -52,7 +51,6 @@ impl Exporter {
     }
 
     /// Elements on a GPU.
-    #[cfg(feature = "cuda")]
     pub(crate) fn cuda(
         device: &normkit::backend::cuda::CudaDevice,
         shape: &[usize],
@@ -73,7 +71,6 @@ impl Exporter {
     /// default stream, 1; -1 asks for no order.
     fn settle(&self, py: Python<'_>, stream: Option<i64>) -> PyResult<()> {
         match &*self.kept {
-            #[cfg(feature = "cuda")]
             Kept::Cuda(device, _) if !matches!(stream, Some(-1 | 1)) => {
                 py.detach(|| device.wait()).map_err(exception)
             }

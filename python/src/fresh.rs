@@ -1,5 +1,6 @@
 //! New arrays for results: of the same library as the input, where the input is.
 
+use crate::arguments::type_name;
 use crate::array::{Array, Source};
 use crate::errors::type_error;
 use crate::export::Exporter;
@@ -115,7 +116,7 @@ fn library_of<'py>(like: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let package = module.to_str()?.split('.').next().unwrap_or_default().to_owned();
     let found = py.import(package.as_str()).ok().and_then(|package| package.getattr(from_dlpack).ok());
     found.ok_or_else(|| {
-        let name = kind.name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+        let name = type_name(like);
         let expected = "an array whose library makes arrays from DLPack (__array_namespace__, or its package's from_dlpack)";
         type_error(format!("input: expected {expected}, found {name}"))
     })

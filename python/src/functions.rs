@@ -7,7 +7,7 @@ use crate::config::{Config, cast, head_kind, heads};
 use crate::errors::{renamed, value_error};
 use crate::fresh::Fresh;
 use crate::place::{Place, Target};
-use crate::running::{Running, channels};
+use crate::running::{RunningArrays, channels};
 use normkit::norm::Pair;
 use pyo3::prelude::*;
 
@@ -135,7 +135,7 @@ pub(crate) fn batch_norm<'py>(
     #[pyo3(from_py_with = arg::eps)] eps: f64,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
-    let arrays = RunningArrays::new(input, (running_mean, running_var), (weight, bias))?;
+    let arrays = RunningArrays::new(Autograd::Refused, input, (running_mean, running_var), (weight, bias))?;
     let running = arrays.running(eps);
     if training {
         return running.train(input.py(), momentum, backend).map(|(output, _)| output);
@@ -201,7 +201,7 @@ pub(crate) fn instance_norm<'py>(
     #[pyo3(from_py_with = arg::eps)] eps: f64,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
-    let arrays = RunningArrays::new(input, (running_mean, running_var), (weight, bias))?;
+    let arrays = RunningArrays::new(Autograd::Refused, input, (running_mean, running_var), (weight, bias))?;
     let running = arrays.running(eps);
     if use_input_stats {
         return running.train_instances(input.py(), momentum, backend).map(|(output, _)| output);
@@ -363,35 +363,4 @@ pub(crate) fn weight_norm<'py>(
     let (input, weight) = (&input, Some(&weight));
     let names = &[("input", "v"), ("weight", "g"), ("memory", "v")];
     Call { config: &config, input, weight, bias: None, alpha: None, names }.forward(v.py(), backend)
-}
-
-/// The arrays of a norm with running statistics.
-struct RunningArrays<'py> {
-    input: Array<'py>,
-    mean: Option<Array<'py>>,
-    var: Option<Array<'py>>,
-    weight: Option<Array<'py>>,
-    bias: Option<Array<'py>>,
-}
-
-impl<'py> RunningArrays<'py> {
-    fn new(
-        input: &Any<'py>,
-        (mean, var): (Optional<'_, 'py>, Optional<'_, 'py>),
-        (weight, bias): (Optional<'_, 'py>, Optional<'_, 'py>),
-    ) -> PyResult<Self> {
-        Ok(RunningArrays {
-            input: array("input", input)?,
-            mean: optional("running_mean", mean)?,
-            var: optional("running_var", var)?,
-            weight: optional("weight", weight)?,
-            bias: optional("bias", bias)?,
-        })
-    }
-
-    fn running(&self, eps: f64) -> Running<'_, 'py> {
-        let (mean, var) = (self.mean.as_ref(), self.var.as_ref());
-        let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
-        Running { input: &self.input, mean, var, weight, bias, eps }
-    }
 }

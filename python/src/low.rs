@@ -4,7 +4,7 @@ use crate::arguments as arg;
 use crate::array::{Array, Autograd};
 use crate::call::{Call, Gradient, Needs, rows};
 use crate::config::{Config, cast, head_kind};
-use crate::running::Running;
+use crate::running::{Running, RunningArrays};
 use normkit::tensor::DType;
 use pyo3::prelude::*;
 
@@ -198,16 +198,12 @@ impl Norm {
 /// Calls `run` with the arrays of a norm with running statistics.
 fn with_running<'py, R>(
     input: &Any<'py>,
-    (mean, var): (Optional<'_, 'py>, Optional<'_, 'py>),
-    (weight, bias): (Optional<'_, 'py>, Optional<'_, 'py>),
+    running: (Optional<'_, 'py>, Optional<'_, 'py>),
+    parameters: (Optional<'_, 'py>, Optional<'_, 'py>),
     eps: f64,
     run: impl FnOnce(Running<'_, 'py>) -> PyResult<R>,
 ) -> PyResult<R> {
-    let input = array("input", input)?;
-    let (mean, var) = (optional("running_mean", mean)?, optional("running_var", var)?);
-    let (weight, bias) = (optional("weight", weight)?, optional("bias", bias)?);
-    let (mean, var, weight, bias) = (mean.as_ref(), var.as_ref(), weight.as_ref(), bias.as_ref());
-    run(Running { input: &input, mean, var, weight, bias, eps })
+    run(RunningArrays::new(Autograd::Ignored, input, running, parameters)?.running(eps))
 }
 
 /// Batch normalization by the batch's statistics, which it returns, too, `[C, 4]`; the running ones are moved in place.

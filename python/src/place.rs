@@ -6,7 +6,6 @@ use crate::errors::value_error;
 use crate::export::Exporter;
 use crate::memory::{Memory, Residence};
 use normkit::backend::cpu::Cpu;
-#[cfg(feature = "cuda")]
 use normkit::backend::cuda::CudaDevice;
 use normkit::tensor::{DType, HostTensor, Layout, Tensor, View, ViewMut};
 use normkit::{Device, DeviceTensor, Stream};
@@ -22,7 +21,6 @@ pub(crate) enum Place {
     /// On a device that arrays of the host are copied to, and back.
     Copies(Device),
     /// On arrays of a GPU, on its own stream or, by its address, on that of the arrays' library.
-    #[cfg(feature = "cuda")]
     Cuda(CudaDevice, Option<usize>),
 }
 
@@ -79,7 +77,6 @@ impl Place {
         let result = py.detach(|| match self {
             Place::Cpu(cpu) => in_place(&Stream::Cpu(cpu.clone()), inputs, outputs, body),
             Place::Copies(device) => copied(device, inputs, outputs, body),
-            #[cfg(feature = "cuda")]
             Place::Cuda(device, stream) => in_place(&stream_of(device, *stream)?, inputs, outputs, body),
         });
         if let Err(error) = &result {
@@ -126,7 +123,6 @@ fn in_place<const I: usize, const O: usize>(
 
 fn view_of<'v>(stream: &Stream<'_>, memory: &Memory) -> normkit::Result<View<'v>> {
     match (memory.residence, stream) {
-        #[cfg(feature = "cuda")]
         (Residence::Cuda(_), Stream::Cuda(stream)) => {
             let (first, bytes) = memory.range();
             let (address, layout) = (first.addr() as u64, memory.layout.clone());
@@ -141,7 +137,6 @@ fn view_of<'v>(stream: &Stream<'_>, memory: &Memory) -> normkit::Result<View<'v>
 
 fn view_mut_of<'v>(stream: &Stream<'_>, memory: &Memory) -> normkit::Result<ViewMut<'v>> {
     match (memory.residence, stream) {
-        #[cfg(feature = "cuda")]
         (Residence::Cuda(_), Stream::Cuda(stream)) => {
             let (first, bytes) = memory.range();
             let (address, layout) = (first.addr() as u64, memory.layout.clone());
@@ -224,7 +219,6 @@ fn download(from: &HostTensor, layout: &Layout, memory: &Memory) -> normkit::Res
 }
 
 /// On the current stream of the library of `input`, or else the legacy default stream.
-#[cfg(feature = "cuda")]
 fn on_cuda(input: &Array<'_>, ordinal: usize) -> PyResult<Place> {
     let device = devices::cuda(ordinal)?;
     let Source::Exchange(object, exchange) = &input.source else { return Ok(Place::Cuda(device, None)) };
@@ -232,32 +226,13 @@ fn on_cuda(input: &Array<'_>, ordinal: usize) -> PyResult<Place> {
     Ok(Place::Cuda(device, Some(stream.expose_provenance())))
 }
 
-#[cfg(feature = "cuda")]
 fn stream_of(device: &CudaDevice, stream: Option<usize>) -> normkit::Result<Stream<'static>> {
     let Some(address) = stream else { return Ok(Stream::Cuda(device.stream())) };
     // SAFETY: the library's current stream is alive, and it frees memory in the order of its streams.
     unsafe { device.on_stream(std::ptr::with_exposed_provenance_mut(address)) }.map(Stream::Cuda)
 }
 
-#[cfg(not(feature = "cuda"))]
-fn on_cuda(input: &Array<'_>, _: usize) -> PyResult<Place> {
-    Err(without_cuda(input.name))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn without_cuda(name: &str) -> PyErr {
-    runtime_error(format!(
-        "{name}: expected an array on cpu, since this build has no CUDA, found one on a GPU"
-    ))
-}
-
 /// An array of normkit's own on a GPU.
-#[cfg(feature = "cuda")]
 pub(crate) fn new_on_cuda(ordinal: usize, shape: &[usize], dtype: DType) -> PyResult<Exporter> {
     Exporter::cuda(&devices::cuda(ordinal)?, shape, dtype)
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn new_on_cuda(_: usize, _: &[usize], _: DType) -> PyResult<Exporter> {
-    Err(without_cuda("output"))
 }

@@ -1,6 +1,6 @@
 //! Batch and instance normalization with running statistics.
 
-use crate::array::Array;
+use crate::array::{Array, Autograd};
 use crate::call::{Call, Gradient, Needs, checked};
 use crate::config::Config;
 use crate::errors::{type_error, value_error};
@@ -20,6 +20,38 @@ pub(crate) struct Running<'c, 'py> {
     pub(crate) weight: Option<&'c Array<'py>>,
     pub(crate) bias: Option<&'c Array<'py>>,
     pub(crate) eps: f64,
+}
+
+/// The arrays of a norm with running statistics.
+pub(crate) struct RunningArrays<'py> {
+    input: Array<'py>,
+    mean: Option<Array<'py>>,
+    var: Option<Array<'py>>,
+    weight: Option<Array<'py>>,
+    bias: Option<Array<'py>>,
+}
+
+impl<'py> RunningArrays<'py> {
+    pub(crate) fn new(
+        autograd: Autograd,
+        input: &Bound<'py, PyAny>,
+        (mean, var): (Option<&Bound<'py, PyAny>>, Option<&Bound<'py, PyAny>>),
+        (weight, bias): (Option<&Bound<'py, PyAny>>, Option<&Bound<'py, PyAny>>),
+    ) -> PyResult<Self> {
+        Ok(RunningArrays {
+            input: Array::new("input", input, autograd)?,
+            mean: Array::optional("running_mean", mean, autograd)?,
+            var: Array::optional("running_var", var, autograd)?,
+            weight: Array::optional("weight", weight, autograd)?,
+            bias: Array::optional("bias", bias, autograd)?,
+        })
+    }
+
+    pub(crate) fn running(&self, eps: f64) -> Running<'_, 'py> {
+        let (mean, var) = (self.mean.as_ref(), self.var.as_ref());
+        let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
+        Running { input: &self.input, mean, var, weight, bias, eps }
+    }
 }
 
 /// A borrowed tensor, for calls that take one of any type.
@@ -179,9 +211,7 @@ impl<'py> Running<'_, 'py> {
     ) -> PyResult<[Gradient<'py>; 3]> {
         let (mean, var) = self.given()?;
         let place = Place::of(self.input, None)?;
-        let fresh = |like: Option<&Array<'py>>, bit| {
-            like.filter(|_| needs.any(bit)).map(|like| Fresh::new(py, like, like.shape(), None)).transpose()
-        };
+        let fresh = |like, bit| needs.gradient(py, like, bit);
         let fresh = [
             fresh(Some(self.input), Needs::INPUT)?,
             fresh(self.weight, Needs::WEIGHT)?,
