@@ -9,6 +9,7 @@ use crate::fresh::Fresh;
 use crate::place::{Place, Target};
 use crate::running::{RunningArrays, channels};
 use normkit::norm::Pair;
+use normkit::{Error, Method};
 use pyo3::prelude::*;
 
 type Any<'py> = Bound<'py, PyAny>;
@@ -329,7 +330,17 @@ pub(crate) fn qk_norm<'py>(
         }
         let input = Pair { query: &query, key: &key };
         let output = Pair { query: &mut q_out, key: &mut k_out };
-        norm.forward_into(input, output, Pair { query: None, key: None }, stream)
+        let result = norm.forward_into(input, output, Pair { query: None, key: None }, stream);
+        // Both weights have one name there; that of the keys is wrong where the queries' is not.
+        result.map_err(|error| match error {
+            Error::Argument { name: "weight", expected, found }
+                if norm.query().lower(query.shape(), query.dtype()).is_ok()
+                    && norm.key().lower(key.shape(), key.dtype()).is_err() =>
+            {
+                Error::Argument { name: "k_weight", expected, found }
+            }
+            other => other,
+        })
     })?;
     result.map_err(|error| {
         renamed(error, &[("query", "q"), ("key", "k"), ("input", "q"), ("weight", "q_weight")])

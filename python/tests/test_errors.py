@@ -327,3 +327,13 @@ def test_negated_views_are_refused() -> None:
     with pytest.raises(ValueError, match="input: .*resolve_neg"):
         normkit.layer_norm(x, 8)
     assert torch.equal(normkit.layer_norm(x.resolve_neg(), 8), normkit.layer_norm(x.clone(), 8))
+
+
+def test_the_wrong_weight_of_queries_and_keys_is_named() -> None:
+    q, k, good, wrong = np.ones((2, 4, 8), "f4"), np.ones((2, 2, 8), "f4"), np.ones(8, "f4"), np.ones(7, "f4")
+    with pytest.raises(ValueError, match="^q_weight: "):
+        normkit.qk_norm(q, k, wrong, good)
+    with pytest.raises(ValueError, match="^k_weight: "):
+        normkit.qk_norm(q, k, good, wrong)
+    with pytest.raises(ValueError, match="^k_weight: "):
+        normkit.qk_norm(q, k, None, wrong)
