@@ -5,7 +5,6 @@
 //! any other row.
 
 use super::Cpu;
-use super::lanes::BLOCK;
 use super::launch::with_scratch;
 use super::leaf;
 use super::line_sums::{LaneSums, PlainLines, ShiftedLines, SizesOfLines};
@@ -14,6 +13,7 @@ use super::memory::finish_streaming;
 use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::runs::Run;
+use super::simd::BLOCK;
 use super::source::Source;
 use super::statistics::{Constants, Measure, Moments, Statistics};
 use super::stored::typed;

@@ -1,9 +1,10 @@
 //! Functions of an element and of alpha, a batch of elements at a time, and the two passes that all of them share: each
 //! an operation for [`Isa::run`](super::Isa).
 
+use super::isa::Operation;
 use super::memory::{Streaming, stream};
 use super::real::Real;
-use pulp::NullaryFnOnce;
+use super::simd::Simd;
 use std::marker::PhantomData;
 
 /// Elements that pass through the steps of a function together. One element's steps are a chain of some thirty
@@ -63,10 +64,10 @@ pub(super) struct Values<'a, C, F> {
     pub(super) curve: PhantomData<C>,
 }
 
-impl<C: Curve<F>, F: Real> NullaryFnOnce for Values<'_, C, F> {
+impl<C: Curve<F>, F: Real> Operation for Values<'_, C, F> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
+    fn call<S: Simd>(self) {
         let Values { alpha, x, w, b, out, streamed, .. } = self;
         let (mut y, mut between) = ([F::ZERO; BATCH], [[F::ZERO; BATCH]; 5]);
         let whole = out.len() - out.len() % BATCH;
@@ -99,10 +100,10 @@ pub(super) struct Gradients<'a, C, F> {
     pub(super) curve: PhantomData<C>,
 }
 
-impl<C: Curve<F>, F: Real> NullaryFnOnce for Gradients<'_, C, F> {
+impl<C: Curve<F>, F: Real> Operation for Gradients<'_, C, F> {
     type Output = ();
     #[inline(always)]
-    fn call(mut self) {
+    fn call<S: Simd>(mut self) {
         let Gradients { alpha, g, x, w, .. } = self;
         let (mut terms, mut between) = (Terms::zero(), [[F::ZERO; BATCH]; 5]);
         let whole = x.len() - x.len() % BATCH;

@@ -1,11 +1,12 @@
 //! Single passes over slices, each an operation for [`Isa::run`](super::Isa): small bodies that compile to SIMD loops
 //! once per instruction set, so that the schedules that call them are compiled once.
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::{BLOCK, Block, Over, Pass, read, write};
-use super::memory::{Ahead, Streaming, store};
+use super::lanes::{Over, Pass, read, write, write_numbers};
+use super::memory::{Ahead, Streaming};
 use super::real::Real;
+use super::simd::{Block, Numbers, Simd};
 use super::statistics::{Constants, Statistics};
+use super::stored::Stored;
 
 /// A weight or bias: none, the same number everywhere, or one for each element and what is added to it.
 #[derive(Clone, Copy)]
@@ -34,6 +35,18 @@ impl<'a, F: Real> Factor<'a, F> {
         }
     }
 
+    /// Whether no number is NaN.
+    #[inline(always)]
+    pub(super) fn is_number(self) -> bool {
+        match self {
+            Factor::Absent => true,
+            Factor::One(w) => w.magnitude() <= F::INFINITE,
+            Factor::Each(slice, _) => {
+                slice.iter().fold(F::Bits::default(), |most, w| most.max(w.magnitude())) <= F::INFINITE
+            }
+        }
+    }
+
     /// `w + offset`; no addition where there is nothing to add.
     #[inline(always)]
     pub(super) fn offset(w: F, offset: F) -> F {
@@ -42,40 +55,37 @@ impl<'a, F: Real> Factor<'a, F> {
 
     /// The numbers for a block.
     #[inline(always)]
-    fn block<const WHOLE: bool>(self, at: usize, len: usize) -> Option<Block<F>> {
+    fn block<S: Simd, const WHOLE: bool>(self, at: usize, len: usize) -> Option<Block<S, F>> {
         match self {
             Factor::Absent => None,
-            Factor::One(w) => Some([w; BLOCK]),
+            Factor::One(w) => Some(Block::<S, F>::splat(w)),
             Factor::Each(slice, offset) => {
-                let mut block = read::<WHOLE, F, F>(slice, at, len);
-                if offset != F::ZERO {
-                    for i in 0..BLOCK {
-                        block[i] += offset;
-                    }
-                }
-                Some(block)
+                let block = read::<S, WHOLE, F, F>(slice, at, len);
+                Some(if offset == F::ZERO { block } else { block + Block::<S, F>::splat(offset) })
             }
         }
     }
 
-    /// `y = y * w`.
+    /// `y * w`.
     #[inline(always)]
-    pub(super) fn times<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
-        if let Some(w) = self.block::<WHOLE>(at, len) {
-            for i in 0..BLOCK {
-                y[i] = y[i] * w[i];
-            }
-        }
+    pub(super) fn times<S: Simd, const WHOLE: bool>(
+        self,
+        at: usize,
+        len: usize,
+        y: Block<S, F>,
+    ) -> Block<S, F> {
+        self.block::<S, WHOLE>(at, len).map_or(y, |w| y * w)
     }
 
-    /// `y = y + b`.
+    /// `y + b`.
     #[inline(always)]
-    pub(super) fn plus<const WHOLE: bool>(self, at: usize, len: usize, y: &mut Block<F>) {
-        if let Some(b) = self.block::<WHOLE>(at, len) {
-            for i in 0..BLOCK {
-                y[i] += b[i];
-            }
-        }
+    pub(super) fn plus<S: Simd, const WHOLE: bool>(
+        self,
+        at: usize,
+        len: usize,
+        y: Block<S, F>,
+    ) -> Block<S, F> {
+        self.block::<S, WHOLE>(at, len).map_or(y, |b| y + b)
     }
 }
 
@@ -95,41 +105,33 @@ where
     }
 }
 
-/// `out = x_hat * w + b`, with what is absent left out.
-pub(super) struct Apply<'a, F> {
-    pub(super) x: &'a [F],
+/// `out = x_hat * w + b`, with what is absent left out. Where memory holds 16 bits, operands are numbers.
+pub(super) struct Apply<'a, T, F> {
+    pub(super) x: &'a [T],
     pub(super) w: Factor<'a, F>,
     pub(super) b: Factor<'a, F>,
     pub(super) s: Statistics<F>,
-    pub(super) out: &'a mut [F],
+    pub(super) out: &'a mut [T],
     /// Leave to write past the caches.
     pub(super) streamed: Option<Streaming>,
     /// What comes after `x`.
-    pub(super) next: Option<Ahead<F>>,
+    pub(super) next: Option<Ahead<T>>,
 }
 
-impl<F: Real, const CENTRED: bool> Pass for Form<Apply<'_, F>, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<Apply<'_, T, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.out.len()
     }
     #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+    fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let Form(pass) = self;
         if let Some(next) = pass.next {
             next.touch(at);
         }
-        let mut y = read::<WHOLE, F, F>(pass.x, at, len);
-        for i in 0..BLOCK {
-            y[i] = pass.s.centred::<CENTRED>(y[i]) * pass.s.rstd;
-        }
-        pass.w.times::<WHOLE>(at, len, &mut y);
-        pass.b.plus::<WHOLE>(at, len, &mut y);
-        if WHOLE {
-            store(&y, pass.out, at, pass.streamed);
-        } else {
-            write::<WHOLE, F, F>(&y, pass.out, at, len);
-        }
+        let y = pass.s.normalized::<S, CENTRED>(read::<S, WHOLE, T, F>(pass.x, at, len));
+        let y = pass.b.plus::<S, WHOLE>(at, len, pass.w.times::<S, WHOLE>(at, len, y));
+        write_numbers::<S, WHOLE, T, F>(y, pass.out, at, len, pass.streamed);
     }
 }
 
@@ -146,19 +148,18 @@ impl<F: Real> Pass for Affine<'_, F> {
         self.out.len()
     }
     #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        let mut y = read::<WHOLE, F, F>(self.out, at, len);
-        self.w.times::<WHOLE>(at, len, &mut y);
-        self.b.plus::<WHOLE>(at, len, &mut y);
-        write::<WHOLE, F, F>(&y, self.out, at, len);
+    fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let y = self.w.times::<S, WHOLE>(at, len, read::<S, WHOLE, F, F>(self.out, at, len));
+        write::<S, WHOLE, F, F>(self.b.plus::<S, WHOLE>(at, len, y), self.out, at, len);
     }
 }
 
 /// `dx = (rstd * ((ghat - c1) - u * c2)) * outer`, `u` being `x_hat` or what is given; and the terms of the parameter
-/// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out.
-pub(super) struct GradInput<'a, F> {
-    pub(super) g: &'a [F],
-    pub(super) x: &'a [F],
+/// gradients, `weight_sums += g * x_hat` and `bias_sums += g`; with what is absent left out. Where memory holds 16 bits,
+/// operands are numbers.
+pub(super) struct GradInput<'a, T, F> {
+    pub(super) g: &'a [T],
+    pub(super) x: &'a [T],
     pub(super) w: Factor<'a, F>,
     pub(super) u: Option<&'a [F]>,
     pub(super) s: Statistics<F>,
@@ -167,64 +168,46 @@ pub(super) struct GradInput<'a, F> {
     pub(super) outer: Option<F>,
     pub(super) weight_sums: Option<&'a mut [F]>,
     pub(super) bias_sums: Option<&'a mut [F]>,
-    pub(super) dx: &'a mut [F],
+    pub(super) dx: &'a mut [T],
     /// Leave to write past the caches.
     pub(super) streamed: Option<Streaming>,
     /// What comes after `g` and `x`.
-    pub(super) next: Option<[Ahead<F>; 2]>,
+    pub(super) next: Option<[Ahead<T>; 2]>,
 }
 
-impl<F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, F>, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, T, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.dx.len()
     }
     #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+    fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let Form(pass) = self;
-        let (rstd, c1, c2) = (pass.s.rstd, pass.c1, pass.c2);
         if let Some([g, x]) = pass.next {
             g.touch(at);
             x.touch(at);
         }
-        let g = read::<WHOLE, F, F>(pass.g, at, len);
-        let mut hat = read::<WHOLE, F, F>(pass.x, at, len);
-        for i in 0..BLOCK {
-            hat[i] = pass.s.centred::<CENTRED>(hat[i]) * rstd;
-        }
+        let g: Block<S, F> = read::<S, WHOLE, T, F>(pass.g, at, len);
+        let hat = pass.s.normalized::<S, CENTRED>(read::<S, WHOLE, T, F>(pass.x, at, len));
         if let Some(sums) = &mut pass.weight_sums {
-            let mut sum = read::<WHOLE, F, F>(sums, at, len);
-            for i in 0..BLOCK {
-                sum[i] += g[i] * hat[i];
-            }
-            write::<WHOLE, F, F>(&sum, sums, at, len);
+            let sum = read::<S, WHOLE, F, F>(sums, at, len) + g * hat;
+            write::<S, WHOLE, F, F>(sum, sums, at, len);
         }
         if let Some(sums) = &mut pass.bias_sums {
-            let mut sum = read::<WHOLE, F, F>(sums, at, len);
-            for i in 0..BLOCK {
-                sum[i] += g[i];
-            }
-            write::<WHOLE, F, F>(&sum, sums, at, len);
+            let sum = read::<S, WHOLE, F, F>(sums, at, len) + g;
+            write::<S, WHOLE, F, F>(sum, sums, at, len);
         }
-        let mut d = g;
-        pass.w.times::<WHOLE>(at, len, &mut d);
+        let ghat = pass.w.times::<S, WHOLE>(at, len, g);
         let u = match pass.u {
-            Some(u) => read::<WHOLE, F, F>(u, at, len),
+            Some(u) => read::<S, WHOLE, F, F>(u, at, len),
             None => hat,
         };
-        for i in 0..BLOCK {
-            d[i] = rstd * ((d[i] - c1) - u[i] * c2);
-        }
+        let splat = Block::<S, F>::splat;
+        let mut dx = splat(pass.s.rstd) * ((ghat - splat(pass.c1)) - u * splat(pass.c2));
         if let Some(outer) = pass.outer {
-            for i in 0..BLOCK {
-                d[i] = d[i] * outer;
-            }
+            dx = dx * splat(outer);
         }
-        if WHOLE {
-            store(&d, pass.dx, at, pass.streamed);
-        } else {
-            write::<WHOLE, F, F>(&d, pass.dx, at, len);
-        }
+        write_numbers::<S, WHOLE, T, F>(dx, pass.dx, at, len, pass.streamed);
     }
 }
 
@@ -241,13 +224,10 @@ impl<F: Real, const CENTRED: bool> Pass for Form<Normalize<'_, F>, CENTRED> {
         self.0.hat.len()
     }
     #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
+    fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let Form(pass) = self;
-        let mut hat = read::<WHOLE, F, F>(pass.x, at, len);
-        for i in 0..BLOCK {
-            hat[i] = pass.s.centred::<CENTRED>(hat[i]) * pass.s.rstd;
-        }
-        write::<WHOLE, F, F>(&hat, pass.hat, at, len);
+        let hat = pass.s.normalized::<S, CENTRED>(read::<S, WHOLE, F, F>(pass.x, at, len));
+        write::<S, WHOLE, F, F>(hat, pass.hat, at, len);
     }
 }
 
@@ -264,18 +244,12 @@ impl<F: Real> Pass for AddTerms<'_, F> {
         self.sums.len()
     }
     #[inline(always)]
-    fn step<const WHOLE: bool>(&mut self, at: usize, len: usize) {
-        let mut sums = read::<WHOLE, F, F>(self.sums, at, len);
-        let mut a = read::<WHOLE, F, F>(self.a, at, len);
+    fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
+        let mut terms = read::<S, WHOLE, F, F>(self.a, at, len);
         if let Some(b) = self.b {
-            let b = read::<WHOLE, F, F>(b, at, len);
-            for i in 0..BLOCK {
-                a[i] = a[i] * b[i];
-            }
+            terms = terms * read::<S, WHOLE, F, F>(b, at, len);
         }
-        for i in 0..BLOCK {
-            sums[i] += a[i];
-        }
-        write::<WHOLE, F, F>(&sums, self.sums, at, len);
+        let sums = read::<S, WHOLE, F, F>(self.sums, at, len) + terms;
+        write::<S, WHOLE, F, F>(sums, self.sums, at, len);
     }
 }

@@ -1,6 +1,7 @@
 //! The two compute types, float32 and float64.
 
 use super::real::{Real, two_prod, two_sum};
+use super::simd::Simd;
 use crate::tensor::{DType, Element};
 use half::{bf16, f16};
 
@@ -29,9 +30,10 @@ fn quotient(a: f64, b: f64) -> (f64, f64) {
 }
 
 macro_rules! real {
-    ($t:ident, $bits:ident, $signed:ident, mantissa: $mantissa:literal, exponent_bits: $ebits:literal, split: $split:literal,
+    ($t:ident, $block:ident, $bits:ident, $signed:ident, mantissa: $mantissa:literal, exponent_bits: $ebits:literal, split: $split:literal,
      head: $head:literal, { $($rest:tt)* }) => {
         impl Real for $t {
+            type Block<S: Simd> = S::$block;
             type Bits = $bits;
             const ZERO: $t = 0.0;
             const HALF: $t = 0.5;
@@ -39,6 +41,7 @@ macro_rules! real {
             const TWO: $t = 2.0;
             const FOUR: $t = 4.0;
             const MAX: $t = $t::MAX;
+            const INFINITE: $bits = $t::INFINITY.to_bits();
             const LOG2E: $t = std::$t::consts::LOG2_E;
             const LN2: $t = std::$t::consts::LN_2;
             const MAGIC: $t = 1.5 * (1u64 << $mantissa) as $t;
@@ -115,7 +118,13 @@ macro_rules! real {
     };
 }
 
-real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
+/// The bits of a float32 plus what makes cutting off the lower half round to nearest even.
+#[inline(always)]
+fn rounded_up(bits: u32) -> u32 {
+    bits.wrapping_add(0x7FFF + (bits >> 16 & 1))
+}
+
+real!(f32, F32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     const REGULAR: [(f32, f32); 2] = [(single(-80), single(100)), (single(-40), single(50))];
     const SUM_LIMIT: f32 = single(100);
     const WEIGHT_LIMIT: f32 = single(63);
@@ -167,9 +176,12 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     #[inline(always)]
     fn to_bf16(self) -> bf16 {
         let bits = self.to_bits();
-        let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
         let quiet = bits | 0x40_0000;
-        bf16::from_bits((if self.is_nan() { quiet } else { rounded } >> 16) as u16)
+        bf16::from_bits((if self.is_nan() { quiet } else { rounded_up(bits) } >> 16) as u16)
+    }
+    #[inline(always)]
+    fn number_to_bf16(self) -> bf16 {
+        bf16::from_bits((rounded_up(self.to_bits()) >> 16) as u16)
     }
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -202,7 +214,7 @@ real!(f32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     }
 });
 
-real!(f64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, {
+real!(f64, F64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, {
     const REGULAR: [(f64, f64); 2] = [(double(-800), double(900)), (double(-400), double(450))];
     const SUM_LIMIT: f64 = double(900);
     const WEIGHT_LIMIT: f64 = double(511);

@@ -1,5 +1,8 @@
 //! The CPU's instruction sets: one kernel body, compiled for each, chosen at run time.
 
+use super::simd::{Arrays, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use crate::{Error, Result};
 
 /// An instruction set that the kernels are compiled for. All give the same bits.
@@ -36,11 +39,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => pulp::x86::V3::is_available(),
+            Isa::Avx2 => x86::has_avx2(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => pulp::x86::V4::is_available(),
+            Isa::Avx512 => x86::has_avx512(),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => pulp::aarch64::Neon::is_available(),
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -56,29 +59,27 @@ impl Isa {
         }
     }
 
-    /// Runs `kernel`, compiled for this instruction set if the machine has it, else for the portable one.
+    /// Runs `operation`, compiled for this instruction set if the machine has it, else for the portable one.
     #[inline]
-    pub(super) fn run<K: pulp::NullaryFnOnce>(self, kernel: K) -> K::Output {
+    pub(super) fn run<O: Operation>(self, operation: O) -> O::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => match pulp::x86::V3::try_new() {
-                Some(v3) => v3.vectorize(kernel),
-                None => kernel.call(),
-            },
+            // SAFETY: the CPU has the instructions.
+            Isa::Avx2 if x86::has_avx2() => unsafe { x86::avx2(operation) },
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => match pulp::x86::V4::try_new() {
-                Some(v4) => v4.vectorize(kernel),
-                None => kernel.call(),
-            },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => match pulp::aarch64::Neon::try_new() {
-                Some(neon) => neon.vectorize(kernel),
-                None => kernel.call(),
-            },
-            #[allow(unreachable_patterns)]
-            _ => kernel.call(),
+            // SAFETY: as above.
+            Isa::Avx512 if x86::has_avx512() => unsafe { x86::avx512(operation) },
+            // NEON is what every aarch64 target compiles for.
+            _ => operation.call::<Arrays>(),
         }
     }
+}
+
+/// What [`Isa::run`] runs: a closure that can be compiled for an instruction set. All that it calls has to be
+/// `#[inline(always)]`, for only so does the instruction set reach it.
+pub(super) trait Operation {
+    type Output;
+    fn call<S: Simd>(self) -> Self::Output;
 }
 
 impl std::fmt::Display for Isa {

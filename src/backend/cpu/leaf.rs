@@ -1,51 +1,45 @@
 //! Moments and gradient sums of one leaf, as `docs/numerics.md` defines them.
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::{BLOCK, Block, Terms, TreeSums, halve, read, tree_sums};
+use super::lanes::{Terms, TreeSums, read, tree_sums};
 use super::power::Exponent;
 use super::real::{Real, two_sum};
+use super::simd::{Arrays, BLOCK, Block, Numbers, Simd};
 use super::statistics::{Constants, Measure, Moments};
+use super::stored::Stored;
 
 /// Terms that the mask leaves out become zero.
 #[inline(always)]
-pub(super) fn masked<const WHOLE: bool, F: Real>(
+pub(super) fn masked<S: Simd, const WHOLE: bool, F: Real, const M: usize>(
     mask: Option<&[F]>,
     at: usize,
     len: usize,
-    terms: &mut [&mut Block<F>],
-) {
-    if let Some(mask) = mask {
-        let mask = read::<WHOLE, F, F>(mask, at, len);
-        for terms in terms {
-            for i in 0..BLOCK {
-                terms[i] = if mask[i] == F::ZERO { F::ZERO } else { terms[i] };
-            }
-        }
+    terms: [Block<S, F>; M],
+) -> [Block<S, F>; M] {
+    let Some(mask) = mask else { return terms };
+    let mask = read::<S, WHOLE, F, F>(mask, at, len);
+    let mut terms = terms;
+    for terms in &mut terms {
+        *terms = terms.masked(mask);
     }
+    terms
 }
 
 /// `x - shift` and its square.
-struct Shifted<'a, F> {
-    pub(super) x: &'a [F],
-    pub(super) mask: Option<&'a [F]>,
-    pub(super) shift: F,
+struct Shifted<'a, T, F> {
+    x: &'a [T],
+    mask: Option<&'a [F]>,
+    shift: F,
 }
 
-impl<F: Real> Terms<F, 2> for Shifted<'_, F> {
+impl<T: Stored, F: Real> Terms<F, 2> for Shifted<'_, T, F> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.x.len()
     }
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut d = read::<WHOLE, F, F>(self.x, at, len);
-        let mut square = d;
-        for i in 0..BLOCK {
-            d[i] = d[i] - self.shift;
-            square[i] = d[i] * d[i];
-        }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut d, &mut square]);
-        [d, square]
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 2] {
+        let d = read::<S, WHOLE, T, F>(self.x, at, len) - Block::<S, F>::splat(self.shift);
+        masked::<S, WHOLE, F, 2>(self.mask, at, len, [d, d * d])
     }
 }
 
@@ -63,36 +57,28 @@ impl<F: Real> Terms<F, 1> for Centred<'_, F> {
         self.x.len()
     }
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
-        let mut e = read::<WHOLE, F, F>(self.x, at, len);
-        for i in 0..BLOCK {
-            e[i] = (e[i] - self.mean) - self.correction;
-            e[i] = e[i] * e[i];
-        }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut e]);
-        [e]
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 1] {
+        let (mean, correction) = (Block::<S, F>::splat(self.mean), Block::<S, F>::splat(self.correction));
+        let e = (read::<S, WHOLE, F, F>(self.x, at, len) - mean) - correction;
+        masked::<S, WHOLE, F, 1>(self.mask, at, len, [e * e])
     }
 }
 
 /// `x²`, or `|x|`.
-struct Sizes<'a, F, const SQUARES: bool> {
-    pub(super) x: &'a [F],
-    pub(super) mask: Option<&'a [F]>,
+struct Sizes<'a, T, F, const SQUARES: bool> {
+    x: &'a [T],
+    mask: Option<&'a [F]>,
 }
 
-impl<F: Real, const SQUARES: bool> Terms<F, 1> for Sizes<'_, F, SQUARES> {
+impl<T: Stored, F: Real, const SQUARES: bool> Terms<F, 1> for Sizes<'_, T, F, SQUARES> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.x.len()
     }
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
-        let mut x = read::<WHOLE, F, F>(self.x, at, len);
-        for i in 0..BLOCK {
-            x[i] = if SQUARES { x[i] * x[i] } else { x[i].abs() };
-        }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut x]);
-        [x]
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 1] {
+        let x: Block<S, F> = read::<S, WHOLE, T, F>(self.x, at, len);
+        masked::<S, WHOLE, F, 1>(self.mask, at, len, [if SQUARES { x * x } else { x.abs() }])
     }
 }
 
@@ -109,13 +95,9 @@ impl<F: Real> Terms<F, 1> for Powers<'_, F> {
         self.x.len()
     }
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 1] {
-        let mut x = read::<WHOLE, F, F>(self.x, at, len);
-        for i in 0..BLOCK {
-            x[i] = self.p.of(x[i].abs());
-        }
-        masked::<WHOLE, F>(self.mask, at, len, &mut [&mut x]);
-        [x]
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 1] {
+        let x: Block<S, F> = read::<S, WHOLE, F, F>(self.x, at, len);
+        masked::<S, WHOLE, F, 1>(self.mask, at, len, [x.abs().map(|x| self.p.of(x))])
     }
 }
 
@@ -136,16 +118,15 @@ pub(super) fn largest<F: Real>(x: &[F], mask: Option<&[F]>) -> F::Bits {
 
 /// The first guess of a leaf's mean.
 #[inline(always)]
-pub(super) fn guess<F: Real>(x: &[F], mask: Option<&[F]>) -> F {
+pub(super) fn guess<S: Simd, T: Stored, F: Real>(x: &[T], mask: Option<&[F]>) -> F {
     if mask.is_some() {
-        return (0..x.len()).find(|&i| takes_part(mask, i)).map_or(F::ZERO, |i| x[i]);
+        return (0..x.len()).find(|&i| takes_part(mask, i)).map_or(F::ZERO, |i| x[i].widen());
     }
     let q = guess_len(x.len());
     if q == BLOCK {
-        return halve(read::<true, F, F>(x, 0, BLOCK)) * F::of(1.0 / BLOCK as f64);
+        return read::<S, true, T, F>(x, 0, BLOCK).halved() * F::of(1.0 / BLOCK as f64);
     }
-    let mut lanes = [F::ZERO; BLOCK];
-    lanes[..q].copy_from_slice(&x[..q]);
+    let mut lanes = read::<S, false, T, F>(x, 0, q).to_array();
     let mut half = q / 2;
     while half > 0 {
         for i in 0..half {
@@ -183,12 +164,20 @@ impl<F: Real> Round<F> {
 
 /// The first round of a leaf all of which takes part, or its squares; in the instruction set of the caller.
 #[inline(always)]
-pub(super) fn first_round<F: Real, const CENTRED: bool>(lanes: usize, x: &[F], inv_count: F) -> Round<F> {
+pub(super) fn first_round<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
+    lanes: usize,
+    x: &[T],
+    inv_count: F,
+) -> Round<F> {
     if CENTRED {
-        let shift = guess(x, None);
-        return Round::new(shift, tree_sums(lanes, &mut Shifted { x, mask: None, shift }), inv_count);
+        let shift = guess::<S, T, F>(x, None);
+        return Round::new(
+            shift,
+            tree_sums::<S, F, 2>(lanes, &mut Shifted { x, mask: None, shift }),
+            inv_count,
+        );
     }
-    let [m2] = tree_sums(lanes, &mut Sizes::<F, true> { x, mask: None });
+    let [m2] = tree_sums::<S, F, 1>(lanes, &mut Sizes::<T, F, true> { x, mask: None });
     Round { shift: F::ZERO, correction: F::ZERO, m2, is_close: true }
 }
 
@@ -200,7 +189,7 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
     let of = |m2| Moments { count, mean: zero, correction: zero, m2, exponent: 0 };
     match c.measure {
         Measure::Moments => {
-            let mut shift = guess(x, mask);
+            let mut shift = guess::<Arrays, F, F>(x, mask);
             for last in [false, true] {
                 let sums = isa.run(TreeSums::new(lanes, Shifted { x, mask, shift }));
                 let Round { correction, mut m2, is_close, .. } = Round::new(shift, sums, inv);
@@ -217,8 +206,8 @@ fn plain_moments<F: Real>(c: &Constants<F>, x: &[F], mask: Option<&[F]>, count: 
             }
             unreachable!("the second round returns")
         }
-        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, true> { x, mask }))[0]),
-        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, false> { x, mask }))[0]),
+        Measure::Squares => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, true> { x, mask }))[0]),
+        Measure::Magnitudes => of(isa.run(TreeSums::new(lanes, Sizes::<F, F, false> { x, mask }))[0]),
         Measure::Largest => of(F::from_bits(largest(x, mask))),
         Measure::Powers(p) => of(isa.run(TreeSums::new(lanes, Powers { x, mask, p: Exponent::new(p) }))[0]),
     }

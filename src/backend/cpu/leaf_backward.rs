@@ -1,37 +1,33 @@
 //! Sums of one leaf of gradients, as `docs/numerics.md` defines them.
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::elementwise::{Factor, Form};
-use super::lanes::{BLOCK, Block, Terms, TreeSums, read};
+use super::lanes::{Terms, TreeSums, read};
 use super::leaf::{largest, masked, takes_part};
 use super::real::Real;
+use super::simd::{Block, Simd};
 use super::statistics::{Constants, Measure, Statistics, Sums};
+use super::stored::Stored;
 
 /// `ghat` and `ghat * x_hat`.
-pub(super) struct GradientTerms<'a, F> {
-    pub(super) g: &'a [F],
-    pub(super) x: &'a [F],
+pub(super) struct GradientTerms<'a, T, F> {
+    pub(super) g: &'a [T],
+    pub(super) x: &'a [T],
     pub(super) w: Factor<'a, F>,
     pub(super) mask: Option<&'a [F]>,
     pub(super) s: Statistics<F>,
 }
 
-impl<F: Real, const CENTRED: bool> Terms<F, 2> for Form<GradientTerms<'_, F>, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for Form<GradientTerms<'_, T, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.g.len()
     }
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<F>; 2] {
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 2] {
         let Form(GradientTerms { g, x, w, mask, s }) = self;
-        let mut ghat = read::<WHOLE, F, F>(g, at, len);
-        let mut product = read::<WHOLE, F, F>(x, at, len);
-        w.times::<WHOLE>(at, len, &mut ghat);
-        for i in 0..BLOCK {
-            product[i] = ghat[i] * (s.centred::<CENTRED>(product[i]) * s.rstd);
-        }
-        masked::<WHOLE, F>(*mask, at, len, &mut [&mut ghat, &mut product]);
-        [ghat, product]
+        let ghat = w.times::<S, WHOLE>(at, len, read::<S, WHOLE, T, F>(g, at, len));
+        let hat = s.normalized::<S, CENTRED>(read::<S, WHOLE, T, F>(x, at, len));
+        masked::<S, WHOLE, F, 2>(*mask, at, len, [ghat, ghat * hat])
     }
 }
 
@@ -124,7 +120,7 @@ pub(super) fn scaled_ghat<F: Real>(
 }
 
 /// `s1` and `s2`, added in so many lanes.
-pub(super) fn plain_sums<F: Real>(c: &Constants<F>, lanes: usize, terms: GradientTerms<'_, F>) -> [F; 2] {
+pub(super) fn plain_sums<F: Real>(c: &Constants<F>, lanes: usize, terms: GradientTerms<'_, F, F>) -> [F; 2] {
     if c.is_centred() {
         c.isa.run(TreeSums::new(lanes, Form::<_, true>(terms)))
     } else {

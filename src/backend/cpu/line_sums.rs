@@ -1,20 +1,20 @@
 //! Sums over the columns of neighbouring rows, read line by line: every lane of every row at once, in the order of
 //! [`plan::tree`](crate::plan::tree).
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::Isa;
-use super::lanes::{BLOCK, Block, read, write};
+use super::isa::Operation;
+use super::lanes::{read, write};
 use super::lines::{Each, LineFactor, LineStatistics, Lines, LinesOf};
 use super::real::Real;
+use super::simd::{BLOCK, Block, Numbers, Simd};
 use super::stored::Stored;
-use pulp::NullaryFnOnce;
 
 /// `M` numbers computed from each element of lines.
-pub(super) trait LineTerms<F, const M: usize> {
+pub(super) trait LineTerms<F: Real, const M: usize> {
     /// Whether a lane starts from zero, and not from its first term. They differ for a negative zero.
     const FROM_ZERO: bool = true;
     /// Of line `index`, the rows from `at` on: a block if `WHOLE`, else `len`.
-    fn terms<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<F>; M];
+    fn terms<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<S, F>; M];
 }
 
 /// Sums of a block of rows of a leaf, `[lanes, M, pitch]`.
@@ -58,10 +58,10 @@ struct AddLines<'s, T, F, const M: usize> {
     sums: &'s mut [F],
 }
 
-impl<T: LineTerms<F, M>, F: Real, const M: usize> NullaryFnOnce for AddLines<'_, T, F, M> {
+impl<T: LineTerms<F, M>, F: Real, const M: usize> Operation for AddLines<'_, T, F, M> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
+    fn call<S: Simd>(self) {
         let AddLines { terms, first, lines: Lines { count, width, .. }, pitch, lanes, sums } = self;
         let whole = width - width % BLOCK;
         for index in 0..count {
@@ -69,11 +69,11 @@ impl<T: LineTerms<F, M>, F: Real, const M: usize> NullaryFnOnce for AddLines<'_,
             let sums = &mut sums[col % lanes * M * pitch..][..M * pitch];
             let begins = col < lanes;
             for at in (0..whole).step_by(BLOCK) {
-                add::<T, F, M>(terms.terms::<true>(index, at, BLOCK), sums, at, pitch, begins);
+                add::<S, T, F, M>(terms.terms::<S, true>(index, at, BLOCK), sums, at, pitch, begins);
             }
             if whole < width {
-                let terms = terms.terms::<false>(index, whole, width - whole);
-                add::<T, F, M>(terms, sums, whole, pitch, begins);
+                let terms = terms.terms::<S, false>(index, whole, width - whole);
+                add::<S, T, F, M>(terms, sums, whole, pitch, begins);
             }
         }
     }
@@ -81,26 +81,23 @@ impl<T: LineTerms<F, M>, F: Real, const M: usize> NullaryFnOnce for AddLines<'_,
 
 /// Adds a block of terms to the sums of their lane, which `begins` with them or not.
 #[inline(always)]
-fn add<T: LineTerms<F, M>, F: Real, const M: usize>(
-    mut terms: [Block<F>; M],
+fn add<S: Simd, T: LineTerms<F, M>, F: Real, const M: usize>(
+    terms: [Block<S, F>; M],
     sums: &mut [F],
     at: usize,
     pitch: usize,
     begins: bool,
 ) {
-    for m in 0..M {
+    for (m, terms) in terms.into_iter().enumerate() {
         let place = m * pitch + at;
-        if !begins {
-            let sum = read::<true, F, F>(sums, place, BLOCK);
-            for i in 0..BLOCK {
-                terms[m][i] = sum[i] + terms[m][i];
-            }
+        let sum = if !begins {
+            read::<S, true, F, F>(sums, place, BLOCK) + terms
         } else if T::FROM_ZERO {
-            for i in 0..BLOCK {
-                terms[m][i] = F::ZERO + terms[m][i];
-            }
-        }
-        write::<true, F, F>(&terms[m], sums, place, BLOCK);
+            Block::<S, F>::splat(F::ZERO) + terms
+        } else {
+            terms
+        };
+        write::<S, true, F, F>(sum, sums, place, BLOCK);
     }
 }
 
@@ -111,10 +108,10 @@ struct HalveLanes<'s, F> {
     len: usize,
 }
 
-impl<F: Real> NullaryFnOnce for HalveLanes<'_, F> {
+impl<F: Real> Operation for HalveLanes<'_, F> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
+    fn call<S: Simd>(self) {
         let HalveLanes { sums, lanes, len } = self;
         let mut half = lanes / 2;
         while half > 0 {
@@ -133,8 +130,8 @@ pub(super) struct PlainLines<'s, 'a, T>(pub(super) LinesOf<'s, 'a, T>);
 impl<T: Stored, F: Real> LineTerms<F, 1> for PlainLines<'_, '_, T> {
     const FROM_ZERO: bool = false;
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<F>; 1] {
-        [self.0.block::<WHOLE, F>(index, at, len)]
+    fn terms<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<S, F>; 1] {
+        [self.0.block::<S, WHOLE, F>(index, at, len)]
     }
 }
 
@@ -146,15 +143,10 @@ pub(super) struct ShiftedLines<'s, 'a, T, F> {
 
 impl<T: Stored, F: Real> LineTerms<F, 2> for ShiftedLines<'_, '_, T, F> {
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut d = self.x.block::<WHOLE, F>(index, at, len);
-        let shift = read::<true, F, F>(self.shift, at, BLOCK);
-        let mut square = d;
-        for i in 0..BLOCK {
-            d[i] = d[i] - shift[i];
-            square[i] = d[i] * d[i];
-        }
-        [d, square]
+    fn terms<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<S, F>; 2] {
+        let shift = read::<S, true, F, F>(self.shift, at, BLOCK);
+        let d = self.x.block::<S, WHOLE, F>(index, at, len) - shift;
+        [d, d * d]
     }
 }
 
@@ -163,12 +155,9 @@ pub(super) struct SizesOfLines<'s, 'a, T, const SQUARES: bool>(pub(super) LinesO
 
 impl<T: Stored, F: Real, const SQUARES: bool> LineTerms<F, 1> for SizesOfLines<'_, '_, T, SQUARES> {
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<F>; 1] {
-        let mut x: Block<F> = self.0.block::<WHOLE, F>(index, at, len);
-        for i in 0..BLOCK {
-            x[i] = if SQUARES { x[i] * x[i] } else { x[i].abs() };
-        }
-        [x]
+    fn terms<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<S, F>; 1] {
+        let x: Block<S, F> = self.0.block::<S, WHOLE, F>(index, at, len);
+        [if SQUARES { x * x } else { x.abs() }]
     }
 }
 
@@ -184,14 +173,9 @@ pub(super) struct GradientsOfLines<'s, 'a, T, F, const CENTRED: bool> {
 
 impl<T: Stored, F: Real, const CENTRED: bool> LineTerms<F, 2> for GradientsOfLines<'_, '_, T, F, CENTRED> {
     #[inline(always)]
-    fn terms<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<F>; 2] {
-        let mut hat = self.x.block::<WHOLE, F>(index, at, len);
-        self.s.normalize::<CENTRED>(at, &mut hat);
-        let mut ghat = self.g.block::<WHOLE, F>(index, at, len);
-        self.w.times(self.col + index, at, &mut ghat);
-        for i in 0..BLOCK {
-            hat[i] = ghat[i] * hat[i];
-        }
-        [ghat, hat]
+    fn terms<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> [Block<S, F>; 2] {
+        let hat = self.s.normalized::<S, CENTRED>(at, self.x.block::<S, WHOLE, F>(index, at, len));
+        let ghat = self.w.times::<S>(self.col + index, at, self.g.block::<S, WHOLE, F>(index, at, len));
+        [ghat, ghat * hat]
     }
 }

@@ -1,15 +1,15 @@
 //! Passes of the `column` schedule over *lines*: what one column has of neighbouring rows, side by side in memory. They
 //! are read in the order of memory, as each operand has them, and arithmetic goes along rows.
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
-use super::lanes::{BLOCK, Block, read, write};
+use super::isa::Operation;
+use super::lanes::{read, write, write_numbers};
 use super::line_sums::GradientsOfLines;
-use super::memory::{Ahead, Streaming, store};
+use super::memory::{Ahead, Streaming};
 use super::real::Real;
+use super::simd::{BLOCK, Block, Numbers, Simd};
 use super::sink::Sink;
 use super::source::Source;
 use super::stored::Stored;
-use pulp::NullaryFnOnce;
 use std::marker::PhantomData;
 
 /// Lines that are asked for ahead of the one being read.
@@ -38,11 +38,16 @@ impl<'s, 'a, T: Stored> LinesOf<'s, 'a, T> {
 
     /// The rows from `at` on, `len` of them or a block. Asks for the same of a later line.
     #[inline(always)]
-    pub(super) fn block<const WHOLE: bool, F: Real>(&self, index: usize, at: usize, len: usize) -> Block<F> {
+    pub(super) fn block<S: Simd, const WHOLE: bool, F: Real>(
+        &self,
+        index: usize,
+        at: usize,
+        len: usize,
+    ) -> Block<S, F> {
         let first = self.lines.at + index as isize * self.lines.stride + at as isize;
         let part: &[T] = self.source.slice(first, len);
         Ahead::of(part).after_signed(AHEAD * self.lines.stride).touch(0);
-        read::<WHOLE, T, F>(part, 0, len)
+        read::<S, WHOLE, T, F>(part, 0, len)
     }
 }
 
@@ -60,30 +65,22 @@ pub(super) enum LineFactor<'a, F> {
 impl<F: Real> LineFactor<'_, F> {
     /// The numbers for a column's block of rows.
     #[inline(always)]
-    fn block(self, col: usize, at: usize) -> Option<Block<F>> {
+    fn block<S: Simd>(self, col: usize, at: usize) -> Option<Block<S, F>> {
         match self {
             LineFactor::Absent => None,
-            LineFactor::Rows(each) => Some(read::<true, F, F>(each, at, BLOCK)),
-            LineFactor::Columns(each) => Some([each[col]; BLOCK]),
+            LineFactor::Rows(each) => Some(read::<S, true, F, F>(each, at, BLOCK)),
+            LineFactor::Columns(each) => Some(Block::<S, F>::splat(each[col])),
         }
     }
 
     #[inline(always)]
-    pub(super) fn times(self, col: usize, at: usize, y: &mut Block<F>) {
-        if let Some(w) = self.block(col, at) {
-            for i in 0..BLOCK {
-                y[i] = y[i] * w[i];
-            }
-        }
+    pub(super) fn times<S: Simd>(self, col: usize, at: usize, y: Block<S, F>) -> Block<S, F> {
+        self.block::<S>(col, at).map_or(y, |w| y * w)
     }
 
     #[inline(always)]
-    fn plus(self, col: usize, at: usize, y: &mut Block<F>) {
-        if let Some(b) = self.block(col, at) {
-            for i in 0..BLOCK {
-                y[i] += b[i];
-            }
-        }
+    fn plus<S: Simd>(self, col: usize, at: usize, y: Block<S, F>) -> Block<S, F> {
+        self.block::<S>(col, at).map_or(y, |b| y + b)
     }
 }
 
@@ -96,20 +93,16 @@ pub(super) struct LineStatistics<'a, F> {
 }
 
 impl<F: Real> LineStatistics<'_, F> {
-    /// `x` becomes `x_hat`.
+    /// `x_hat`.
     #[inline(always)]
-    pub(super) fn normalize<const CENTRED: bool>(&self, at: usize, x: &mut Block<F>) {
-        if CENTRED {
-            let mean = read::<true, F, F>(self.mean, at, BLOCK);
-            let correction = read::<true, F, F>(self.correction, at, BLOCK);
-            for i in 0..BLOCK {
-                x[i] = (x[i] - mean[i]) - correction[i];
-            }
+    pub(super) fn normalized<S: Simd, const CENTRED: bool>(&self, at: usize, x: Block<S, F>) -> Block<S, F> {
+        let rstd = read::<S, true, F, F>(self.rstd, at, BLOCK);
+        if !CENTRED {
+            return x * rstd;
         }
-        let rstd = read::<true, F, F>(self.rstd, at, BLOCK);
-        for i in 0..BLOCK {
-            x[i] = x[i] * rstd[i];
-        }
+        let mean = read::<S, true, F, F>(self.mean, at, BLOCK);
+        let correction = read::<S, true, F, F>(self.correction, at, BLOCK);
+        ((x - mean) - correction) * rstd
     }
 }
 
@@ -135,27 +128,27 @@ impl<'s, 'a, T: Stored> LinesTo<'s, 'a, T> {
 
     /// Writes each line by the blocks that `step` gives.
     #[inline(always)]
-    fn write<F: Real>(&self, step: &impl Step<F>) {
+    fn write<S: Simd, F: Real>(&self, step: &impl Step<F>) {
         let Lines { count, width, .. } = self.lines;
         let whole = width - width % BLOCK;
         for index in 0..count {
             let streamed = self.streamed.and_then(|streaming| streaming.to(self.part(index, 0, width)));
             for at in (0..whole).step_by(BLOCK) {
-                let y = step.step::<true>(index, at, BLOCK);
-                store(&y, self.part(index, at, BLOCK), 0, streamed);
+                let y = step.step::<S, true>(index, at, BLOCK);
+                write_numbers::<S, true, T, F>(y, self.part(index, at, BLOCK), 0, BLOCK, streamed);
             }
             if whole < width {
-                let y = step.step::<false>(index, whole, width - whole);
-                write::<false, T, F>(&y, self.part(index, whole, width - whole), 0, width - whole);
+                let y = step.step::<S, false>(index, whole, width - whole);
+                write::<S, false, T, F>(y, self.part(index, whole, width - whole), 0, width - whole);
             }
         }
     }
 }
 
 /// What a block of a result's line is.
-trait Step<F> {
+trait Step<F: Real> {
     /// Of line `index`, the rows from `at` on: a block if `WHOLE`, else `len`.
-    fn step<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<F>;
+    fn step<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<S, F>;
 }
 
 /// `out = x_hat * w + b`, with what is absent left out.
@@ -173,26 +166,21 @@ pub(super) struct ApplyLines<'s, 'a, T, F, const CENTRED: bool> {
 
 impl<T: Stored, F: Real, const CENTRED: bool> Step<F> for ApplyLines<'_, '_, T, F, CENTRED> {
     #[inline(always)]
-    fn step<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<F> {
-        let mut y = self.x.block::<WHOLE, F>(index, at, len);
+    fn step<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<S, F> {
+        let mut x = self.x.block::<S, WHOLE, F>(index, at, len);
         for scale in self.scales.iter().flatten() {
-            let scale = read::<true, F, F>(scale, at, BLOCK);
-            for i in 0..BLOCK {
-                y[i] = y[i] * scale[i];
-            }
+            x = x * read::<S, true, F, F>(scale, at, BLOCK);
         }
-        self.s.normalize::<CENTRED>(at, &mut y);
-        self.w.times(self.col + index, at, &mut y);
-        self.b.plus(self.col + index, at, &mut y);
-        y
+        let y = self.s.normalized::<S, CENTRED>(at, x);
+        self.b.plus::<S>(self.col + index, at, self.w.times::<S>(self.col + index, at, y))
     }
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for ApplyLines<'_, '_, T, F, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Operation for ApplyLines<'_, '_, T, F, CENTRED> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
-        self.out.write(&self);
+    fn call<S: Simd>(self) {
+        self.out.write::<S, F>(&self);
     }
 }
 
@@ -207,27 +195,21 @@ pub(super) struct GradientLines<'s, 'a, T, F, const CENTRED: bool> {
 
 impl<T: Stored, F: Real, const CENTRED: bool> Step<F> for GradientLines<'_, '_, T, F, CENTRED> {
     #[inline(always)]
-    fn step<const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<F> {
+    fn step<S: Simd, const WHOLE: bool>(&self, index: usize, at: usize, len: usize) -> Block<S, F> {
         let GradientsOfLines { g, x, s, w, col } = &self.terms;
-        let mut hat = x.block::<WHOLE, F>(index, at, len);
-        s.normalize::<CENTRED>(at, &mut hat);
-        let mut d = g.block::<WHOLE, F>(index, at, len);
-        w.times(col + index, at, &mut d);
-        let c1 = read::<true, F, F>(self.c1, at, BLOCK);
-        let c2 = read::<true, F, F>(self.c2, at, BLOCK);
-        let rstd = read::<true, F, F>(s.rstd, at, BLOCK);
-        for i in 0..BLOCK {
-            d[i] = rstd[i] * ((d[i] - c1[i]) - hat[i] * c2[i]);
-        }
-        self.outer.times(col + index, at, &mut d);
-        d
+        let hat = s.normalized::<S, CENTRED>(at, x.block::<S, WHOLE, F>(index, at, len));
+        let ghat = w.times::<S>(col + index, at, g.block::<S, WHOLE, F>(index, at, len));
+        let c1 = read::<S, true, F, F>(self.c1, at, BLOCK);
+        let c2 = read::<S, true, F, F>(self.c2, at, BLOCK);
+        let rstd = read::<S, true, F, F>(s.rstd, at, BLOCK);
+        self.outer.times::<S>(col + index, at, rstd * ((ghat - c1) - hat * c2))
     }
 }
 
-impl<T: Stored, F: Real, const CENTRED: bool> NullaryFnOnce for GradientLines<'_, '_, T, F, CENTRED> {
+impl<T: Stored, F: Real, const CENTRED: bool> Operation for GradientLines<'_, '_, T, F, CENTRED> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
-        self.out.write(&self);
+    fn call<S: Simd>(self) {
+        self.out.write::<S, F>(&self);
     }
 }

@@ -1,13 +1,12 @@
 //! Hints to the memory system: what will be read next, and what is written for good.
 
 use super::Isa;
-use super::lanes::{BLOCK, Block, write};
-use super::real::Real;
+use super::simd::BLOCK;
 use super::stored::Stored;
 
 /// Leave to write past the caches: there are the instructions for it, and enough to write.
 #[derive(Clone, Copy)]
-pub(super) struct Streaming(());
+pub(crate) struct Streaming(());
 
 impl Streaming {
     /// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it
@@ -46,11 +45,6 @@ impl<T> Ahead<T> {
         Ahead(slice.as_ptr())
     }
 
-    /// The same place, read as elements of another type.
-    pub(super) fn cast<U>(self) -> Ahead<U> {
-        Ahead(self.0.cast())
-    }
-
     /// Those `len` elements later.
     pub(super) fn after(self, len: usize) -> Self {
         Ahead(self.0.wrapping_add(len))
@@ -80,22 +74,6 @@ impl<T> Ahead<T> {
 /// Staged in memory, in whole lines: a store that straddles two is not forwarded to the loads after it.
 #[repr(align(64))]
 pub(super) struct Staged<T>(pub(super) T);
-
-/// Stores a block, rounding each element once; past the caches where there is leave.
-#[inline(always)]
-pub(super) fn store<T: Stored, F: Real>(
-    block: &Block<F>,
-    to: &mut [T],
-    at: usize,
-    streamed: Option<Streaming>,
-) {
-    let Some(streaming) = streamed else { return write::<true, T, F>(block, to, at, BLOCK) };
-    let mut narrow: [T; BLOCK] = bytemuck::Zeroable::zeroed();
-    for i in 0..BLOCK {
-        narrow[i] = T::narrow(block[i]);
-    }
-    stream(streaming, &narrow, &mut to[at..at + BLOCK]);
-}
 
 /// Copies past the caches.
 #[inline(always)]

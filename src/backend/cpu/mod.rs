@@ -7,7 +7,8 @@
 //! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
-//! `lanes`, single passes in `elementwise`, powers in `power`. `source` loads and `sink` stores any dtype
+//! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
+//! registers that are named (`x86`). `source` loads and `sink` stores any dtype
 //! and stride (`stored`), `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the
 //! order of [`crate::plan::tree`].
 
@@ -38,6 +39,7 @@ pub(super) mod real;
 mod row;
 mod row_backward;
 mod runs;
+mod simd;
 mod sink;
 mod source;
 mod split;
@@ -47,6 +49,8 @@ mod sub_rows;
 mod tanh;
 mod usual;
 mod usual_backward;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use isa::Isa;
 

@@ -1,5 +1,6 @@
 //! What the kernels need to know of a compute type; `floats` has the two that there are.
 
+use super::simd::{Numbers, Simd};
 use super::stored::Stored;
 use crate::tensor::DType;
 use half::{bf16, f16};
@@ -18,6 +19,8 @@ pub(crate) trait Real:
     + Div<Output = Self>
     + Neg<Output = Self>
 {
+    /// A block of these in an instruction set's registers.
+    type Block<S: Simd>: Numbers<Self>;
     /// The unsigned integer of the same width.
     type Bits: Copy + PartialEq + Ord + Default;
 
@@ -27,6 +30,8 @@ pub(crate) trait Real:
     const TWO: Self;
     const FOUR: Self;
     const MAX: Self;
+    /// The magnitude of infinity, above which there is NaN.
+    const INFINITE: Self::Bits;
 
     /// A leaf is regular while its mean term is within this range: for sums of squares, and for sums of magnitudes.
     const REGULAR: [(Self, Self); 2];
@@ -60,6 +65,10 @@ pub(crate) trait Real:
     fn from_f32(x: f32) -> Self;
     fn to_f16(self) -> f16;
     fn to_bf16(self) -> bf16;
+    /// The same of a number; of a NaN too whose lower half is zero.
+    fn number_to_bf16(self) -> bf16 {
+        self.to_bf16()
+    }
     fn to_f32(self) -> f32;
     fn abs(self) -> Self;
     /// Magnitude bits: the bits without the sign. NaN > infinity > finite.
@@ -125,6 +134,7 @@ pub(crate) trait Real:
 }
 
 /// A sum as a number and its error, whichever of both is larger.
+#[inline(always)]
 pub(super) fn two_sum<F: Real>(x: F, y: F) -> (F, F) {
     let s = x + y;
     let z = s - x;

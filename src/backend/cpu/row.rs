@@ -85,8 +85,8 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
 
     /// Normalizes rows up to the first that is out of the ordinary; how many.
     fn usual(&mut self, rows: Range<usize>) -> usize {
-        let Rows { job, weight, bias, scaled: x, out, .. } = self;
-        UsualRows { job, rows, weight, bias, x, out }.run()
+        let Rows { job, weight, bias, scaled: tile, .. } = self;
+        UsualRows { job, rows, weight, bias, tile }.run()
     }
 
     /// A row's statistics, given or taken; written where they are asked for.
@@ -202,7 +202,7 @@ impl<F: Real> Forward<'_, F> {
 }
 
 /// Runs the pass; with a rounding of `x_hat` in between where the spec has one.
-fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F>) {
+fn apply<F: Real>(c: &Constants<F>, pass: Apply<'_, F, F>) {
     let Some(dtype) = c.rounded else { return run(c, pass) };
     let Apply { x, w, b, s, out, .. } = pass;
     run(c, Normalize { x, s, hat: &mut *out });

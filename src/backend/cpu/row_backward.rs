@@ -136,8 +136,8 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         from: usize,
         accumulators: &mut Accumulators<'_, F>,
     ) -> usize {
-        let Rows { job, weight, hat: g, scaled: x, out, .. } = self;
-        UsualRows { job, rows, from, weight, accumulators, g, x, out }.run()
+        let Rows { job, weight, scaled: tile, .. } = self;
+        UsualRows { job, rows, from, weight, accumulators, tile }.run()
     }
 
     /// The sums of a row.

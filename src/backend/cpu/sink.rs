@@ -3,7 +3,7 @@
 use super::Isa;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
-use super::stored::{Narrow, Stored, narrow, narrow_f16};
+use super::stored::{Narrow, Stored};
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, MemoryMut, ViewMut};
 use half::{bf16, f16};
@@ -98,11 +98,11 @@ impl<'a> Sink<'a> {
         let len = from.len();
         match self.dtype {
             dtype if dtype == F::DTYPE => self.slice::<F>(at, len).copy_from_slice(from),
-            DType::F16 => narrow_f16(from, self.slice(at, len)),
+            DType::F16 => self.isa.run(Narrow { from, to: self.slice::<f16>(at, len) }),
             DType::BF16 => self.isa.run(Narrow { from, to: self.slice::<bf16>(at, len) }),
-            DType::F32 => narrow(from, self.slice::<f32>(at, len)),
+            DType::F32 => self.isa.run(Narrow { from, to: self.slice::<f32>(at, len) }),
             // A wider output than the compute type is refused with the arguments.
-            DType::F64 => narrow(from, self.slice::<f64>(at, len)),
+            DType::F64 => self.isa.run(Narrow { from, to: self.slice::<f64>(at, len) }),
         }
     }
 

@@ -6,7 +6,7 @@
 use super::Isa;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
-use super::stored::{Stored, Widen, widen, widen_f16};
+use super::stored::{Stored, Widen};
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, Memory, View};
 use half::{bf16, f16};
@@ -165,11 +165,11 @@ impl<'a> Source<'a> {
         let len = to.len();
         match self.dtype {
             dtype if dtype == F::DTYPE => to.copy_from_slice(self.slice::<F>(at, len)),
-            DType::F16 => widen_f16(self.slice(at, len), to),
+            DType::F16 => self.isa.run(Widen { from: self.slice::<f16>(at, len), to }),
             DType::BF16 => self.isa.run(Widen { from: self.slice::<bf16>(at, len), to }),
-            DType::F32 => widen(self.slice::<f32>(at, len), to),
+            DType::F32 => self.isa.run(Widen { from: self.slice::<f32>(at, len), to }),
             // A wider operand than the compute type is refused with the arguments.
-            DType::F64 => widen(self.slice::<f64>(at, len), to),
+            DType::F64 => self.isa.run(Widen { from: self.slice::<f64>(at, len), to }),
         }
     }
 

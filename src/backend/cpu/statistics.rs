@@ -2,6 +2,7 @@
 
 use super::Isa;
 use super::real::{Real, two_sum};
+use super::simd::{Block, Numbers, Simd};
 use crate::plan::tree;
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, SUMS, Statistic};
 use crate::tensor::DType;
@@ -247,10 +248,15 @@ impl<F: Real> Statistics<F> {
         Statistics { mean: mean.scale(-exponent), correction: F::ZERO, rstd, exponent }
     }
 
-    /// The centred element.
+    /// `x_hat` of a block.
     #[inline(always)]
-    pub(super) fn centred<const CENTRED: bool>(&self, x: F) -> F {
-        if CENTRED { (x - self.mean) - self.correction } else { x }
+    pub(super) fn normalized<S: Simd, const CENTRED: bool>(&self, x: Block<S, F>) -> Block<S, F> {
+        let rstd = Block::<S, F>::splat(self.rstd);
+        if !CENTRED {
+            return x * rstd;
+        }
+        let (mean, correction) = (Block::<S, F>::splat(self.mean), Block::<S, F>::splat(self.correction));
+        ((x - mean) - correction) * rstd
     }
 }
 

@@ -5,24 +5,27 @@
 //! The numbers are those of [`row`](super::row), which also takes the rows that are left out here.
 
 use super::elementwise::{Apply, Factor, Form};
+use super::isa::Operation;
 use super::lanes::over;
 use super::leaf::{first_round, is_regular};
 use super::memory::{Ahead, Streaming};
 use super::reader::Parameter;
 use super::real::{Real, two_sum};
 use super::row::Forward;
+use super::simd::Simd;
 use super::source::Source;
 use super::statistics::{Constants, Measure, Moments, Statistics};
-use super::stored::{Stored, as_compute, as_compute_mut, narrow_row, typed, widen_row};
+use super::stored::{Stored, typed};
 use crate::plan::tree::LEAF;
 use crate::spec::EpsPosition;
 use crate::tensor::DType;
-use pulp::NullaryFnOnce;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 /// The most rows at a time.
 pub(super) const MOST: usize = 16;
+/// Rows whose roots are taken together.
+const TOGETHER: usize = 4;
 /// Elements at a time, about: a quarter of a first-level cache of 32 KiB.
 const AT_ONCE: usize = 2048;
 
@@ -46,6 +49,14 @@ impl<F: Real> Forward<'_, F> {
             && output.is_in_line()
             && self.input.dtype() == output.dtype()
     }
+
+    /// Whether there are parameters whose NaN would have to be looked for; see [`Stored::narrow_numbers`].
+    fn has_wide_parameters<T: Stored>(&self) -> bool {
+        [self.weight, self.bias]
+            .iter()
+            .flatten()
+            .any(|source| source.dtype() != T::DTYPE && T::DTYPE != F::DTYPE)
+    }
 }
 
 /// Usual rows at the start of some rows.
@@ -54,9 +65,8 @@ pub(super) struct UsualRows<'s, 't, F> {
     pub(super) rows: Range<usize>,
     pub(super) weight: &'s mut Parameter<'t, F>,
     pub(super) bias: &'s mut Parameter<'t, F>,
-    /// Scratch of a leaf each.
-    pub(super) x: &'s mut [F],
-    pub(super) out: &'s mut [F],
+    /// Scratch of a leaf.
+    pub(super) tile: &'s mut [F],
 }
 
 impl<F: Real> UsualRows<'_, '_, F> {
@@ -70,16 +80,16 @@ impl<F: Real> UsualRows<'_, '_, F> {
 /// Rows whose type in memory, and whether they are centred, is known when what is done to them is compiled.
 pub(super) trait KnownRows {
     /// Handles rows up to the first that is not usual; how many, or the place of that one.
-    fn call<T: Stored, const CENTRED: bool>(self) -> usize;
+    fn call<S: Simd, T: Stored, const CENTRED: bool>(self) -> usize;
 }
 
 struct Known<R, T, const CENTRED: bool>(R, PhantomData<T>);
 
-impl<R: KnownRows, T: Stored, const CENTRED: bool> NullaryFnOnce for Known<R, T, CENTRED> {
+impl<R: KnownRows, T: Stored, const CENTRED: bool> Operation for Known<R, T, CENTRED> {
     type Output = usize;
     #[inline(always)]
-    fn call(self) -> usize {
-        self.0.call::<T, CENTRED>()
+    fn call<S: Simd>(self) -> usize {
+        self.0.call::<S, T, CENTRED>()
     }
 }
 
@@ -99,8 +109,9 @@ pub(super) fn run<F: Real>(c: &Constants<F>, dtype: DType, rows: impl KnownRows)
 
 impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
     #[inline(always)]
-    fn call<T: Stored, const CENTRED: bool>(self) -> usize {
-        let UsualRows { job, rows, weight, bias, x: tile, out } = self;
+    fn call<S: Simd, T: Stored, const CENTRED: bool>(self) -> usize {
+        let UsualRows { job, rows, weight, bias, tile } = self;
+        let tile: &mut [T] = bytemuck::cast_slice_mut(tile);
         let Some(sink) = &job.output else { return 0 };
         let cols = job.constants.cols;
         let at_once = at_once(cols);
@@ -109,30 +120,23 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
         } else {
             Parameters::OfRows(weight, bias)
         };
+        let are_numbers = !job.has_wide_parameters::<T>();
         let mut first = rows.start;
         while first < rows.end {
             let count = at_once.min(rows.end - first);
-            let (usual, taken) = statistics::<T, F, CENTRED>(job, first..first + count, tile);
+            let (usual, taken) = statistics::<S, T, F, CENTRED>(job, first..first + count, tile);
             for (i, &s) in taken[..usual].iter().enumerate() {
                 let row = first + i;
+                if !are_numbers && !parameters.are_numbers(row, cols) {
+                    return row - rows.start;
+                }
                 if let Some(sink) = &job.statistics {
                     sink.put(row, &s.to_numbers());
                 }
                 let next = row + at_once;
                 let next = (next < job.rows).then(|| Ahead::of(job.input.line::<T>(next, cols)));
-                let x = row_of::<T, F>(&job.input, row, &tile[i * cols..][..cols]);
-                let to: &mut [T] = sink.line(row, cols);
-                match as_compute_mut(to) {
-                    Some(to) => {
-                        let next = next.map(Ahead::cast);
-                        parameters.apply::<CENTRED>(row, x, s, to, job.streamed, next);
-                    }
-                    None => {
-                        let out = &mut out[..cols];
-                        parameters.apply::<CENTRED>(row, x, s, out, None, None);
-                        narrow_row(out, to, job.streamed, next.as_slice());
-                    }
-                }
+                let x = row_of(&job.input, row, &tile[i * cols..][..cols]);
+                parameters.apply::<S, T, CENTRED>(row, x, s, sink.line(row, cols), job.streamed, next);
             }
             first += usual;
             if usual < count {
@@ -143,60 +147,65 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
     }
 }
 
-/// A row in the compute type: as memory lends it, or from its place in a tile.
+/// A row: as memory lends it, or from its place in a tile.
 #[inline(always)]
-pub(super) fn row_of<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, tile: &'x [F]) -> &'x [F] {
-    as_compute(source.line::<T>(row, tile.len())).filter(|_| source.is_lent()).unwrap_or(tile)
+pub(super) fn row_of<'x, T: Stored>(source: &Source<'x>, row: usize, tile: &'x [T]) -> &'x [T] {
+    if source.is_lent() { source.line(row, tile.len()) } else { tile }
 }
 
 /// The same of a row that has to be brought to its place first, where memory does not lend it.
 #[inline(always)]
-pub(super) fn bring<'x, T: Stored, F: Real>(source: &Source<'x>, row: usize, tile: &'x mut [F]) -> &'x [F] {
-    let line = source.line::<T>(row, tile.len());
-    match as_compute(line).filter(|_| source.is_lent()) {
-        Some(lent) => lent,
-        None => {
-            widen_row(line, tile);
-            tile
-        }
+pub(super) fn bring<'x, T: Stored>(source: &Source<'x>, row: usize, tile: &'x mut [T]) -> &'x [T] {
+    let line = source.line(row, tile.len());
+    if source.is_lent() {
+        return line;
     }
+    tile.copy_from_slice(line);
+    tile
 }
 
 /// The statistics of rows up to the first that is not usual, and how many those are. Rows that memory does not
 /// lend are put into `tile`, one after the other.
 #[inline(always)]
-fn statistics<T: Stored, F: Real, const CENTRED: bool>(
+fn statistics<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
     job: &Forward<'_, F>,
     rows: Range<usize>,
-    tile: &mut [F],
+    tile: &mut [T],
 ) -> (usize, [Statistics<F>; MOST]) {
     let c = &job.constants;
     let count = F::of(c.cols as f64);
     let inv = count.recip();
-    let none = Moments::none();
-    let mut of_rows = [none; MOST];
+    let mut of_rows = [[F::ZERO; MOST]; 3];
     let mut usual = 0;
     for row in rows {
-        let x = bring::<T, F>(&job.input, row, &mut tile[usual * c.cols..][..c.cols]);
-        let round = first_round::<F, CENTRED>(c.lanes, x, inv);
+        let x = bring::<T>(&job.input, row, &mut tile[usual * c.cols..][..c.cols]);
+        let round = first_round::<S, T, F, CENTRED>(c.lanes, x, inv);
         if !round.is_close || !is_regular(c.measure, round.m2, inv) {
             break;
         }
         let (mean, correction) = two_sum(round.shift, round.correction);
-        of_rows[usual] = Moments { count, mean, correction, m2: round.m2, exponent: 0 };
+        for (to, number) in of_rows.iter_mut().zip([mean, correction, round.m2]) {
+            to[usual] = number;
+        }
         usual += 1;
     }
-    let mut taken = [Statistics { mean: F::ZERO, correction: F::ZERO, rstd: F::ZERO, exponent: 0 }; MOST];
-    let is_inside = !c.is_norm && c.eps_position == EpsPosition::Inside;
-    for (s, m) in taken.iter_mut().zip(&of_rows[..usual]) {
-        *s = if is_inside {
-            let rstd = F::rsqrt_inside(m.m2, count, c.eps);
-            Statistics { mean: m.mean, correction: m.correction, rstd, exponent: 0 }
-        } else {
-            m.finished(c)
-        };
+    let [mean, correction, mut rstd] = of_rows;
+    if !c.is_norm && c.eps_position == EpsPosition::Inside {
+        // Four at a time, of which the last may be of no row, since the processor divides four as quickly as one.
+        for rstd in rstd[..usual.next_multiple_of(TOGETHER).min(MOST)].chunks_exact_mut(TOGETHER) {
+            for rstd in rstd {
+                *rstd = F::rsqrt_inside(*rstd, count, c.eps);
+            }
+        }
+    } else {
+        for (i, m2) in rstd[..usual].iter_mut().enumerate() {
+            let moments = Moments { count, mean: mean[i], correction: correction[i], m2: *m2, exponent: 0 };
+            *m2 = moments.finished(c).rstd;
+        }
     }
-    (usual, taken)
+    let of_row =
+        |i: usize| Statistics { mean: mean[i], correction: correction[i], rstd: rstd[i], exponent: 0 };
+    (usual, std::array::from_fn(of_row))
 }
 
 /// Weight and bias.
@@ -207,16 +216,27 @@ enum Parameters<'s, 't, F> {
 }
 
 impl<F: Real> Parameters<'_, '_, F> {
+    /// Whether none of a row's is NaN.
+    #[inline(always)]
+    fn are_numbers(&mut self, row: usize, cols: usize) -> bool {
+        match self {
+            Parameters::Shared(w, b) => w.is_number() && b.is_number(),
+            Parameters::OfRows(weight, bias) => {
+                weight.get(row, 0, cols).is_number() && bias.get(row, 0, cols).is_number()
+            }
+        }
+    }
+
     /// Normalizes a row.
     #[inline(always)]
-    fn apply<const CENTRED: bool>(
+    fn apply<S: Simd, T: Stored, const CENTRED: bool>(
         &mut self,
         row: usize,
-        x: &[F],
+        x: &[T],
         s: Statistics<F>,
-        out: &mut [F],
+        out: &mut [T],
         streamed: Option<Streaming>,
-        next: Option<Ahead<F>>,
+        next: Option<Ahead<T>>,
     ) {
         let mut from = 0;
         while from < x.len() {
@@ -231,7 +251,7 @@ impl<F: Real> Parameters<'_, '_, F> {
             };
             let (x, out, next) = (&x[from..to], &mut out[from..to], next.map(|next| next.after(from)));
             let streamed = streamed.and_then(|streaming| streaming.to(out));
-            over(&mut Form::<_, CENTRED>(Apply { x, w, b, s, out, streamed, next }));
+            over::<S>(&mut Form::<_, CENTRED>(Apply { x, w, b, s, out, streamed, next }));
             from = to;
         }
     }

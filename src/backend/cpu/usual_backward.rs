@@ -11,8 +11,9 @@ use super::memory::Ahead;
 use super::reader::Parameter;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
+use super::simd::Simd;
 use super::statistics::{Measure, Statistics, Sums};
-use super::stored::{Stored, as_compute_mut, narrow_row};
+use super::stored::Stored;
 use super::usual::{KnownRows, MOST, at_once, bring, row_of, run};
 use crate::plan::tree::LEAF;
 use std::ops::Range;
@@ -78,10 +79,8 @@ pub(super) struct UsualRows<'s, 't, 'p, F> {
     pub(super) from: usize,
     pub(super) weight: &'s mut Parameter<'t, F>,
     pub(super) accumulators: &'s mut Accumulators<'p, F>,
-    /// Scratch of a leaf each.
-    pub(super) g: &'s mut [F],
-    pub(super) x: &'s mut [F],
-    pub(super) out: &'s mut [F],
+    /// Scratch of a leaf.
+    pub(super) tile: &'s mut [F],
 }
 
 impl<F: Real> UsualRows<'_, '_, '_, F> {
@@ -95,6 +94,12 @@ impl<F: Real> UsualRows<'_, '_, '_, F> {
     }
 }
 
+/// Whether an outer weight passes no exponent to the result, and no NaN; see [`Stored::narrow_numbers`].
+#[inline(always)]
+fn is_usual_outer<F: Real>(w: F) -> bool {
+    outer_exponent(w) == 0 && Factor::One(w).is_number()
+}
+
 /// What a row's gradient needs.
 #[derive(Clone, Copy)]
 struct Known<F> {
@@ -105,8 +110,9 @@ struct Known<F> {
 
 impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
     #[inline(always)]
-    fn call<T: Stored, const CENTRED: bool>(self) -> usize {
-        let UsualRows { job, rows, from, weight, accumulators, g: g_tile, x: x_tile, out } = self;
+    fn call<S: Simd, T: Stored, const CENTRED: bool>(self) -> usize {
+        let UsualRows { job, rows, from, weight, accumulators, tile } = self;
+        let tile: &mut [T] = bytemuck::cast_slice_mut(tile);
         let Some(sink) = &job.grad_input else { return from };
         let c = &job.constants;
         let cols = c.cols;
@@ -125,14 +131,13 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
                 let (row, ..) = rows.row(first + usual);
                 let s = job.saved(row);
                 let outer = outer_weight.as_mut().and_then(|weight| weight.get(row, 0, cols).at(0));
-                if s.exponent != 0 || outer.is_some_and(|w| outer_exponent(w) != 0) {
+                if s.exponent != 0 || outer.is_some_and(|w| !is_usual_outer(w)) {
                     break;
                 }
-                let place = usual * cols..(usual + 1) * cols;
-                let g = bring::<T, F>(&job.grad_output, row, &mut g_tile[place.clone()]);
-                let x = bring::<T, F>(&job.input, row, &mut x_tile[place]);
+                let g = bring(&job.grad_output, row, &mut tile[usual * cols..][..cols]);
+                let x = job.input.line::<T>(row, cols);
                 let terms = GradientTerms { g, x, w, mask: None, s };
-                let [s1, s2] = tree_sums(c.lanes, &mut Form::<_, CENTRED>(terms));
+                let [s1, s2] = tree_sums::<S, F, 2>(c.lanes, &mut Form::<_, CENTRED>(terms));
                 if !is_regular([s1, s2], count) {
                     break;
                 }
@@ -152,19 +157,15 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
                     accumulators.columns(param, rows.params)
                 };
                 let (c1, c2) = sums.means(c, s);
-                let place = i * cols..(i + 1) * cols;
-                let g = row_of::<T, F>(&job.grad_output, row, &g_tile[place.clone()]);
-                let x = row_of::<T, F>(&job.input, row, &x_tile[place]);
-                let next = (row + at_once < job.rows).then(|| {
-                    [job.grad_output, job.input].map(|s| Ahead::of(s.line::<T>(row + at_once, cols)))
+                let g = row_of(&job.grad_output, row, &tile[i * cols..][..cols]);
+                let x = job.input.line::<T>(row, cols);
+                let next = row + at_once;
+                let next = (next < job.rows).then(|| {
+                    let (g, x) = (job.grad_output.line::<T>(next, cols), job.input.line::<T>(next, cols));
+                    [Ahead::of(g), Ahead::of(x)]
                 });
-                let to: &mut [T] = sink.line(row, cols);
-                let is_direct = T::DTYPE == F::DTYPE;
-                let dx = match as_compute_mut(&mut *to) {
-                    Some(dx) => dx,
-                    None => &mut out[..cols],
-                };
-                over(&mut Form::<_, CENTRED>(GradInput {
+                let dx: &mut [T] = sink.line(row, cols);
+                over::<S>(&mut Form::<_, CENTRED>(GradInput {
                     g,
                     x,
                     w,
@@ -175,13 +176,10 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
                     outer: *outer,
                     weight_sums,
                     bias_sums,
-                    streamed: job.streamed.filter(|_| is_direct).and_then(|streaming| streaming.to(dx)),
+                    streamed: job.streamed.and_then(|streaming| streaming.to(dx)),
                     dx,
-                    next: next.filter(|_| is_direct).map(|next| next.map(Ahead::cast)),
+                    next,
                 }));
-                if !is_direct {
-                    narrow_row(&out[..cols], to, job.streamed, next.as_ref().map_or(&[], |next| next));
-                }
             }
             first += usual;
             if usual < wanted || first == rows.len() {

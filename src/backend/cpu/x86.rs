@@ -1,0 +1,267 @@
+//! Blocks in the registers of AVX2, and operations compiled for more than the target has.
+
+use super::isa::Operation;
+use super::memory::Streaming;
+use super::simd::{BLOCK, Numbers, Simd};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+use std::ops::{Add, Mul, Sub};
+
+#[inline]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+}
+
+#[inline]
+pub(super) fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+#[target_feature(enable = "avx2,f16c,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn avx2<O: Operation>(operation: O) -> O::Output {
+    operation.call::<Avx2>()
+}
+
+/// With AVX-512's registers, of which there are twice as many, and masks; blocks are AVX2's.
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,f16c,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn avx512<O: Operation>(operation: O) -> O::Output {
+    operation.call::<Avx2>()
+}
+
+/// Blocks of AVX2. Only what the functions above run is given them.
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
+    type F32 = Singles;
+    type F64 = Doubles;
+}
+
+/// A block of float32.
+#[derive(Clone, Copy)]
+pub(crate) struct Singles([__m256; 4]);
+
+/// A block of float64.
+#[derive(Clone, Copy)]
+pub(crate) struct Doubles([__m256d; 8]);
+
+/// An operator, register by register.
+macro_rules! operators {
+    ($block:ty: $($name:ident $operator:ident $instruction:ident;)*) => {$(
+        impl $name for $block {
+            type Output = Self;
+            #[inline(always)]
+            fn $operator(mut self, other: Self) -> Self {
+                for (a, b) in self.0.iter_mut().zip(other.0) {
+                    // SAFETY: the CPU has AVX2, or there would be no block of it.
+                    *a = unsafe { $instruction(*a, b) };
+                }
+                self
+            }
+        }
+    )*};
+}
+operators!(Singles: Add add _mm256_add_ps; Sub sub _mm256_sub_ps; Mul mul _mm256_mul_ps;);
+operators!(Doubles: Add add _mm256_add_pd; Sub sub _mm256_sub_pd; Mul mul _mm256_mul_pd;);
+
+/// All bits, so many times as a block has numbers, then none.
+static ONES: ([u32; BLOCK], [u32; BLOCK]) = ([u32::MAX; BLOCK], [0; BLOCK]);
+static LONG_ONES: ([u64; BLOCK], [u64; BLOCK]) = ([u64::MAX; BLOCK], [0; BLOCK]);
+
+/// What is the same for both types.
+macro_rules! numbers {
+    ($f:ty, $lanes:literal, $masks:ident, $splat:ident, $load:ident, $blend:ident, $andnot:ident, $compare:ident,
+     $to_bytes:ident) => {
+        #[inline(always)]
+        fn splat(x: $f) -> Self {
+            // SAFETY: the CPU has AVX2, or nothing would ask for a block of it.
+            Self([unsafe { $splat(x) }; BLOCK / $lanes])
+        }
+        #[inline(always)]
+        fn load(from: &[$f; BLOCK]) -> Self {
+            let mut block = Self::splat(0.0);
+            for (i, to) in block.0.iter_mut().enumerate() {
+                // SAFETY: as above; and a block has so many numbers from there on.
+                *to = unsafe { $load(from.as_ptr().add($lanes * i)) };
+            }
+            block
+        }
+        #[inline(always)]
+        fn store(self, to: &mut [$f; BLOCK], streamed: Option<Streaming>) {
+            for (i, from) in self.0.into_iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { put($to_bytes(from), to.as_mut_ptr().add($lanes * i).cast(), streamed) };
+            }
+        }
+        #[inline(always)]
+        fn first(mut self, count: usize, rest: Self) -> Self {
+            let masks = (&raw const $masks).cast::<$f>();
+            for (i, (a, b)) in self.0.iter_mut().zip(rest.0).enumerate() {
+                let skipped = BLOCK - count.min(BLOCK);
+                // SAFETY: as above; there are two blocks of masks.
+                *a = unsafe { $blend(b, *a, $load(masks.add(skipped + $lanes * i))) };
+            }
+            self
+        }
+        #[inline(always)]
+        fn masked(mut self, mask: Self) -> Self {
+            for (a, mask) in self.0.iter_mut().zip(mask.0) {
+                // SAFETY: the CPU has AVX2, or there would be no block of it.
+                *a = unsafe { $andnot($compare::<_CMP_EQ_OQ>(mask, $splat(0.0)), *a) };
+            }
+            self
+        }
+        #[inline(always)]
+        fn abs(mut self) -> Self {
+            for a in &mut self.0 {
+                // SAFETY: as above.
+                *a = unsafe { $andnot($splat(-0.0), *a) };
+            }
+            self
+        }
+    };
+}
+
+impl Numbers<f32> for Singles {
+    numbers!(
+        f32,
+        8,
+        ONES,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_blendv_ps,
+        _mm256_andnot_ps,
+        _mm256_cmp_ps,
+        _mm256_castps_si256
+    );
+
+    #[inline(always)]
+    fn halved(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        // SAFETY: the CPU has AVX2, or there would be no block of it.
+        unsafe {
+            let eight = _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn from_f16(from: &[f16; BLOCK]) -> Self {
+        let mut block = Self::splat(0.0);
+        for (i, to) in block.0.iter_mut().enumerate() {
+            // SAFETY: as above; and a block has eight elements from there on.
+            *to = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(8 * i).cast())) };
+        }
+        block
+    }
+    #[inline(always)]
+    fn from_bf16(from: &[bf16; BLOCK]) -> Self {
+        let mut block = Self::splat(0.0);
+        for (i, to) in block.0.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *to = unsafe {
+                let eight = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(8 * i).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(eight))
+            };
+        }
+        block
+    }
+    #[inline(always)]
+    fn to_f16(self, to: &mut [f16; BLOCK], streamed: Option<Streaming>) {
+        let [a, b, c, d] = self.0;
+        for (i, [low, high]) in [[a, b], [c, d]].into_iter().enumerate() {
+            // SAFETY: as above; a block has sixteen elements from there on.
+            unsafe {
+                let low = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(low);
+                let high = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(high);
+                put(_mm256_set_m128i(high, low), to.as_mut_ptr().add(16 * i).cast(), streamed);
+            }
+        }
+    }
+    #[inline(always)]
+    fn numbers_to_bf16(self, to: &mut [bf16; BLOCK], streamed: Option<Streaming>) {
+        let [a, b, c, d] = self.0;
+        for (i, [low, high]) in [[a, b], [c, d]].into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                // By lanes of four: the low numbers' first, the high ones' first, their second.
+                let packed = _mm256_packus_epi32(upper_halves(low), upper_halves(high));
+                let sixteen = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+                put(sixteen, to.as_mut_ptr().add(16 * i).cast(), streamed);
+            }
+        }
+    }
+}
+
+impl Numbers<f64> for Doubles {
+    numbers!(
+        f64,
+        4,
+        LONG_ONES,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_blendv_pd,
+        _mm256_andnot_pd,
+        _mm256_cmp_pd,
+        _mm256_castpd_si256
+    );
+
+    #[inline(always)]
+    fn halved(self) -> f64 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        // SAFETY: the CPU has AVX2, or there would be no block of it.
+        unsafe {
+            let low = _mm256_add_pd(_mm256_add_pd(a, e), _mm256_add_pd(c, g));
+            let high = _mm256_add_pd(_mm256_add_pd(b, f), _mm256_add_pd(d, h));
+            let four = _mm256_add_pd(low, high);
+            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+}
+
+/// Numbers rounded to nearest even at their middle bit, as integers: their upper halves.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn upper_halves(numbers: __m256) -> __m256i {
+    // SAFETY: as the caller says.
+    unsafe {
+        let bits = _mm256_castps_si256(numbers);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF));
+        _mm256_srli_epi32::<16>(_mm256_add_epi32(up, odd))
+    }
+}
+
+/// Stores 32 bytes, past the caches where there is leave.
+///
+/// # Safety
+/// The CPU has AVX2, and 32 bytes can be written; to a multiple of 16 where there is leave.
+#[inline(always)]
+unsafe fn put(from: __m256i, to: *mut __m256i, streamed: Option<Streaming>) {
+    // SAFETY: as the caller says.
+    unsafe {
+        if streamed.is_none() {
+            _mm256_storeu_si256(to, from);
+        } else if to.is_aligned() {
+            _mm256_stream_si256(to, from);
+        } else {
+            let (low, high) = (_mm256_castsi256_si128(from), _mm256_extracti128_si256::<1>(from));
+            _mm_stream_si128(to.cast(), low);
+            _mm_stream_si128(to.cast::<__m128i>().add(1), high);
+        }
+    }
+}
