@@ -1,7 +1,7 @@
 //! Single passes over slices, each an operation for [`Isa::run`](super::Isa): small bodies that compile to SIMD loops
 //! once per instruction set, so that the schedules that call them are compiled once.
 
-use super::lanes::{Over, Pass, read, write, write_numbers};
+use super::lanes::{Over, Pass, Terms, read, write, write_numbers};
 use super::memory::{Ahead, Streaming};
 use super::real::Real;
 use super::simd::{Block, Numbers, Simd};
@@ -124,6 +124,10 @@ impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<Apply<'_, T, F>, CEN
         self.0.out.len()
     }
     #[inline(always)]
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+    #[inline(always)]
     fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let Form(pass) = self;
         if let Some(next) = pass.next {
@@ -175,20 +179,52 @@ pub(super) struct GradInput<'a, T, F> {
     pub(super) next: Option<[Ahead<T>; 2]>,
 }
 
+impl<T: Stored, F: Real> GradInput<'_, T, F> {
+    /// `g` and `x_hat` of a block.
+    #[inline(always)]
+    fn operands<S: Simd, const WHOLE: bool, const CENTRED: bool>(
+        &self,
+        at: usize,
+        len: usize,
+    ) -> [Block<S, F>; 2] {
+        if let Some([g, x]) = self.next {
+            g.touch(at);
+            x.touch(at);
+        }
+        let x = read::<S, WHOLE, T, F>(self.x, at, len);
+        [read::<S, WHOLE, T, F>(self.g, at, len), self.s.normalized::<S, CENTRED>(x)]
+    }
+
+    /// Writes a block of `dx`.
+    #[inline(always)]
+    fn put<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize, [g, hat]: [Block<S, F>; 2]) {
+        let ghat = self.w.times::<S, WHOLE>(at, len, g);
+        let u = match self.u {
+            Some(u) => read::<S, WHOLE, F, F>(u, at, len),
+            None => hat,
+        };
+        let splat = Block::<S, F>::splat;
+        let mut dx = splat(self.s.rstd) * ((ghat - splat(self.c1)) - u * splat(self.c2));
+        if let Some(outer) = self.outer {
+            dx = dx * splat(outer);
+        }
+        write_numbers::<S, WHOLE, T, F>(dx, self.dx, at, len, self.streamed);
+    }
+}
+
 impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, T, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.dx.len()
     }
     #[inline(always)]
+    fn is_repeatable(&self) -> bool {
+        self.0.weight_sums.is_none() && self.0.bias_sums.is_none()
+    }
+    #[inline(always)]
     fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {
         let Form(pass) = self;
-        if let Some([g, x]) = pass.next {
-            g.touch(at);
-            x.touch(at);
-        }
-        let g: Block<S, F> = read::<S, WHOLE, T, F>(pass.g, at, len);
-        let hat = pass.s.normalized::<S, CENTRED>(read::<S, WHOLE, T, F>(pass.x, at, len));
+        let [g, hat] = pass.operands::<S, WHOLE, CENTRED>(at, len);
         if let Some(sums) = &mut pass.weight_sums {
             let sum = read::<S, WHOLE, F, F>(sums, at, len) + g * hat;
             write::<S, WHOLE, F, F>(sum, sums, at, len);
@@ -197,17 +233,24 @@ impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, T, F>,
             let sum = read::<S, WHOLE, F, F>(sums, at, len) + g;
             write::<S, WHOLE, F, F>(sum, sums, at, len);
         }
-        let ghat = pass.w.times::<S, WHOLE>(at, len, g);
-        let u = match pass.u {
-            Some(u) => read::<S, WHOLE, F, F>(u, at, len),
-            None => hat,
-        };
-        let splat = Block::<S, F>::splat;
-        let mut dx = splat(pass.s.rstd) * ((ghat - splat(pass.c1)) - u * splat(pass.c2));
-        if let Some(outer) = pass.outer {
-            dx = dx * splat(outer);
-        }
-        write_numbers::<S, WHOLE, T, F>(dx, pass.dx, at, len, pass.streamed);
+        pass.put::<S, WHOLE>(at, len, [g, hat]);
+    }
+}
+
+/// `dx` on the way to the sums of `g` and of `g * x_hat`.
+pub(super) struct SummedGradInput<'a, T, F>(pub(super) GradInput<'a, T, F>);
+
+impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for Form<SummedGradInput<'_, T, F>, CENTRED> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.0.dx.len()
+    }
+    #[inline(always)]
+    fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 2] {
+        let Form(SummedGradInput(pass)) = self;
+        let [g, hat] = pass.operands::<S, WHOLE, CENTRED>(at, len);
+        pass.put::<S, WHOLE>(at, len, [g, hat]);
+        [g, g * hat]
     }
 }
 
@@ -222,6 +265,10 @@ impl<F: Real, const CENTRED: bool> Pass for Form<Normalize<'_, F>, CENTRED> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.hat.len()
+    }
+    #[inline(always)]
+    fn is_repeatable(&self) -> bool {
+        true
     }
     #[inline(always)]
     fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) {

@@ -23,9 +23,7 @@ pub(super) fn read<S: Simd, const WHOLE: bool, T: Stored, F: Real>(
     if WHOLE {
         return T::load::<S, F>(from[at..at + BLOCK].try_into().expect("a block"));
     }
-    let mut padded: [T; BLOCK] = bytemuck::Zeroable::zeroed();
-    padded[..len].copy_from_slice(&from[at..at + len]);
-    T::load::<S, F>(&padded)
+    T::load_part::<S, F>(&from[at..at + len])
 }
 
 /// Stores a whole block, or its first `len` numbers, each rounded once.
@@ -64,6 +62,11 @@ pub(super) fn write_numbers<S: Simd, const WHOLE: bool, T: Stored, F: Real>(
 pub(super) trait Pass {
     /// Elements in all.
     fn len(&self) -> usize;
+    /// Whether elements may be done twice: they are only written.
+    #[inline(always)]
+    fn is_repeatable(&self) -> bool {
+        false
+    }
     /// The elements from `at` on: a block if `WHOLE`, else `len`.
     fn step<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize);
 }
@@ -87,7 +90,13 @@ pub(super) fn over<S: Simd>(pass: &mut impl Pass) {
     for at in (0..whole).step_by(BLOCK) {
         pass.step::<S, true>(at, BLOCK);
     }
-    if whole < len {
+    if whole == len {
+        return;
+    }
+    // The last ones as a whole block where that is possible, which is quicker than a part of one.
+    if len > BLOCK && pass.is_repeatable() {
+        pass.step::<S, true>(len - BLOCK, BLOCK);
+    } else {
         pass.step::<S, false>(whole, len - whole);
     }
 }

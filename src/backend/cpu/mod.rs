@@ -2,7 +2,8 @@
 //!
 //! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
 //! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
-//! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time; `column` has
+//! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time; rows that are
+//! spread in short runs go through scratch memory (`gathered`); `column` has
 //! `line_sums` and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without
 //! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
@@ -21,6 +22,7 @@ mod curve;
 mod definition;
 mod elementwise;
 mod floats;
+mod gathered;
 mod gradient;
 mod inverse_root;
 mod isa;

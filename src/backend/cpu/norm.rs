@@ -6,7 +6,7 @@ use super::real::Real;
 use super::row_backward::{self, RowTerms};
 use super::split::{run_chunks, with_row_sums};
 use super::statistics::Constants;
-use super::{Cpu, Isa, Schedule, affine, column, column_backward, power, row, split};
+use super::{Cpu, Isa, Schedule, affine, column, column_backward, gathered, power, row, split};
 use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
@@ -71,6 +71,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
     let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
     let is_column = column::is_possible(&job, adjacent);
     match choose(cpu, [rows, cols], is_column) {
+        Schedule::Row if gathered::is_possible(&job) => gathered::forward(&job, cpu),
         Schedule::Row => {
             let step = TASK.div_ceil(cols.max(1));
             cpu.for_each(rows.div_ceil(step), step * cols, |task| {

@@ -2,8 +2,9 @@
 //! parameter gradients, which `sub_rows` walks.
 
 use super::affine::Accumulators;
-use super::elementwise::{Factor, GradInput, Normalize, run};
+use super::elementwise::{Factor, Form, GradInput, Normalize, SummedGradInput, run};
 use super::gradient::{outer_exponent, piece_gradient};
+use super::lanes::TreeSums;
 use super::launch::Tiles;
 use super::leaf;
 use super::leaf_backward::{self, Gradients};
@@ -209,21 +210,54 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         row: usize,
         s: Statistics<F>,
         sums: &Sums<F>,
-        (at, len): (usize, usize),
+        place: (usize, usize),
         params: Option<(usize, &mut Accumulators<'_, F>)>,
     ) -> bool {
+        self.usual_pass(row, s, sums, place, params, |c, pass| run(c, pass)).is_some()
+    }
+
+    /// The gradient of the input in some columns of a row, and the sums of `g` and of `g * x_hat` over them in so many
+    /// lanes, in one pass, where nothing is out of the ordinary.
+    pub(super) fn usual_sub_row(
+        &mut self,
+        row: usize,
+        s: Statistics<F>,
+        sums: &Sums<F>,
+        place: (usize, usize),
+        lanes: usize,
+    ) -> Option<[F; 2]> {
+        self.usual_pass(row, s, sums, place, None, |c, pass| {
+            let pass = SummedGradInput(pass);
+            if c.is_centred() {
+                c.isa.run(TreeSums::new(lanes, Form::<_, true>(pass)))
+            } else {
+                c.isa.run(TreeSums::new(lanes, Form::<_, false>(pass)))
+            }
+        })
+    }
+
+    /// Runs the pass for the gradient of the input, where nothing is out of the ordinary.
+    fn usual_pass<R>(
+        &mut self,
+        row: usize,
+        s: Statistics<F>,
+        sums: &Sums<F>,
+        (at, len): (usize, usize),
+        params: Option<(usize, &mut Accumulators<'_, F>)>,
+        run: impl FnOnce(&Constants<F>, GradInput<'_, F, F>) -> R,
+    ) -> Option<R> {
         let (job, c) = (self.job, &self.job.constants);
         if !self.is_usual(s, sums) {
-            return false;
+            return None;
         }
-        let Some(sink) = &job.grad_input else { return false };
+        let sink = job.grad_input.as_ref()?;
         let next = self.next(row, at + len, len);
         let mut w = self.weight.get(row, at, len);
         let mut outer = None;
         if job.is_outer {
             outer = w.at(0);
             if outer.is_some_and(|w| outer_exponent(w) != 0) {
-                return false;
+                return None;
             }
             w = Factor::Absent;
         }
@@ -238,9 +272,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let streamed = streamed.and_then(|streaming| streaming.to(out));
         let (u, dx) = (None, &mut *out);
         let pass = GradInput { g, x, w, u, s, c1, c2, outer, weight_sums, bias_sums, dx, streamed, next };
-        run(c, pass);
+        let result = run(c, pass);
         sink.commit(row, at, out);
-        true
+        Some(result)
     }
 
     /// Whether nothing in a row is out of the ordinary, but for an outer weight.

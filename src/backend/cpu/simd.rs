@@ -10,6 +10,8 @@ use std::ops::{Add, Mul, Sub};
 
 /// Elements handled together: two to eight registers, on any instruction set.
 pub(super) const BLOCK: usize = 32;
+/// Rows and columns of what is transposed at once.
+pub(super) const SIDE: usize = 8;
 
 /// An instruction set's blocks.
 pub(crate) trait Simd {
@@ -26,6 +28,15 @@ pub(crate) trait Numbers<F: Real>:
 {
     fn splat(x: F) -> Self;
     fn load(from: &[F; BLOCK]) -> Self;
+    /// Fewer numbers than a block has, and zeros.
+    #[inline(always)]
+    fn load_part(from: &[F]) -> Self {
+        let mut padded = [F::ZERO; BLOCK];
+        for (to, from) in padded.iter_mut().zip(from) {
+            *to = *from;
+        }
+        Self::load(&padded)
+    }
     /// Past the caches where there is leave.
     fn store(self, to: &mut [F; BLOCK], streamed: Option<Streaming>);
     /// The first `count` numbers of these, the others of `rest`.
@@ -35,6 +46,18 @@ pub(crate) trait Numbers<F: Real>:
     fn abs(self) -> Self;
     /// The upper half added to the lower one, down to one number.
     fn halved(self) -> F;
+
+    /// Rows as columns.
+    #[inline(always)]
+    fn transposed(rows: &[[F; SIDE]; SIDE]) -> [[F; SIDE]; SIDE] {
+        let mut columns = [[F::ZERO; SIDE]; SIDE];
+        for (i, row) in rows.iter().enumerate() {
+            for (column, number) in columns.iter_mut().zip(row) {
+                column[i] = *number;
+            }
+        }
+        columns
+    }
 
     /// What `f` makes of each number.
     #[inline(always)]
@@ -174,7 +197,7 @@ mod tests {
     }
 
     impl<F: Real> Operation for All<'_, F> {
-        type Output = (Vec<[F; BLOCK]>, Vec<[u16; BLOCK]>, F);
+        type Output = (Vec<[F; BLOCK]>, Vec<[u16; BLOCK]>, F, [[F; SIDE]; SIDE]);
         #[inline(always)]
         fn call<S: Simd>(self) -> Self::Output {
             let (a, b) = (Block::<S, F>::load(self.numbers), Block::<S, F>::load(self.others));
@@ -186,11 +209,15 @@ mod tests {
             let (first, masked) = (a.first(self.count, b), a.masked(b));
             let (wide, widest) = (Block::<S, F>::from_f16(&half), Block::<S, F>::from_bf16(&brain));
             let splat = Block::<S, F>::splat(self.numbers[self.count % BLOCK]);
-            let all = [a + b, a - b, a * b, a.abs(), first, masked, wide, widest, splat];
+            let part = Block::<S, F>::load_part(&self.numbers[..self.count]);
+            let all = [part, a + b, a - b, a * b, a.abs(), first, masked, wide, widest, splat];
             (
                 all.map(|block| block.to_array()).to_vec(),
                 vec![half.map(f16::to_bits), brain.map(bf16::to_bits), number.map(bf16::to_bits)],
                 b.halved(),
+                Block::<S, F>::transposed(&std::array::from_fn(|i| {
+                    std::array::from_fn(|j| self.others[(i * 5 + j * 3) % BLOCK])
+                })),
             )
         }
     }
@@ -212,7 +239,7 @@ mod tests {
                         "{a:?} {b:?} {isa}"
                     );
                 }
-                assert_eq!((&expected.1, expected.2), (&found.1, found.2), "{isa}");
+                assert_eq!((&expected.1, expected.2, expected.3), (&found.1, found.2, found.3), "{isa}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Operands to write in host memory: stores of any dtype and stride that round once.
 
 use super::Isa;
+use super::gathered::Spread;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
 use super::stored::{Narrow, Stored};
@@ -49,6 +50,26 @@ impl<'a> Sink<'a> {
             #[cfg(any(feature = "wgpu", feature = "cuda"))]
             _ => None,
         }
+    }
+
+    /// Rows of which each in its turn is in `memory`, whatever row is asked for.
+    pub(super) fn of_line<F: Real>(memory: &'a mut [F], grid: &'a Grid, walk: &'a Walk, isa: Isa) -> Self {
+        debug_assert!(memory.len() >= grid.cols, "a row");
+        Sink { base: memory.as_mut_ptr().cast(), dtype: F::DTYPE, grid, walk, isa }
+    }
+
+    pub(super) fn parts(&self) -> (*const u8, DType, &'a Grid, &'a Walk, Isa) {
+        (self.base, self.dtype, self.grid, self.walk, self.isa)
+    }
+
+    /// How rows lie in memory where they are spread in short runs.
+    pub(super) fn spread(&self) -> Option<Spread> {
+        Spread::of(self.grid, self.walk)
+    }
+
+    /// The place of a row's first element in memory.
+    pub(super) fn first_of(&self, row: usize) -> isize {
+        self.grid.row_offset(self.walk, row)
     }
 
     /// Where to compute columns `col..col + len` of `row`: the memory itself where it holds the compute type side by

@@ -4,8 +4,10 @@
 //! the piece is lent as it is; otherwise it is converted into a tile that stays in the first-level cache.
 
 use super::Isa;
+use super::gathered::Spread;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
+use super::sink::Sink;
 use super::stored::{Stored, Widen};
 use crate::plan::{Grid, Walk};
 use crate::tensor::{DType, Element, Memory, View};
@@ -105,6 +107,32 @@ impl<'a> Source<'a> {
             #[cfg(any(feature = "wgpu", feature = "cuda"))]
             _ => None,
         }
+    }
+
+    /// What a sink writes, read again: never lent.
+    pub(super) fn of_sink(sink: &Sink<'a>) -> Self {
+        let (base, dtype, grid, walk, isa) = sink.parts();
+        Source { base, dtype, grid, walk, isa, copied: true }
+    }
+
+    /// The same, lent: where the sink writes no more while this is in use.
+    pub(super) fn lent(self) -> Self {
+        Source { copied: false, ..self }
+    }
+
+    /// How rows lie in memory where they are spread in short runs.
+    pub(super) fn spread(&self) -> Option<Spread> {
+        Spread::of(self.grid, self.walk)
+    }
+
+    /// The index space that it is walked over.
+    pub(super) fn grid(&self) -> &'a Grid {
+        self.grid
+    }
+
+    /// The place of a row's first element in memory.
+    pub(super) fn first_of(&self, row: usize) -> isize {
+        self.grid.row_offset(self.walk, row)
     }
 
     /// Columns `col..col + len` of `row`, widened: lent where the memory holds them so, else put into `tile`.

@@ -6,6 +6,7 @@ use super::Cpu;
 use super::affine::{Accumulators, ColumnSums};
 use super::column;
 use super::column_backward;
+use super::gathered::{self, Gathered};
 use super::launch::{Shared, Tiles, with_kept, with_scratch};
 use super::memory::finish_streaming;
 use super::norm::{Cut, TASK};
@@ -289,6 +290,8 @@ pub(super) fn run_chunks<F: Real>(
     let count = job.wanted();
     let params = cut.params();
     let partials = Shared::new(partials);
+    let is_gathered = known.is_none() && gathered::is_possible_backward(job);
+    let gathered = is_gathered.then(|| Gathered::new(job)).flatten();
     cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
         let range = index * chunk..rows.min((index + 1) * chunk);
@@ -301,7 +304,9 @@ pub(super) fn run_chunks<F: Real>(
             RowTerms::SubRows(_) => part.clone(),
         };
         let len = beside.len() * own.len();
-        with_scratch(len * count, |tiles, leaves| {
+        let lines = if gathered.is_some() { 2 * cols } else { 0 };
+        with_scratch(len * count + lines, |tiles, numbers| {
+            let (leaves, lines) = numbers.split_at_mut(len * count);
             let first = index * params * count + beside.start * per_row + own.start;
             let (weight_leaf, bias_leaf) = leaves.split_at_mut(if job.wants_weight { len } else { 0 });
             let sums = |leaf, at: usize| {
@@ -314,29 +319,72 @@ pub(super) fn run_chunks<F: Real>(
                 bias: (job.wants_bias && len > 0).then(|| sums(bias_leaf, first + params * (count - 1))),
             };
             let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
-            run_task(job, rows, part, known, accumulators, tiles);
+            let task = Task { job, rows, part, known };
+            match &gathered {
+                Some(gathered) => task.run_gathered(gathered, lines, accumulators, tiles),
+                None => task.run(accumulators, tiles),
+            }
         });
     });
 }
 
-fn run_task<F: Real>(
-    job: &Backward<'_, F>,
+/// Rows of a chunk, or a part of their columns.
+struct Task<'j, 'a, F> {
+    job: &'j Backward<'a, F>,
     rows: TaskRows,
     part: Range<usize>,
-    known: Option<&RowSums<'_, F>>,
-    mut accumulators: Accumulators<'_, F>,
-    tiles: Tiles<'_, F>,
-) {
-    let mut operands = row_backward::Rows::new(job, tiles);
-    let has_usual_rows = known.is_none() && job.has_usual_rows();
-    let mut at = 0;
-    while at < rows.len() {
-        if has_usual_rows {
-            at = operands.usual(&rows, at, &mut accumulators);
-            if at == rows.len() {
-                break;
+    known: Option<&'j RowSums<'j, F>>,
+}
+
+impl<F: Real> Task<'_, '_, F> {
+    fn run(&self, mut accumulators: Accumulators<'_, F>, tiles: Tiles<'_, F>) {
+        let Task { job, rows, known, .. } = self;
+        let mut operands = row_backward::Rows::new(job, tiles);
+        let has_usual_rows = known.is_none() && job.has_usual_rows();
+        let mut at = 0;
+        while at < rows.len() {
+            if has_usual_rows {
+                at = operands.usual(rows, at, &mut accumulators);
+                if at == rows.len() {
+                    break;
+                }
             }
+            self.row(at, &mut operands, &mut accumulators);
+            at += 1;
         }
+        accumulators.finish();
+        if job.streamed.is_some() {
+            finish_streaming();
+        }
+    }
+
+    /// With rows that are brought together first, in `lines`.
+    fn run_gathered(
+        &self,
+        gathered: &Gathered,
+        lines: &mut [F],
+        mut accumulators: Accumulators<'_, F>,
+        mut tiles: Tiles<'_, F>,
+    ) {
+        let (g, x) = lines.split_at_mut(lines.len() / 2);
+        for at in 0..self.rows.len() {
+            let (row, ..) = self.rows.row(at);
+            gathered.with_row(self.job, row, [&mut *g, &mut *x], |job| {
+                let tiles = tiles.each_mut().map(|tile| &mut **tile);
+                self.row(at, &mut row_backward::Rows::new(job, tiles), &mut accumulators);
+            });
+        }
+        accumulators.finish();
+    }
+
+    /// Handles the row at place `at`.
+    fn row(
+        &self,
+        at: usize,
+        operands: &mut row_backward::Rows<'_, '_, F>,
+        accumulators: &mut Accumulators<'_, F>,
+    ) {
+        let Task { job, rows, part, known } = self;
         let (row, index, param) = rows.row(at);
         if at.is_multiple_of(rows.beside.len()) {
             accumulators.begin_row(index, rows.all_params());
@@ -349,11 +397,6 @@ fn run_task<F: Real>(
                 job.settle(row, taken)
             }
         };
-        operands.gradients(row, s, &sums, part.clone(), param, &mut accumulators);
-        at += 1;
-    }
-    accumulators.finish();
-    if job.streamed.is_some() {
-        finish_streaming();
+        operands.gradients(row, s, &sums, part.clone(), param, accumulators);
     }
 }

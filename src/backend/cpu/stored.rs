@@ -22,6 +22,18 @@ pub(crate) trait Stored: Element {
         }
         Block::<S, F>::load(&each(from, Self::widen))
     }
+    /// Fewer elements than a block has, and zeros.
+    #[inline(always)]
+    fn load_part<S: Simd, F: Real>(from: &[Self]) -> Block<S, F> {
+        if Self::DTYPE == F::DTYPE {
+            return Block::<S, F>::load_part(bytemuck::cast_slice(from));
+        }
+        let mut padded: [Self; BLOCK] = bytemuck::Zeroable::zeroed();
+        for (to, from) in padded.iter_mut().zip(from) {
+            *to = *from;
+        }
+        Self::load::<S, F>(&padded)
+    }
     /// A block to nearest even.
     #[inline(always)]
     fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [Self; BLOCK]) {

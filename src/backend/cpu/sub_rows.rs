@@ -4,9 +4,7 @@
 //! ordered so that a sub-row's elements follow each other; a single column is a sub-row of one.
 
 use super::affine::Accumulators;
-use super::elementwise::Factor;
 use super::lanes::{Plain, Products, TreeSums};
-use super::leaf_backward::{GradientTerms, plain_sums};
 use super::reader::Reader;
 use super::real::Real;
 use super::row::{clear_masked, piece_end};
@@ -66,12 +64,15 @@ impl<F: Real> Rows<'_, '_, F> {
                 }
             }
             let (at, len) = (first * length, subs.len() * length);
-            if length > 1 && !self.job.is_outer && self.is_usual(s, sums) {
-                for sub in subs {
-                    let [bias, weight] = self.sub_row_sums(row, s, sub * length, length, lanes(length));
-                    accumulators.add_terms(param + sub - start, weight, bias);
-                }
-                self.usual_piece(row, s, sums, (at, len), None);
+            // All of a row's are usual, or none.
+            let mut others = subs.clone();
+            while length > 1 && !others.is_empty() {
+                let place = (others.start * length, length);
+                let Some(of_sub_row) = self.usual_sub_row(row, s, sums, place, lanes(length)) else { break };
+                accumulators.add_terms(param + others.start - start, of_sub_row[1], of_sub_row[0]);
+                others.start += 1;
+            }
+            if others.is_empty() {
                 continue;
             }
             self.piece(row, s, sums, at, len);
@@ -102,13 +103,6 @@ impl<F: Real> Rows<'_, '_, F> {
         }
     }
 
-    /// The sums of `g` and of `g * x_hat` over columns of a leaf in which nothing is out of the ordinary.
-    fn sub_row_sums(&mut self, row: usize, s: Statistics<F>, at: usize, len: usize, lanes: usize) -> [F; 2] {
-        let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let terms = GradientTerms { g, x, w: Factor::Absent, mask: None, s };
-        plain_sums(&self.job.constants, lanes, terms)
-    }
-
     /// A sub-row of several leaves.
     fn long_sub_row(
         &mut self,
@@ -124,11 +118,9 @@ impl<F: Real> Rows<'_, '_, F> {
         let (mut weight, mut bias) = (Pairwise::default(), Pairwise::default());
         for leaf in (0..length).step_by(LEAF) {
             let (at, len) = (sub * length + leaf, LEAF.min(length - leaf));
-            if !self.job.is_outer && self.is_usual(s, sums) {
-                let of_leaf = self.sub_row_sums(row, s, at, len, lanes);
+            if let Some(of_leaf) = self.usual_sub_row(row, s, sums, (at, len), lanes) {
                 bias.push(of_leaf[0]);
                 weight.push(of_leaf[1]);
-                self.usual_piece(row, s, sums, (at, len), None);
                 continue;
             }
             self.piece(row, s, sums, at, len);

@@ -189,23 +189,26 @@ fn statistics<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
         }
         usual += 1;
     }
-    let [mean, correction, mut rstd] = of_rows;
-    if !c.is_norm && c.eps_position == EpsPosition::Inside {
+    let [mean, correction, mut m2] = of_rows;
+    let is_inside = !c.is_norm && c.eps_position == EpsPosition::Inside;
+    if is_inside {
         // Four at a time, of which the last may be of no row, since the processor divides four as quickly as one.
-        for rstd in rstd[..usual.next_multiple_of(TOGETHER).min(MOST)].chunks_exact_mut(TOGETHER) {
-            for rstd in rstd {
-                *rstd = F::rsqrt_inside(*rstd, count, c.eps);
+        for four in m2[..usual.next_multiple_of(TOGETHER).min(MOST)].chunks_exact_mut(TOGETHER) {
+            for m2 in four {
+                *m2 = F::rsqrt_inside(*m2, count, c.eps);
             }
         }
-    } else {
-        for (i, m2) in rstd[..usual].iter_mut().enumerate() {
-            let moments = Moments { count, mean: mean[i], correction: correction[i], m2: *m2, exponent: 0 };
-            *m2 = moments.finished(c).rstd;
-        }
     }
-    let of_row =
-        |i: usize| Statistics { mean: mean[i], correction: correction[i], rstd: rstd[i], exponent: 0 };
-    (usual, std::array::from_fn(of_row))
+    let none = Statistics { mean: F::ZERO, correction: F::ZERO, rstd: F::ZERO, exponent: 0 };
+    let mut taken = [none; MOST];
+    for (i, s) in taken[..usual].iter_mut().enumerate() {
+        *s = if is_inside {
+            Statistics { mean: mean[i], correction: correction[i], rstd: m2[i], exponent: 0 }
+        } else {
+            Moments { count, mean: mean[i], correction: correction[i], m2: m2[i], exponent: 0 }.finished(c)
+        };
+    }
+    (usual, taken)
 }
 
 /// Weight and bias.

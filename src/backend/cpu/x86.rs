@@ -2,7 +2,7 @@
 
 use super::isa::Operation;
 use super::memory::Streaming;
-use super::simd::{BLOCK, Numbers, Simd};
+use super::simd::{BLOCK, Numbers, SIDE, Simd};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 use std::ops::{Add, Mul, Sub};
@@ -80,7 +80,7 @@ static LONG_ONES: ([u64; BLOCK], [u64; BLOCK]) = ([u64::MAX; BLOCK], [0; BLOCK])
 
 /// What is the same for both types.
 macro_rules! numbers {
-    ($f:ty, $lanes:literal, $masks:ident, $splat:ident, $load:ident, $blend:ident, $andnot:ident, $compare:ident,
+    ($f:ty, $integer:ty, $lanes:literal, $masks:ident, $load_some:ident, $splat:ident, $load:ident, $blend:ident, $andnot:ident, $compare:ident,
      $to_bytes:ident) => {
         #[inline(always)]
         fn splat(x: $f) -> Self {
@@ -93,6 +93,21 @@ macro_rules! numbers {
             for (i, to) in block.0.iter_mut().enumerate() {
                 // SAFETY: as above; and a block has so many numbers from there on.
                 *to = unsafe { $load(from.as_ptr().add($lanes * i)) };
+            }
+            block
+        }
+        #[inline(always)]
+        fn load_part(from: &[$f]) -> Self {
+            let skipped = BLOCK - from.len().min(BLOCK);
+            let masks = (&raw const $masks).cast::<$integer>();
+            let mut block = Self::splat(0.0);
+            for (i, to) in block.0.iter_mut().enumerate() {
+                // SAFETY: as above; there are two blocks of masks, and they leave out what is beyond the slice, which is
+                // then not read.
+                *to = unsafe {
+                    let mask = _mm256_loadu_si256(masks.add(skipped + $lanes * i).cast());
+                    $load_some(from.as_ptr().wrapping_add($lanes * i), mask)
+                };
             }
             block
         }
@@ -135,8 +150,10 @@ macro_rules! numbers {
 impl Numbers<f32> for Singles {
     numbers!(
         f32,
+        u32,
         8,
         ONES,
+        _mm256_maskload_ps,
         _mm256_set1_ps,
         _mm256_loadu_ps,
         _mm256_blendv_ps,
@@ -155,6 +172,12 @@ impl Numbers<f32> for Singles {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+    #[inline(always)]
+    fn transposed(rows: &[[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+        // SAFETY: the CPU has AVX2, or nothing would ask for blocks of it; eight rows of eight numbers are as many registers.
+        let columns: [__m256; SIDE] = unsafe { transposed(bytemuck::cast(*rows)) };
+        bytemuck::cast(columns)
     }
     #[inline(always)]
     fn from_f16(from: &[f16; BLOCK]) -> Self {
@@ -207,8 +230,10 @@ impl Numbers<f32> for Singles {
 impl Numbers<f64> for Doubles {
     numbers!(
         f64,
+        u64,
         4,
         LONG_ONES,
+        _mm256_maskload_pd,
         _mm256_set1_pd,
         _mm256_loadu_pd,
         _mm256_blendv_pd,
@@ -228,6 +253,37 @@ impl Numbers<f64> for Doubles {
             let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
             _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
         }
+    }
+}
+
+/// Rows as columns: pairs of numbers, then fours, then eights.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn transposed([a, b, c, d, e, f, g, h]: [__m256; SIDE]) -> [__m256; SIDE] {
+    // SAFETY: as the caller says.
+    unsafe {
+        let (ab, ab2) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd, cd2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let (ef, ef2) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
+        let (gh, gh2) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
+        const LOW: i32 = 0b01_00_01_00;
+        const HIGH: i32 = 0b11_10_11_10;
+        let (low0, low1) = (_mm256_shuffle_ps::<LOW>(ab, cd), _mm256_shuffle_ps::<HIGH>(ab, cd));
+        let (low2, low3) = (_mm256_shuffle_ps::<LOW>(ab2, cd2), _mm256_shuffle_ps::<HIGH>(ab2, cd2));
+        let (high0, high1) = (_mm256_shuffle_ps::<LOW>(ef, gh), _mm256_shuffle_ps::<HIGH>(ef, gh));
+        let (high2, high3) = (_mm256_shuffle_ps::<LOW>(ef2, gh2), _mm256_shuffle_ps::<HIGH>(ef2, gh2));
+        [
+            _mm256_permute2f128_ps::<0x20>(low0, high0),
+            _mm256_permute2f128_ps::<0x20>(low1, high1),
+            _mm256_permute2f128_ps::<0x20>(low2, high2),
+            _mm256_permute2f128_ps::<0x20>(low3, high3),
+            _mm256_permute2f128_ps::<0x31>(low0, high0),
+            _mm256_permute2f128_ps::<0x31>(low1, high1),
+            _mm256_permute2f128_ps::<0x31>(low2, high2),
+            _mm256_permute2f128_ps::<0x31>(low3, high3),
+        ]
     }
 }
 
