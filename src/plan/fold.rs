@@ -55,6 +55,61 @@ fn offset_along(sizes: &[usize], strides: &[isize], mut index: usize) -> isize {
     at
 }
 
+/// The offsets of rows, most of which follow each other: what a division would give each time is then an addition.
+#[derive(Debug, Clone)]
+pub(crate) struct RowOffsets<'a> {
+    sizes: &'a [usize],
+    strides: &'a [isize],
+    first: isize,
+    /// Of the row that was asked for last: its number, its index along each axis, and its offset.
+    row: usize,
+    index: Dims,
+    at: isize,
+}
+
+impl<'a> RowOffsets<'a> {
+    pub(crate) fn new(grid: &'a Grid, walk: &'a Walk) -> Self {
+        let first = walk.offset as isize;
+        let index = Dims::from_elem(0, grid.outer.len());
+        RowOffsets { sizes: &grid.outer, strides: &walk.outer, first, row: 0, index, at: first }
+    }
+
+    /// The element offset of the first column of `row`.
+    #[inline(always)]
+    pub(crate) fn of(&mut self, row: usize) -> isize {
+        if let [stride] = self.strides {
+            return self.first + row as isize * stride;
+        }
+        if row != self.row {
+            self.go(row);
+        }
+        self.at
+    }
+
+    fn go(&mut self, row: usize) {
+        let is_next = row == self.row + 1;
+        self.row = row;
+        if !is_next {
+            let mut rest = row;
+            for (index, &size) in self.index.iter_mut().zip(self.sizes).rev() {
+                (*index, rest) = (rest % size, rest / size);
+            }
+            let steps = self.index.iter().zip(self.strides).map(|(&index, stride)| index as isize * stride);
+            self.at = self.first + steps.sum::<isize>();
+            return;
+        }
+        for ((index, &size), &stride) in self.index.iter_mut().zip(self.sizes).zip(self.strides).rev() {
+            *index += 1;
+            self.at += stride;
+            if *index < size {
+                return;
+            }
+            *index = 0;
+            self.at -= size as isize * stride;
+        }
+    }
+}
+
 impl Walk {
     /// Whether every row has the same elements.
     pub fn is_shared_by_rows(&self) -> bool {
@@ -170,6 +225,10 @@ mod tests {
                     .collect();
                 if reduced == [2, 3] {
                     assert!(seen.iter().enumerate().all(|(i, &at)| at == layout.offset_of(i)));
+                }
+                let mut offsets = RowOffsets::new(&grid, walk);
+                for row in (0..grid.rows).chain((0..grid.rows).rev().step_by(3)).chain(0..grid.rows) {
+                    assert_eq!(offsets.of(row), grid.row_offset(walk, row), "row {row}");
                 }
                 seen.sort_unstable();
                 let mut all: Vec<usize> = (0..layout.len()).map(|i| layout.offset_of(i)).collect();

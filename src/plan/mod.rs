@@ -6,4 +6,5 @@
 mod fold;
 pub mod tree;
 
+pub(crate) use fold::RowOffsets;
 pub use fold::{Grid, Walk, fold};

@@ -241,6 +241,7 @@ impl<T: Stored, F: Real, const CENTRED: bool> Pass for Form<GradInput<'_, T, F>,
 pub(super) struct SummedGradInput<'a, T, F>(pub(super) GradInput<'a, T, F>);
 
 impl<T: Stored, F: Real, const CENTRED: bool> Terms<F, 2> for Form<SummedGradInput<'_, T, F>, CENTRED> {
+    const IN_ORDER: bool = true;
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.0.dx.len()

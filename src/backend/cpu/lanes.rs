@@ -103,6 +103,9 @@ pub(super) fn over<S: Simd>(pass: &mut impl Pass) {
 
 /// `M` numbers computed from each element of a leaf.
 pub(super) trait Terms<F: Real, const M: usize> {
+    /// Whether blocks are asked for in the order of memory, as what is written on the way should be; the sums of a lane
+    /// then do not stay in registers.
+    const IN_ORDER: bool = false;
     /// Elements of the leaf.
     fn len(&self) -> usize;
     /// The terms of the elements from `at` on: a block if `WHOLE`, else `len`, and anything beyond.
@@ -126,15 +129,15 @@ impl<F: Real, T: Terms<F, M>, const M: usize> Operation for TreeSums<T, F, M> {
     type Output = [F; M];
     #[inline(always)]
     fn call<S: Simd>(mut self) -> [F; M] {
-        tree_sums::<S, F, M>(self.lanes, &mut self.terms)
+        tree_sums::<S, F, T, M>(self.lanes, &mut self.terms)
     }
 }
 
 /// The sums of [`TreeSums`].
 #[inline(always)]
-pub(super) fn tree_sums<S: Simd, F: Real, const M: usize>(
+pub(super) fn tree_sums<S: Simd, F: Real, T: Terms<F, M>, const M: usize>(
     lanes: usize,
-    terms: &mut impl Terms<F, M>,
+    terms: &mut T,
 ) -> [F; M] {
     if lanes == BLOCK {
         return block_sums::<S, F, M>(0, lanes, terms).map(Numbers::halved);
@@ -144,7 +147,12 @@ pub(super) fn tree_sums<S: Simd, F: Real, const M: usize>(
     let mut sums = [[Block::<S, F>::splat(F::ZERO); M]; MOST_LANES / BLOCK];
     let blocks = (lanes / BLOCK).min(sums.len());
     for (block, sums) in sums[..blocks].iter_mut().enumerate() {
-        *sums = block_sums::<S, F, M>(block * BLOCK, lanes, terms);
+        if !T::IN_ORDER {
+            *sums = block_sums::<S, F, M>(block * BLOCK, lanes, terms);
+        }
+    }
+    if T::IN_ORDER {
+        sums_in_order::<S, F, M>(&mut sums[..blocks], terms);
     }
     let mut half = blocks / 2;
     while half > 0 {
@@ -157,6 +165,28 @@ pub(super) fn tree_sums<S: Simd, F: Real, const M: usize>(
         half /= 2;
     }
     sums[0].map(Numbers::halved)
+}
+
+/// Blocks of lanes together.
+#[inline(always)]
+fn sums_in_order<S: Simd, F: Real, const M: usize>(
+    sums: &mut [[Block<S, F>; M]],
+    terms: &mut impl Terms<F, M>,
+) {
+    let len = terms.len();
+    let whole = len - len % BLOCK;
+    for (block, at) in (0..whole).step_by(BLOCK).enumerate() {
+        let sums = &mut sums[block % sums.len()];
+        for (sum, terms) in sums.iter_mut().zip(terms.terms::<S, true>(at, BLOCK)) {
+            *sum = *sum + terms;
+        }
+    }
+    if whole < len {
+        let sums = &mut sums[whole / BLOCK % sums.len()];
+        for (sum, terms) in sums.iter_mut().zip(terms.terms::<S, false>(whole, len - whole)) {
+            *sum = (*sum + terms).first(len - whole, *sum);
+        }
+    }
 }
 
 /// The `BLOCK` lanes from `first` on: each adds every `lanes`-th element. Lanes past the end add nothing.

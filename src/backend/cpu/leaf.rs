@@ -173,11 +173,11 @@ pub(super) fn first_round<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
         let shift = guess::<S, T, F>(x, None);
         return Round::new(
             shift,
-            tree_sums::<S, F, 2>(lanes, &mut Shifted { x, mask: None, shift }),
+            tree_sums::<S, F, _, 2>(lanes, &mut Shifted { x, mask: None, shift }),
             inv_count,
         );
     }
-    let [m2] = tree_sums::<S, F, 1>(lanes, &mut Sizes::<T, F, true> { x, mask: None });
+    let [m2] = tree_sums::<S, F, _, 1>(lanes, &mut Sizes::<T, F, true> { x, mask: None });
     Round { shift: F::ZERO, correction: F::ZERO, m2, is_close: true }
 }
 

@@ -5,7 +5,7 @@ use super::gathered::Spread;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
 use super::stored::{Narrow, Stored};
-use crate::plan::{Grid, Walk};
+use crate::plan::{Grid, RowOffsets, Walk};
 use crate::tensor::{DType, Element, MemoryMut, ViewMut};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -132,10 +132,9 @@ impl<'a> Sink<'a> {
         self.walk.contiguous
     }
 
-    /// A row of which that is so, as memory holds it.
-    #[inline(always)]
-    pub(super) fn line<T: Element>(&self, row: usize, cols: usize) -> &'a mut [T] {
-        self.slice(self.grid.row_offset(self.walk, row), cols)
+    /// Where rows begin in memory.
+    pub(super) fn offsets(&self) -> RowOffsets<'a> {
+        RowOffsets::new(self.grid, self.walk)
     }
 
     /// Writes the numbers of a row, which lie side by side in the compute dtype.

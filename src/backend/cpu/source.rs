@@ -9,7 +9,7 @@ use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
 use super::sink::Sink;
 use super::stored::{Stored, Widen};
-use crate::plan::{Grid, Walk};
+use crate::plan::{Grid, RowOffsets, Walk};
 use crate::tensor::{DType, Element, Memory, View};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -57,10 +57,9 @@ impl<'a> Source<'a> {
         !self.copied
     }
 
-    /// A row of which that is so, as memory holds it.
-    #[inline(always)]
-    pub(super) fn line<T: Element>(&self, row: usize, cols: usize) -> &'a [T] {
-        self.slice(self.grid.row_offset(self.walk, row), cols)
+    /// Where rows begin in memory.
+    pub(super) fn offsets(&self) -> RowOffsets<'a> {
+        RowOffsets::new(self.grid, self.walk)
     }
 
     /// Elements of a row.

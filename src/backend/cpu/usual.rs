@@ -13,11 +13,13 @@ use super::reader::Parameter;
 use super::real::{Real, two_sum};
 use super::row::Forward;
 use super::simd::Simd;
+use super::sink::Sink;
 use super::source::Source;
 use super::statistics::{Constants, Measure, Moments, Statistics};
 use super::stored::{Stored, typed};
+use crate::plan::RowOffsets;
 use crate::plan::tree::LEAF;
-use crate::spec::EpsPosition;
+use crate::spec::{EpsPosition, STATISTICS};
 use crate::tensor::DType;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -121,22 +123,27 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
             Parameters::OfRows(weight, bias)
         };
         let are_numbers = !job.has_wide_parameters::<T>();
+        let (mut from, mut ahead, mut to) = (job.input.offsets(), job.input.offsets(), sink.offsets());
+        let mut of_statistics = job.statistics.as_ref().map(Sink::offsets);
+        let mut places = [0; MOST];
         let mut first = rows.start;
         while first < rows.end {
             let count = at_once.min(rows.end - first);
-            let (usual, taken) = statistics::<S, T, F, CENTRED>(job, first..first + count, tile);
+            let (usual, taken) =
+                statistics::<S, T, F, CENTRED>(job, first..first + count, &mut from, &mut places, tile);
             for (i, &s) in taken[..usual].iter().enumerate() {
                 let row = first + i;
                 if !are_numbers && !parameters.are_numbers(row, cols) {
                     return row - rows.start;
                 }
-                if let Some(sink) = &job.statistics {
-                    sink.put(row, &s.to_numbers());
+                if let (Some(sink), Some(offsets)) = (&job.statistics, &mut of_statistics) {
+                    sink.slice(offsets.of(row), STATISTICS).copy_from_slice(&s.to_numbers());
                 }
                 let next = row + at_once;
-                let next = (next < job.rows).then(|| Ahead::of(job.input.line::<T>(next, cols)));
-                let x = row_of(&job.input, row, &tile[i * cols..][..cols]);
-                parameters.apply::<S, T, CENTRED>(row, x, s, sink.line(row, cols), job.streamed, next);
+                let next = (next < job.rows).then(|| Ahead::of(job.input.slice::<T>(ahead.of(next), cols)));
+                let x = row_of(&job.input, places[i], &tile[i * cols..][..cols]);
+                let out = sink.slice(to.of(row), cols);
+                parameters.apply::<S, T, CENTRED>(row, x, s, out, job.streamed, next);
             }
             first += usual;
             if usual < count {
@@ -147,16 +154,16 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, F> {
     }
 }
 
-/// A row: as memory lends it, or from its place in a tile.
+/// The row in line from element `at` on: as memory lends it, or from its place in a tile.
 #[inline(always)]
-pub(super) fn row_of<'x, T: Stored>(source: &Source<'x>, row: usize, tile: &'x [T]) -> &'x [T] {
-    if source.is_lent() { source.line(row, tile.len()) } else { tile }
+pub(super) fn row_of<'x, T: Stored>(source: &Source<'x>, at: isize, tile: &'x [T]) -> &'x [T] {
+    if source.is_lent() { source.slice(at, tile.len()) } else { tile }
 }
 
 /// The same of a row that has to be brought to its place first, where memory does not lend it.
 #[inline(always)]
-pub(super) fn bring<'x, T: Stored>(source: &Source<'x>, row: usize, tile: &'x mut [T]) -> &'x [T] {
-    let line = source.line(row, tile.len());
+pub(super) fn bring<'x, T: Stored>(source: &Source<'x>, at: isize, tile: &'x mut [T]) -> &'x [T] {
+    let line = source.slice(at, tile.len());
     if source.is_lent() {
         return line;
     }
@@ -170,6 +177,8 @@ pub(super) fn bring<'x, T: Stored>(source: &Source<'x>, row: usize, tile: &'x mu
 fn statistics<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
     job: &Forward<'_, F>,
     rows: Range<usize>,
+    from: &mut RowOffsets<'_>,
+    places: &mut [isize; MOST],
     tile: &mut [T],
 ) -> (usize, [Statistics<F>; MOST]) {
     let c = &job.constants;
@@ -178,7 +187,9 @@ fn statistics<S: Simd, T: Stored, F: Real, const CENTRED: bool>(
     let mut of_rows = [[F::ZERO; MOST]; 3];
     let mut usual = 0;
     for row in rows {
-        let x = bring::<T>(&job.input, row, &mut tile[usual * c.cols..][..c.cols]);
+        let at = from.of(row);
+        places[usual] = at;
+        let x = bring::<T>(&job.input, at, &mut tile[usual * c.cols..][..c.cols]);
         let round = first_round::<S, T, F, CENTRED>(c.lanes, x, inv);
         if !round.is_close || !is_regular(c.measure, round.m2, inv) {
             break;

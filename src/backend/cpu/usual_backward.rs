@@ -16,6 +16,7 @@ use super::statistics::{Measure, Statistics, Sums};
 use super::stored::Stored;
 use super::usual::{KnownRows, MOST, at_once, bring, row_of, run};
 use crate::plan::tree::LEAF;
+use crate::spec::STATISTICS;
 use std::ops::Range;
 
 impl<F: Real> Backward<'_, F> {
@@ -123,21 +124,28 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
         let s = Statistics { mean: zero, correction: zero, rstd: zero, exponent: 0 };
         let mut known = [Known { s, sums: Sums::none(), outer: None }; MOST];
         let at_once = at_once(2 * cols);
+        let (mut of_g, mut of_x, mut of_dx) =
+            (job.grad_output.offsets(), job.input.offsets(), sink.offsets());
+        let mut of_s = job.statistics.offsets();
+        let (mut ahead_g, mut ahead_x) = (of_g.clone(), of_x.clone());
+        let mut places = [[0; 2]; MOST];
         let mut first = from;
         loop {
             let wanted = at_once.min(rows.len() - first);
             let mut usual = 0;
             while usual < wanted {
                 let (row, ..) = rows.row(first + usual);
-                let s = job.saved(row);
+                let s = Statistics::from_numbers(job.statistics.slice(of_s.of(row), STATISTICS));
                 let outer = outer_weight.as_mut().and_then(|weight| weight.get(row, 0, cols).at(0));
                 if s.exponent != 0 || outer.is_some_and(|w| !is_usual_outer(w)) {
                     break;
                 }
-                let g = bring(&job.grad_output, row, &mut tile[usual * cols..][..cols]);
-                let x = job.input.line::<T>(row, cols);
+                places[usual] = [of_g.of(row), of_x.of(row)];
+                let [g, x] = places[usual];
+                let g = bring(&job.grad_output, g, &mut tile[usual * cols..][..cols]);
+                let x = job.input.slice::<T>(x, cols);
                 let terms = GradientTerms { g, x, w, mask: None, s };
-                let [s1, s2] = tree_sums::<S, F, 2>(c.lanes, &mut Form::<_, CENTRED>(terms));
+                let [s1, s2] = tree_sums::<S, F, _, 2>(c.lanes, &mut Form::<_, CENTRED>(terms));
                 if !is_regular([s1, s2], count) {
                     break;
                 }
@@ -157,14 +165,16 @@ impl<F: Real> KnownRows for UsualRows<'_, '_, '_, F> {
                     accumulators.columns(param, rows.params)
                 };
                 let (c1, c2) = sums.means(c, s);
-                let g = row_of(&job.grad_output, row, &tile[i * cols..][..cols]);
-                let x = job.input.line::<T>(row, cols);
+                let [g, x] = places[i];
+                let g = row_of(&job.grad_output, g, &tile[i * cols..][..cols]);
+                let x = job.input.slice::<T>(x, cols);
                 let next = row + at_once;
                 let next = (next < job.rows).then(|| {
-                    let (g, x) = (job.grad_output.line::<T>(next, cols), job.input.line::<T>(next, cols));
+                    let [g, x] = [ahead_g.of(next), ahead_x.of(next)];
+                    let (g, x) = (job.grad_output.slice::<T>(g, cols), job.input.slice::<T>(x, cols));
                     [Ahead::of(g), Ahead::of(x)]
                 });
-                let dx: &mut [T] = sink.line(row, cols);
+                let dx: &mut [T] = sink.slice(of_dx.of(row), cols);
                 over::<S>(&mut Form::<_, CENTRED>(GradInput {
                     g,
                     x,
