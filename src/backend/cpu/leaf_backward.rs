@@ -120,7 +120,11 @@ pub(super) fn scaled_ghat<F: Real>(
 }
 
 /// `s1` and `s2`, added in so many lanes.
-pub(super) fn plain_sums<F: Real>(c: &Constants<F>, lanes: usize, terms: GradientTerms<'_, F, F>) -> [F; 2] {
+pub(super) fn plain_sums<T: Stored, F: Real>(
+    c: &Constants<F>,
+    lanes: usize,
+    terms: GradientTerms<'_, T, F>,
+) -> [F; 2] {
     if c.is_centred() {
         c.isa.run(TreeSums::new(lanes, Form::<_, true>(terms)))
     } else {

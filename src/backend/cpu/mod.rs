@@ -20,6 +20,7 @@ mod column_backward;
 mod curve;
 #[cfg(test)]
 mod definition;
+mod direct;
 mod elementwise;
 mod floats;
 mod gathered;

@@ -4,7 +4,7 @@
 //! longer ones are loaded leaf by leaf, once for their moments and once to be normalized. The operations and their
 //! order are those of `docs/numerics.md`.
 
-use super::elementwise::{Affine, Apply, Normalize, run};
+use super::elementwise::{Affine, Apply, Factor, Normalize, run};
 use super::lanes::Over;
 use super::launch::Tiles;
 use super::leaf;
@@ -14,10 +14,11 @@ use super::real::Real;
 use super::sink::Sink;
 use super::source::Source;
 use super::statistics::{Constants, Moments, Statistics};
+use super::stored::Stored;
 use super::usual::UsualRows;
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::STATISTICS;
-use crate::tensor::DType;
+use crate::tensor::{DType, Element};
 use std::ops::Range;
 
 /// What the tasks of a forward pass work on.
@@ -39,11 +40,11 @@ pub(super) struct Forward<'a, F> {
 
 /// A forward pass's operands beside one thread's tiles.
 pub(super) struct Rows<'j, 't, F> {
-    job: &'j Forward<'t, F>,
+    pub(super) job: &'j Forward<'t, F>,
     x: Reader<'t, F>,
     mask: Option<Reader<'t, F>>,
-    weight: Parameter<'t, F>,
-    bias: Parameter<'t, F>,
+    pub(super) weight: Parameter<'t, F>,
+    pub(super) bias: Parameter<'t, F>,
     out: &'t mut [F],
     scaled: &'t mut [F],
 }
@@ -117,6 +118,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
         let seen = len.min(c.prefix.saturating_sub(at));
+        if let Some(moments) = self.direct_moments(row, (at, len), seen) {
+            return moments;
+        }
         let x = &self.x.get(row, at, len)[..seen];
         let mask = self.mask.as_mut().map(|mask| &mask.get(row, at, len)[..seen]);
         leaf::moments(c, x, mask, self.scaled)
@@ -131,6 +135,10 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         while at < cols.end {
             let end = cols.end.min(piece_end(at, [job.input.run_end(at), sink.run_end(at)]));
             let len = end - at;
+            if self.direct_apply(row, s, (at, len)) {
+                at = end;
+                continue;
+            }
             let next = self.next(row, end, len);
             let mut x = self.x.get(row, at, len);
             if s.exponent != 0 {
@@ -139,18 +147,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             }
             let out = sink.begin(row, at, self.out, len);
             let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
-            let mut from = 0;
-            while from < len {
-                let ends = [self.weight.run_end(at + from), self.bias.run_end(at + from)];
-                let to = ends.into_iter().flatten().fold(at + len, usize::min) - at;
-                let w = self.weight.get(row, at + from, to - from);
-                let b = self.bias.get(row, at + from, to - from);
-                let (x, next) = (&x[from..to], next.map(|next| next.after(from)));
-                let out = &mut out[from..to];
-                let streamed = streamed.and_then(|streaming| streaming.to(out));
-                apply(c, Apply { x, w, b, s, out, streamed, next });
-                from = to;
-            }
+            let (w, b, y) = (Factor::Absent, Factor::Absent, &mut *out);
+            let pass = Apply { x, w, b, s, out: y, streamed, next };
+            by_runs([&mut self.weight, &mut self.bias], row, at, pass, |pass| apply(c, pass));
             if let Some(mask) = &mut self.mask {
                 clear_masked(mask.get(row, at, len), out);
             }
@@ -160,7 +159,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
     }
 
     /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.
-    fn next(&self, row: usize, end: usize, len: usize) -> Option<Ahead<F>> {
+    pub(super) fn next<T: Element>(&self, row: usize, end: usize, len: usize) -> Option<Ahead<T>> {
         let job = self.job;
         let (row, col) = if end < job.constants.cols { (row, end) } else { (row + 1, 0) };
         if row >= job.rows {
@@ -168,6 +167,28 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         }
         let len = len.min(job.constants.cols - col).min(job.input.run_end(col) - col);
         job.input.lend(row, col, len).map(Ahead::of)
+    }
+}
+
+/// Runs a pass over columns from `at` on of a row, run of equal parameters by run.
+pub(super) fn by_runs<T: Stored, F: Real>(
+    [weight, bias]: [&mut Parameter<'_, F>; 2],
+    row: usize,
+    at: usize,
+    pass: Apply<'_, T, F>,
+    mut each: impl FnMut(Apply<'_, T, F>),
+) {
+    let Apply { x, s, out, streamed, next, .. } = pass;
+    let mut from = 0;
+    while from < x.len() {
+        let ends = [weight.run_end(at + from), bias.run_end(at + from)];
+        let to = ends.into_iter().flatten().fold(at + x.len(), usize::min) - at;
+        let (w, b) = (weight.get(row, at + from, to - from), bias.get(row, at + from, to - from));
+        let (x, next) = (&x[from..to], next.map(|next| next.after(from)));
+        let out = &mut out[from..to];
+        let streamed = streamed.and_then(|streaming| streaming.to(out));
+        each(Apply { x, w, b, s, out, streamed, next });
+        from = to;
     }
 }
 

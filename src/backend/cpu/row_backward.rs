@@ -2,6 +2,7 @@
 //! parameter gradients, which `sub_rows` walks.
 
 use super::affine::Accumulators;
+use super::direct::{Direct, halves};
 use super::elementwise::{Factor, Form, GradInput, Normalize, SummedGradInput, run};
 use super::gradient::{outer_exponent, piece_gradient};
 use super::lanes::TreeSums;
@@ -15,9 +16,11 @@ use super::row::{clear_masked, round_all};
 use super::sink::Sink;
 use super::source::Source;
 use super::statistics::{Constants, Measure, Statistics, Sums};
+use super::stored::Stored;
 use super::usual_backward::{TaskRows, UsualRows};
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{STATISTICS, SUMS};
+use crate::tensor::Element;
 
 /// What the tasks of a backward pass work on.
 #[derive(Clone, Copy)]
@@ -83,6 +86,18 @@ impl<F: Real> Backward<'_, F> {
             || self.terms == RowTerms::Sums
     }
 
+    /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.
+    fn next<T: Element>(&self, row: usize, end: usize, len: usize) -> Option<[Ahead<T>; 2]> {
+        let (row, col) = if end < self.constants.cols { (row, end) } else { (row + 1, 0) };
+        if row >= self.rows {
+            return None;
+        }
+        let run = self.input.run_end(col).min(self.grad_output.run_end(col));
+        let len = len.min(self.constants.cols - col).min(run - col);
+        let (g, x) = (self.grad_output.lend(row, col, len)?, self.input.lend(row, col, len)?);
+        Some([Ahead::of(g), Ahead::of(x)])
+    }
+
     /// A row's saved statistics.
     pub(super) fn saved(&self, row: usize) -> Statistics<F> {
         Statistics::from_numbers(self.statistics.numbers(row, STATISTICS))
@@ -99,12 +114,43 @@ impl<F: Real> Backward<'_, F> {
     }
 }
 
+/// What is done with the pass for the gradient of the input.
+trait GradientPass<F: Real> {
+    type Output;
+    fn run<T: Stored>(self, c: &Constants<F>, pass: GradInput<'_, T, F>) -> Self::Output;
+}
+
+/// Nothing else.
+struct Alone;
+
+impl<F: Real> GradientPass<F> for Alone {
+    type Output = ();
+    fn run<T: Stored>(self, c: &Constants<F>, pass: GradInput<'_, T, F>) {
+        run(c, pass);
+    }
+}
+
+/// The sums of `g` and of `g * x_hat` on the way, in so many lanes.
+struct Summed(usize);
+
+impl<F: Real> GradientPass<F> for Summed {
+    type Output = [F; 2];
+    fn run<T: Stored>(self, c: &Constants<F>, pass: GradInput<'_, T, F>) -> [F; 2] {
+        let pass = SummedGradInput(pass);
+        if c.is_centred() {
+            c.isa.run(TreeSums::new(self.0, Form::<_, true>(pass)))
+        } else {
+            c.isa.run(TreeSums::new(self.0, Form::<_, false>(pass)))
+        }
+    }
+}
+
 /// A backward pass's operands beside one thread's tiles.
 pub(super) struct Rows<'j, 't, F> {
     pub(super) job: &'j Backward<'t, F>,
     pub(super) x: Reader<'t, F>,
     pub(super) g: Reader<'t, F>,
-    weight: Parameter<'t, F>,
+    pub(super) weight: Parameter<'t, F>,
     pub(super) mask: Option<Reader<'t, F>>,
     scaled: &'t mut [F],
     pub(super) hat: &'t mut [F],
@@ -159,6 +205,9 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         let c = &self.job.constants;
         let at = leaf * LEAF;
         let len = LEAF.min(c.cols - at);
+        if let Some(sums) = self.direct_sums(row, s, (at, len)) {
+            return sums;
+        }
         let mut x = self.x.get(row, at, len);
         if s.exponent != 0 {
             leaf::scale_all(x, -s.exponent, &mut self.scaled[..len]);
@@ -213,7 +262,7 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         place: (usize, usize),
         params: Option<(usize, &mut Accumulators<'_, F>)>,
     ) -> bool {
-        self.usual_pass(row, s, sums, place, params, |c, pass| run(c, pass)).is_some()
+        self.usual_pass(row, s, sums, place, params, Alone).is_some()
     }
 
     /// The gradient of the input in some columns of a row, and the sums of `g` and of `g * x_hat` over them in so many
@@ -226,33 +275,26 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
         place: (usize, usize),
         lanes: usize,
     ) -> Option<[F; 2]> {
-        self.usual_pass(row, s, sums, place, None, |c, pass| {
-            let pass = SummedGradInput(pass);
-            if c.is_centred() {
-                c.isa.run(TreeSums::new(lanes, Form::<_, true>(pass)))
-            } else {
-                c.isa.run(TreeSums::new(lanes, Form::<_, false>(pass)))
-            }
-        })
+        self.usual_pass(row, s, sums, place, None, Summed(lanes))
     }
 
     /// Runs the pass for the gradient of the input, where nothing is out of the ordinary.
-    fn usual_pass<R>(
+    fn usual_pass<P: GradientPass<F>>(
         &mut self,
         row: usize,
         s: Statistics<F>,
         sums: &Sums<F>,
         (at, len): (usize, usize),
         params: Option<(usize, &mut Accumulators<'_, F>)>,
-        run: impl FnOnce(&Constants<F>, GradInput<'_, F, F>) -> R,
-    ) -> Option<R> {
+        way: P,
+    ) -> Option<P::Output> {
         let (job, c) = (self.job, &self.job.constants);
         if !self.is_usual(s, sums) {
             return None;
         }
         let sink = job.grad_input.as_ref()?;
-        let next = self.next(row, at + len, len);
-        let mut w = self.weight.get(row, at, len);
+        let Self { x, g, weight, out, .. } = self;
+        let mut w = weight.get(row, at, len);
         let mut outer = None;
         if job.is_outer {
             outer = w.at(0);
@@ -266,13 +308,41 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             None => (None, None),
         };
         let (c1, c2) = sums.means(c, &s);
-        let (g, x) = (self.g.get(row, at, len), self.x.get(row, at, len));
-        let out = sink.begin(row, at, self.out, len);
+        macro_rules! direct {
+            ($t:ty) => {
+                if let Some(Direct { g, x, dx }) = Direct::<$t>::new(job, row, at, len)
+                    && job.are_numbers::<$t>(s, sums, [w, outer.map_or(Factor::Absent, Factor::One)])
+                {
+                    let (u, next) = (None, job.next(row, at + len, len));
+                    let streamed = job.streamed.and_then(|streaming| streaming.to(dx));
+                    let pass = GradInput {
+                        g,
+                        x,
+                        w,
+                        u,
+                        s,
+                        c1,
+                        c2,
+                        outer,
+                        weight_sums,
+                        bias_sums,
+                        dx,
+                        streamed,
+                        next,
+                    };
+                    return Some(way.run(c, pass));
+                }
+            };
+        }
+        halves!(job.input.dtype(), direct, ());
+        let (u, next) = (None, job.next(row, at + len, len));
+        let (g, x) = (g.get(row, at, len), x.get(row, at, len));
+        let out = sink.begin(row, at, out, len);
         let streamed = job.streamed.filter(|_| sink.is_direct::<F>(row, at, len));
         let streamed = streamed.and_then(|streaming| streaming.to(out));
-        let (u, dx) = (None, &mut *out);
+        let dx = &mut *out;
         let pass = GradInput { g, x, w, u, s, c1, c2, outer, weight_sums, bias_sums, dx, streamed, next };
-        let result = run(c, pass);
+        let result = way.run(c, pass);
         sink.commit(row, at, out);
         Some(result)
     }
@@ -285,18 +355,5 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
             && s.exponent == 0
             && sums.exponents() == (0, 0)
             && matches!(c.measure, Measure::Moments | Measure::Squares)
-    }
-
-    /// What is read after the columns up to `end` of a row: the ones after them, or the next row's.
-    fn next(&self, row: usize, end: usize, len: usize) -> Option<[Ahead<F>; 2]> {
-        let job = self.job;
-        let (row, col) = if end < job.constants.cols { (row, end) } else { (row + 1, 0) };
-        if row >= job.rows {
-            return None;
-        }
-        let run = job.input.run_end(col).min(job.grad_output.run_end(col));
-        let len = len.min(job.constants.cols - col).min(run - col);
-        let (g, x) = (job.grad_output.lend(row, col, len)?, job.input.lend(row, col, len)?);
-        Some([Ahead::of(g), Ahead::of(x)])
     }
 }

@@ -90,6 +90,15 @@ impl<'a> Sink<'a> {
         }
     }
 
+    /// The memory itself where it holds these columns in this type, side by side.
+    pub(super) fn lend<T: Element>(&self, row: usize, col: usize, len: usize) -> Option<&'a mut [T]> {
+        if self.dtype != T::DTYPE {
+            return None;
+        }
+        let at = place(self.grid, self.walk, row, col, len)?;
+        Some(self.slice(at, len))
+    }
+
     /// Writes what was computed, with one rounding, unless it is in its place already.
     pub(super) fn commit<F: Real>(&self, row: usize, col: usize, values: &[F]) {
         if self.direct::<F>(row, col, values.len()).is_some() {

@@ -147,9 +147,9 @@ impl<'a> Source<'a> {
         tile
     }
 
-    /// The memory itself where it holds these columns in the compute type, side by side, and nobody writes it.
-    pub(super) fn lend<F: Real>(&self, row: usize, col: usize, len: usize) -> Option<&'a [F]> {
-        if self.dtype != F::DTYPE || self.copied {
+    /// The memory itself where it holds these columns in this type, side by side, and nobody writes it.
+    pub(super) fn lend<T: Element>(&self, row: usize, col: usize, len: usize) -> Option<&'a [T]> {
+        if self.dtype != T::DTYPE || self.copied {
             return None;
         }
         let at = place(self.grid, self.walk, row, col, len)?;

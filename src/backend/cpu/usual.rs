@@ -53,7 +53,7 @@ impl<F: Real> Forward<'_, F> {
     }
 
     /// Whether there are parameters whose NaN would have to be looked for; see [`Stored::narrow_numbers`].
-    fn has_wide_parameters<T: Stored>(&self) -> bool {
+    pub(super) fn has_wide_parameters<T: Stored>(&self) -> bool {
         [self.weight, self.bias]
             .iter()
             .flatten()
