@@ -317,6 +317,69 @@ fn rows_out_of_the_ordinary_in_place() {
     }
 }
 
+/// A NaN all of whose bits are set would become a zero if it were rounded to bf16 like a number.
+#[test]
+fn a_parameter_that_is_not_a_number_shows_in_its_columns() {
+    let (channels, odd) = (4, 2);
+    let nan = f32::from_bits(0x7FFF_FFFF);
+    for positions in [3, 70, 1300, 5000] {
+        let shape = [2, channels, positions];
+        let (layout, elements) = layout(&shape, Order::RowMajor);
+        let ones = vec![1f32; channels];
+        let weights: Vec<f32> = (0..channels).map(|i| if i == odd { nan } else { 1.5 }).collect();
+        let ones = HostTensor::from_vec(ones, &[channels]).expect("a parameter");
+        let wild = HostTensor::from_vec(weights, &[channels]).expect("a parameter");
+        let group = |w, b| norm::GroupNorm::new(2, channels).weight(w).bias(b);
+        let layer = |w, b| norm::LayerNorm2d::new(channels).weight(w).bias(b);
+        let batch = |w, b| norm::BatchNorm::new(channels).weight(w).bias(b);
+        let all: [(&str, Box<dyn Method>); 6] = [
+            ("group_norm", Box::new(group(&wild, &ones))),
+            ("group_norm", Box::new(group(&ones, &wild))),
+            ("batch_norm", Box::new(batch(&wild, &ones))),
+            ("batch_norm", Box::new(batch(&ones, &wild))),
+            ("layer_norm_2d", Box::new(layer(&wild, &ones))),
+            ("layer_norm_2d", Box::new(layer(&ones, &wild))),
+        ];
+        for (name, method) in &all {
+            for schedule in [Schedule::Row, Schedule::Column, Schedule::Split] {
+                let x: Vec<f64> = (0..shape.iter().product()).map(|i: usize| (i % 7) as f64 - 2.9).collect();
+                let x = placed(&x, &layout, elements, DType::BF16);
+                let mut y = HostTensor::zeros(&[elements], DType::BF16).expect("memory");
+                let stream = Stream::Cpu(scheduled(Some(schedule)));
+                method
+                    .forward_into(&view(&x, &layout), &mut view_mut(&mut y, &layout), None, &stream)
+                    .expect("forward");
+                let y = y.to_f64();
+                for index in 0..layout.len() {
+                    let is_odd = index / positions % channels == odd;
+                    let found = y[layout.offset_of(index)];
+                    assert_eq!(found.is_nan(), is_odd, "{name} {shape:?} {schedule:?}: {found} at {index}");
+                }
+            }
+        }
+    }
+    for cols in [40, 1000, 5000] {
+        let mut weights = vec![1f32; cols];
+        weights[odd] = nan;
+        let weight = HostTensor::from_vec(weights, &[cols]).expect("a parameter");
+        let x = HostTensor::from_f64(
+            &(0..3 * cols).map(|i| (i % 5) as f64).collect::<Vec<_>>(),
+            &[3, cols],
+            DType::BF16,
+        )
+        .expect("an input");
+        for method in
+            [&LayerNorm::new([cols]).weight(&weight) as &dyn Method, &RmsNorm::new([cols]).weight(&weight)]
+        {
+            let mut y = HostTensor::zeros(&[3, cols], DType::BF16).expect("memory");
+            let (x, stream) = (x.view().expect("a view"), Stream::Cpu(scheduled(None)));
+            method.forward_into(&x, &mut y.view_mut().expect("a view"), None, &stream).expect("forward");
+            let nans: Vec<usize> = (0..3 * cols).filter(|&i| y.to_f64()[i].is_nan()).collect();
+            assert_eq!(nans, [odd, cols + odd, 2 * cols + odd], "{cols} columns");
+        }
+    }
+}
+
 /// From 16 MiB on results are written past the caches, whatever the schedule, but for the portable instruction set.
 #[test]
 fn large_results() {

@@ -35,10 +35,10 @@ pub(super) fn write<S: Simd, const WHOLE: bool, T: Stored, F: Real>(
     len: usize,
 ) {
     if WHOLE {
-        return T::store::<S, F>(block, (&mut to[at..at + BLOCK]).try_into().expect("a block"));
+        return T::store::<S, F>(block, (&mut to[at..at + BLOCK]).try_into().expect("a block"), None);
     }
     let mut padded: [T; BLOCK] = bytemuck::Zeroable::zeroed();
-    T::store::<S, F>(block, &mut padded);
+    T::store::<S, F>(block, &mut padded, None);
     to[at..at + len].copy_from_slice(&padded[..len]);
 }
 

@@ -2,7 +2,7 @@
 //! are read in the order of memory, as each operand has them, and arithmetic goes along rows.
 
 use super::isa::Operation;
-use super::lanes::{read, write, write_numbers};
+use super::lanes::{read, write};
 use super::line_sums::GradientsOfLines;
 use super::memory::{Ahead, Streaming};
 use super::real::Real;
@@ -135,7 +135,8 @@ impl<'s, 'a, T: Stored> LinesTo<'s, 'a, T> {
             let streamed = self.streamed.and_then(|streaming| streaming.to(self.part(index, 0, width)));
             for at in (0..whole).step_by(BLOCK) {
                 let y = step.step::<S, true>(index, at, BLOCK);
-                write_numbers::<S, true, T, F>(y, self.part(index, at, BLOCK), 0, BLOCK, streamed);
+                let to = self.part(index, at, BLOCK).try_into().expect("a block");
+                T::store::<S, F>(y, to, streamed);
             }
             if whole < width {
                 let y = step.step::<S, false>(index, whole, width - whole);

@@ -84,7 +84,7 @@ pub(crate) trait Numbers<F: Real>:
         *to = each(&self.to_array(), F::to_f16);
     }
     #[inline(always)]
-    fn to_bf16(self, to: &mut [bf16; BLOCK]) {
+    fn to_bf16(self, to: &mut [bf16; BLOCK], _streamed: Option<Streaming>) {
         *to = each(&self.to_array(), F::to_bf16);
     }
     /// The same of numbers: a NaN may become one only if arithmetic made it, or its lower half is zero.
@@ -204,7 +204,7 @@ mod tests {
             let (mut half, mut brain, mut number) =
                 ([f16::ZERO; BLOCK], [bf16::ZERO; BLOCK], [bf16::ZERO; BLOCK]);
             a.to_f16(&mut half, None);
-            a.to_bf16(&mut brain);
+            a.to_bf16(&mut brain, None);
             b.numbers_to_bf16(&mut number, None);
             let (first, masked) = (a.first(self.count, b), a.masked(b));
             let (wide, widest) = (Block::<S, F>::from_f16(&half), Block::<S, F>::from_bf16(&brain));

@@ -34,26 +34,22 @@ pub(crate) trait Stored: Element {
         }
         Self::load::<S, F>(&padded)
     }
-    /// A block to nearest even.
+    /// A block to nearest even, past the caches where there is leave.
     #[inline(always)]
-    fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [Self; BLOCK]) {
+    fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [Self; BLOCK], streamed: Option<Streaming>) {
         if Self::DTYPE == F::DTYPE {
-            return block.store(bytemuck::cast_mut(to), None);
+            return block.store(bytemuck::cast_mut(to), streamed);
         }
         *to = each(&block.to_array(), Self::narrow);
     }
-    /// The same of numbers: a NaN may become one only if arithmetic made it, or is copied from this type. Past the caches
-    /// where there is leave.
+    /// The same of numbers: a NaN may become one only if arithmetic made it, or is copied from this type.
     #[inline(always)]
     fn store_numbers<S: Simd, F: Real>(
         block: Block<S, F>,
         to: &mut [Self; BLOCK],
         streamed: Option<Streaming>,
     ) {
-        if Self::DTYPE == F::DTYPE {
-            return block.store(bytemuck::cast_mut(to), streamed);
-        }
-        Self::store::<S, F>(block, to);
+        Self::store::<S, F>(block, to, streamed);
     }
 }
 
@@ -79,15 +75,7 @@ stored! {
             Block::<S, F>::from_f16(from)
         }
         #[inline(always)]
-        fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [f16; BLOCK]) {
-            block.to_f16(to, None);
-        }
-        #[inline(always)]
-        fn store_numbers<S: Simd, F: Real>(
-            block: Block<S, F>,
-            to: &mut [f16; BLOCK],
-            streamed: Option<Streaming>,
-        ) {
+        fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [f16; BLOCK], streamed: Option<Streaming>) {
             block.to_f16(to, streamed);
         }
     };
@@ -97,8 +85,8 @@ stored! {
             Block::<S, F>::from_bf16(from)
         }
         #[inline(always)]
-        fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [bf16; BLOCK]) {
-            block.to_bf16(to);
+        fn store<S: Simd, F: Real>(block: Block<S, F>, to: &mut [bf16; BLOCK], streamed: Option<Streaming>) {
+            block.to_bf16(to, streamed);
         }
         #[inline(always)]
         fn store_numbers<S: Simd, F: Real>(
@@ -144,7 +132,7 @@ fn narrow<S: Simd, F: Real, T: Stored>(from: &[F], to: &mut [T]) {
     let (blocks, rest) = from.as_chunks::<BLOCK>();
     let (to_blocks, to_rest) = to.as_chunks_mut::<BLOCK>();
     for (to, from) in to_blocks.iter_mut().zip(blocks) {
-        T::store::<S, F>(Block::<S, F>::load(from), to);
+        T::store::<S, F>(Block::<S, F>::load(from), to, None);
     }
     for (to, from) in to_rest.iter_mut().zip(rest) {
         *to = T::narrow(*from);

@@ -213,14 +213,23 @@ impl Numbers<f32> for Singles {
         }
     }
     #[inline(always)]
+    fn to_bf16(self, to: &mut [bf16; BLOCK], streamed: Option<Streaming>) {
+        let [a, b, c, d] = self.0;
+        for (i, [low, high]) in [[a, b], [c, d]].into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe {
+                let sixteen = side_by_side(upper_halves_or_nan(low), upper_halves_or_nan(high));
+                put(sixteen, to.as_mut_ptr().add(16 * i).cast(), streamed);
+            }
+        }
+    }
+    #[inline(always)]
     fn numbers_to_bf16(self, to: &mut [bf16; BLOCK], streamed: Option<Streaming>) {
         let [a, b, c, d] = self.0;
         for (i, [low, high]) in [[a, b], [c, d]].into_iter().enumerate() {
             // SAFETY: as above.
             unsafe {
-                // By lanes of four: the low numbers' first, the high ones' first, their second.
-                let packed = _mm256_packus_epi32(upper_halves(low), upper_halves(high));
-                let sixteen = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+                let sixteen = side_by_side(upper_halves(low), upper_halves(high));
                 put(sixteen, to.as_mut_ptr().add(16 * i).cast(), streamed);
             }
         }
@@ -299,6 +308,33 @@ unsafe fn upper_halves(numbers: __m256) -> __m256i {
         let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
         let up = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF));
         _mm256_srli_epi32::<16>(_mm256_add_epi32(up, odd))
+    }
+}
+
+/// The same; NaN stays NaN.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn upper_halves_or_nan(numbers: __m256) -> __m256i {
+    // SAFETY: as the caller says.
+    unsafe {
+        let quiet = _mm256_or_si256(_mm256_castps_si256(numbers), _mm256_set1_epi32(0x40_0000));
+        let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(numbers, numbers));
+        _mm256_blendv_epi8(upper_halves(numbers), _mm256_srli_epi32::<16>(quiet), is_nan)
+    }
+}
+
+/// Integers of 16 bits, after each other.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn side_by_side(low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: as the caller says.
+    unsafe {
+        // By lanes of four: the low ones' first, the high ones' first, their second.
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high))
     }
 }
 
