@@ -46,7 +46,7 @@ template <class V> struct Leaf {
     // Runs of a leaf that a thread keeps.
     static constexpr int HELD = V::STEPS * QUADS;
     // A block has so many threads, each with so many sums, that the elements of one run must be done with before those of the
-    // next are asked for: compilers would spill some.
+    // next are asked for, and likewise the numbers of other threads: compilers would spill some.
     static constexpr bool IS_SCARCE = V::COLUMN && LANES > 128;
     static_assert(QUADS >= 1 && QUADS * THREADS * WIDTH == LANES);
     static_assert(!V::COLUMN || WIDTH == 1);
@@ -206,12 +206,19 @@ template <class V> struct Leaf {
             u32 first = V::COLUMN ? team : team * THREADS + thread % NEAR;
             constexpr u32 APART = V::COLUMN ? ROWS_ACROSS : NEAR;
             UNROLL for (int n = 0; n < N; ++n) {
-                T y[FAR];
-                UNROLL for (int k = 0; k < FAR; ++k) {
-                    y[k] = device::shared_get<T>(base + (u32(n) * BLOCK + first + u32(k) * APART) * u32(sizeof(T)));
+                auto far = [&](u32 k) {
+                    return device::shared_get<T>(base + (u32(n) * BLOCK + first + k * APART) * u32(sizeof(T)));
+                };
+                if constexpr (IS_SCARCE) {
+                    x[n] = folded<FAR, 1>(0, op, far);
+                } else {
+                    T y[FAR];
+                    UNROLL for (int k = 0; k < FAR; ++k) {
+                        y[k] = far(u32(k));
+                    }
+                    halve<FAR, 1>(y, op);
+                    x[n] = y[0];
                 }
-                halve<FAR, 1>(y, op);
-                x[n] = y[0];
             }
         }
         UNROLL for (u32 distance = NEAR / 2; distance > 0; distance /= 2) {
@@ -229,6 +236,18 @@ template <class V> struct Leaf {
                 x[i] = op(x[i], x[i + HALF]);
             }
             halve<HALF, TO>(x, op);
+        }
+    }
+
+    // The numbers `get(first + DISTANCE * i)`, i < COUNT, folded to one in the order of `halve`, but each half before the
+    // other is read: few of them take registers at a time.
+    template <int COUNT, int DISTANCE, class Op, class Get> DEVICE static auto folded(u32 first, Op op, Get get) {
+        if constexpr (COUNT == 1) {
+            return get(first);
+        } else {
+            auto even = folded<COUNT / 2, 2 * DISTANCE>(first, op, get);
+            auto odd = folded<COUNT / 2, 2 * DISTANCE>(first + DISTANCE, op, get);
+            return op(even, odd);
         }
     }
 

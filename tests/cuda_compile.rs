@@ -33,7 +33,7 @@ const SHARE: usize = 160;
 fn typical_cases() -> Vec<Case> {
     let mut list = Vec::new();
     for dtype in [DType::F32, DType::BF16] {
-        for cols in [64, 1024, 4096, 32_768, 262_144] {
+        for cols in [64, 1001, 1024, 4096, 32_768, 262_144] {
             list.push(Case::matrix("layer_norm", dtype, 2, cols));
         }
     }

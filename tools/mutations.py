@@ -298,6 +298,12 @@ MUTATIONS = [
              "            device::barrier();\n            // Every warp adds all warps' numbers",
              "            // Every warp adds all warps' numbers",
              (CUDA_BATCH,)),
+    Mutation("cuda: many threads' numbers folded by neighbours", CUDA_LEAF,
+             "            auto even = folded<COUNT / 2, 2 * DISTANCE>(first, op, get);\n"
+             "            auto odd = folded<COUNT / 2, 2 * DISTANCE>(first + DISTANCE, op, get);",
+             "            auto even = folded<COUNT / 2, DISTANCE>(first, op, get);\n"
+             "            auto odd = folded<COUNT / 2, DISTANCE>(first + COUNT / 2 * DISTANCE, op, get);",
+             (CUDA_PARAMETERS,)),
     Mutation("cuda: tail off by one", CUDA_LEAF,
              "return col + I(i) < end;",
              "return col + I(i) <= end;",

@@ -12,12 +12,16 @@ const MOST_THREADS: u32 = 1024;
 pub(super) const MOST_LEAVES: usize = 32;
 /// The compute capability from which on blocks of a cluster read each other's shared memory.
 const CLUSTERS_SINCE: (u32, u32) = (9, 0);
-/// Registers of a thread that hold elements. With those of the kernel itself (compiled for compute capability 9.0, forward
-/// kernels that hold so many take about 140 and backward ones about 165) a multiprocessor of 65,536 registers runs 384
-/// threads, each of which has 128 to 256 bytes on their way: more than the 20 KB that it takes to keep the memory busy.
+/// Registers of a thread that hold elements. With those of the kernel itself, forward kernels that hold so many take up to
+/// 228 and backward ones up to 185 (the table in docs/cuda.md). A multiprocessor of 65,536 registers then runs 256 threads or
+/// more, each of which has 128 to 256 bytes on their way: more than the 20 KB that it takes to keep the memory busy.
 pub(super) const HELD_REGISTERS: u32 = 64;
 /// Likewise where a row has a part of a warp only: twice as many threads then cost one shuffle more.
 const HELD_IN_PART_OF_WARP: u32 = 32;
+/// Runs of neighbouring columns that a thread keeps, of all tensors. Each has an address of its own, in the weight and the mask
+/// as well, and compilers ask for all of them together: backward kernels with 64 single columns took up to 255 registers,
+/// and some spilled; with 32 they take up to 168, in float64 196.
+const HELD_RUNS: u32 = 32;
 /// A multiprocessor's registers, of every device since compute capability 5.0, all of which one block may take.
 const REGISTERS: u32 = 65_536;
 /// Registers that a thread needs besides those that hold elements where a block has so many threads that they are scarce,
@@ -33,6 +37,9 @@ const ADJACENT_ROWS: usize = 8;
 const HELD_BESIDE_SUMS: u32 = 32;
 /// Likewise where a row has all of a warp; twice as many make compilers spill.
 const HELD_BESIDE_SUMS_OF_WARP: u32 = 64;
+/// Runs of a thread where it also has sums, of either tensor. With 16 single columns, kernels with a mask spilled where a row
+/// has a part of a warp, and took 240 registers where it has more; with 32, all spilled. With 8, 177 was the most.
+const HELD_RUNS_BESIDE_SUMS: u32 = 8;
 
 /// What the geometry of a norm's rows depends on, besides the device.
 #[derive(Debug, Clone, Copy)]
@@ -96,11 +103,20 @@ fn steps(pass: &Rows<'_>, lanes: u32) -> u32 {
     (pass.cols.clamp(1, tree::LEAF) as u32).div_ceil(lanes).next_power_of_two()
 }
 
+/// Runs of neighbouring columns that a thread keeps of each tensor.
+fn held_runs(shape: &Shape) -> u32 {
+    shape.steps * (shape.lanes / (shape.threads * shape.width))
+}
+
 /// Registers of a thread that keeps its part of a leaf: compilers give elements of two bytes one each, too.
 pub(super) fn held_registers(pass: &Rows<'_>, shape: &Shape) -> u32 {
     let of_tensor = |dtype: &DType| (dtype.size() as u32).div_ceil(4) * shape.width;
-    let runs = shape.steps * (shape.lanes / (shape.threads * shape.width));
-    runs * pass.read.iter().map(of_tensor).sum::<u32>()
+    held_runs(shape) * pass.read.iter().map(of_tensor).sum::<u32>()
+}
+
+/// Whether a thread has room for its part of a leaf, `registers` being there for the elements.
+fn has_room(pass: &Rows<'_>, shape: &Shape, registers: u32) -> bool {
+    held_registers(pass, shape) <= registers && held_runs(shape) * pass.read.len() as u32 <= HELD_RUNS
 }
 
 fn row(limits: &Limits, overrides: &Overrides, pass: &Rows<'_>) -> Option<Shape> {
@@ -153,7 +169,8 @@ fn kept(limits: &Limits, overrides: &Overrides, pass: &Rows<'_>, usual: Shape) -
     };
     let unpacks = pass.read[0].size() == 2 && limits.capability < UNPACKED_BEFORE;
     let own = own + if unpacks { UNPACKING_REGISTERS } else { 0 };
-    let fits = held <= HELD_REGISTERS && (held + own) * shape.threads * shape.leaves <= REGISTERS;
+    let fits =
+        has_room(pass, &shape, HELD_REGISTERS) && (held + own) * shape.threads * shape.leaves <= REGISTERS;
     (fits && has_memory(limits, pass, &shape)).then_some(shape)
 }
 
@@ -181,7 +198,7 @@ fn with_teams(shape: Shape) -> Shape {
 /// part fits its registers.
 fn narrowed(pass: &Rows<'_>, mut shape: Shape, most: u32) -> Shape {
     let room = |threads| if threads < 32 { HELD_IN_PART_OF_WARP } else { HELD_REGISTERS };
-    while held_registers(pass, &shape) > room(shape.threads) && 2 * shape.threads <= most {
+    while !has_room(pass, &shape, room(shape.threads)) && 2 * shape.threads <= most {
         if shape.threads * shape.width == shape.lanes {
             shape.width /= 2;
         }
@@ -228,9 +245,13 @@ pub(in crate::backend::cuda) fn fused(
     let held = |threads: u32| steps * lanes / threads * 2 * pass.compute.size() as u32 / 4;
     // A warp meets without barriers, for which it may have more of them.
     let room = |threads| if threads == 32 { HELD_BESIDE_SUMS_OF_WARP } else { HELD_BESIDE_SUMS };
+    let shape = |threads: u32| {
+        let width = pass.width.min(lanes / threads);
+        Shape { style: Style::Row, lanes, threads, width, steps, leaves: 1, cluster: 1, teams: 1 }
+    };
+    // Where no more threads can share a row, they keep what there is.
+    let are_few = |threads| threads == most || held_runs(&shape(threads)) <= HELD_RUNS_BESIDE_SUMS;
     let all = [4, 8, 16, 32, 64, 128, 256].into_iter().filter(|&threads| threads <= most);
-    let threads = all.into_iter().find(|&threads| held(threads) <= room(threads))?;
-    let width = pass.width.min(lanes / threads);
-    let shape = Shape { style: Style::Row, lanes, threads, width, steps, leaves: 1, cluster: 1, teams: 1 };
-    Some(with_teams(shape))
+    let threads = all.into_iter().find(|&threads| held(threads) <= room(threads) && are_few(threads))?;
+    Some(with_teams(shape(threads)))
 }

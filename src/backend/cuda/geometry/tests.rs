@@ -47,6 +47,10 @@ fn rows_are_shared_by_as_many_threads_as_their_length_asks_for() {
     // Single elements.
     assert_eq!(chosen(BF16, 1, 1023), [128, 32, 1, 8, 1, 4]);
     assert_eq!(chosen(F32, 1, 7), [32, 32, 1, 1, 1, 4]);
+    // Each has an address: no more than 32 a thread.
+    assert_eq!(chosen(F32, 1, 4095), [256, 128, 1, 16, 1, 1]);
+    assert_eq!(chosen(F32, 2, 1023), [128, 64, 1, 8, 1, 1]);
+    assert_eq!(chosen(F64, 2, 4095), [256, 256, 1, 16, 1, 1]);
     // Leaves side by side, in one block while its registers last.
     assert_eq!(chosen(BF16, 1, 32_768), [256, 64, 4, 16, 8, 1]);
 }
@@ -65,6 +69,22 @@ fn rows_that_no_block_holds_go_to_several_or_are_read_twice() {
     assert_eq!(of((9, 0), BF16, 262_145), None);
     assert_eq!(of((8, 6), F32, 65_536), Some((16, 1, 0)));
     assert_eq!(of((8, 6), F32, 131_073), None);
+}
+
+#[test]
+fn rows_with_sums_keep_few_single_columns() {
+    let of = |dtype, cols| {
+        let read = [dtype; 2];
+        let shape = fused(&LIMITS, &Overrides::default(), &rows(dtype, &read, cols), 256);
+        shape.map(|shape| (shape.threads, shape.width, shape.steps * shape.lanes / shape.threads))
+    };
+    use DType::{BF16, F32};
+    assert_eq!(of(BF16, 64), Some((4, 8, 16)));
+    assert_eq!(of(F32, 1024), Some((32, 4, 32)));
+    assert_eq!(of(F32, 63), Some((8, 1, 8)));
+    assert_eq!(of(F32, 1023), Some((128, 1, 8)));
+    assert_eq!(of(F32, 4095), Some((256, 1, 16)));
+    assert_eq!(of(F32, 4097), None);
 }
 
 #[test]
