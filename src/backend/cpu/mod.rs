@@ -2,16 +2,15 @@
 //!
 //! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
 //! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
-//! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time; rows that are
-//! spread in short runs go through scratch memory (`gathered`); `column` has
-//! `line_sums` and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without
-//! statistics, `tanh` and `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
+//! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time, and parts of 16-bit
+//! rows to `direct`; rows that are spread in short runs are first brought together (`gathered`). `column` has `line_sums`
+//! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
+//! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
-//! registers that are named (`x86`). `source` loads and `sink` stores any dtype
-//! and stride (`stored`), `reader` keeps what was loaded; `affine` sums parameter gradients over rows. Every sum is in the
-//! order of [`crate::plan::tree`].
+//! registers that are named (`x86`). `source` loads and `sink` stores any dtype and stride (`stored`), `reader` keeps what
+//! was loaded; `affine` sums parameter gradients over rows. Every sum is in the order of [`crate::plan::tree`].
 
 mod affine;
 mod between;
