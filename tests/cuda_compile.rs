@@ -206,13 +206,36 @@ fn write_table(folder: &Path, of_kernels: &[(&Task, Resources)]) {
         // Of several that differ in details, the one that takes most.
         *entry = (*entry).max(Some(*registers));
     }
-    let mut text = String::from("| kernel | variant | threads | shared bytes | 7.5 | 8.0 | 9.0 | 10.0 |\n");
-    text += "|---|---|--:|--:|--:|--:|--:|--:|\n";
+    let mut text = String::from("| kernel | variant | threads | shared bytes | 7.5 | 8.0 | 9.0 | 10.0 | ");
+    text += "threads on 9.0 | KiB on their way |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     for ([name, what, threads, shared], registers) in &table {
-        let cells = registers.map(|n| n.map_or("-".into(), |n| n.to_string())).join(" | ");
-        writeln!(text, "| `{name}` | {what} | {threads} | {shared} | {cells} |").unwrap();
+        let or_dash = |number: Option<u32>| number.map_or("-".into(), |number| number.to_string());
+        let cells = registers.map(or_dash).join(" | ");
+        let resident = registers[2].map(|n| resident(threads.parse().unwrap(), n, shared.parse().unwrap()));
+        let on_their_way =
+            resident.zip(kept_bytes(name, what)).map(|(threads, bytes)| threads * bytes / 1024);
+        let evidence = [resident, on_their_way].map(or_dash).join(" | ");
+        writeln!(text, "| `{name}` | {what} | {threads} | {shared} | {cells} | {evidence} |").unwrap();
     }
     std::fs::write(folder.join("resources.md"), text).unwrap();
+}
+
+/// How many threads a multiprocessor of capability 9.0 runs at a time, in blocks of so many, each with so many registers:
+/// at most 2048 in 32 blocks, with 65,536 registers, which a warp gets by 256, and 227 KiB of shared memory, of which a block
+/// takes one more.
+fn resident(threads: u32, registers: u32, shared: u32) -> u32 {
+    let warps = threads.div_ceil(32);
+    let of_block = warps * (registers * 32).next_multiple_of(256);
+    let limits = [32, 64 / warps, 65_536 / of_block, 227 * 1024 / (shared + 1024)];
+    limits.into_iter().min().unwrap_or(0) * threads
+}
+
+/// Bytes that a thread asks for before it uses the first, where it keeps its part of a row: of one tensor, or of two.
+fn kept_bytes(name: &str, what: &str) -> Option<u32> {
+    let mut words = what.split(", ");
+    let size = DType::ALL.into_iter().find(|dtype| words.clone().next() == Some(&dtype.to_string()))?.size();
+    let kept: u32 = words.find_map(|word| word.strip_suffix(" elements kept"))?.parse().ok()?;
+    Some(kept * size as u32 * if name.contains("backward") { 2 } else { 1 })
 }
 
 /// Says how many kernels there were, and what they took at most.
