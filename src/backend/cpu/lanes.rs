@@ -248,6 +248,21 @@ mod tests {
     use crate::backend::cpu::Isa;
     use crate::plan::tree::{self, LEAF, Pairwise};
 
+    /// The elements, asked for in the order of memory.
+    struct InOrder<'a, F>(Plain<'a, F>);
+
+    impl<F: Real> Terms<F, 1> for InOrder<'_, F> {
+        const IN_ORDER: bool = true;
+        #[inline(always)]
+        fn len(&self) -> usize {
+            self.0.0.len()
+        }
+        #[inline(always)]
+        fn terms<S: Simd, const WHOLE: bool>(&mut self, at: usize, len: usize) -> [Block<S, F>; 1] {
+            self.0.terms::<S, WHOLE>(at, len)
+        }
+    }
+
     #[test]
     fn every_instruction_set_computes_the_stated_tree() {
         for cols in [1, 2, 31, 32, 33, 255, 256, 257, 769, 2047, 2048, 2049, 4095, 4096, 4097, 70_000] {
@@ -256,8 +271,10 @@ mod tests {
             for isa in Isa::available() {
                 let mut sum = Pairwise::default();
                 for leaf in row.chunks(LEAF) {
-                    let [leaf] = isa.run(TreeSums::new(tree::lanes(cols), Plain(leaf)));
-                    sum.push(leaf);
+                    let [in_lanes] = isa.run(TreeSums::new(tree::lanes(cols), Plain(leaf)));
+                    let [in_order] = isa.run(TreeSums::new(tree::lanes(cols), InOrder(Plain(leaf))));
+                    assert_eq!(in_lanes.to_bits(), in_order.to_bits(), "{cols} columns on {isa}");
+                    sum.push(in_lanes);
                 }
                 assert_eq!(sum.total().to_bits(), expected.to_bits(), "{cols} columns on {isa}");
             }
