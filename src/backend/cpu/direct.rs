@@ -12,7 +12,7 @@ use super::real::{Real, two_sum};
 use super::row::{self, by_runs};
 use super::row_backward::{self, Backward};
 use super::simd::Simd;
-use super::statistics::{Constants, Measure, Moments, Statistics, Sums};
+use super::statistics::{Moments, Statistics, Sums};
 use super::stored::Stored;
 
 /// Runs `$run!(T)` for the 16-bit type that a dtype is; else `$other`.
@@ -27,12 +27,7 @@ macro_rules! halves {
 }
 pub(super) use halves;
 
-/// Whether a row's measure has sums.
-fn has_sums<F: Real>(c: &Constants<F>) -> bool {
-    matches!(c.measure, Measure::Moments | Measure::Squares)
-}
-
-/// Whether statistics are numbers, as far as rounding to 16 bits has to know; see [`Stored::narrow_numbers`].
+/// Whether statistics are numbers, as far as rounding to 16 bits has to know; see [`Stored::store_numbers`].
 fn are_numbers<F: Real>(s: Statistics<F>) -> bool {
     [s.mean, s.correction, s.rstd].into_iter().all(|number| Factor::One(number).is_number())
 }
@@ -61,7 +56,7 @@ impl<F: Real> row::Rows<'_, '_, F> {
         seen: usize,
     ) -> Option<Moments<F>> {
         let (job, c) = (self.job, &self.job.constants);
-        if job.mask.is_some() || !has_sums(c) || seen == 0 {
+        if job.mask.is_some() || !c.has_squares() || seen == 0 {
             return None;
         }
         let count = F::of(seen as f64);
@@ -121,7 +116,7 @@ impl<F: Real> row_backward::Rows<'_, '_, F> {
         (at, len): (usize, usize),
     ) -> Option<Sums<F>> {
         let (job, c) = (self.job, &self.job.constants);
-        if s.exponent != 0 || job.mask.is_some() || !has_sums(c) || c.prefix < c.cols {
+        if s.exponent != 0 || job.mask.is_some() || !c.has_squares() || c.prefix < c.cols {
             return None;
         }
         macro_rules! sums {

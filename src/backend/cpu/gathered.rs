@@ -245,14 +245,6 @@ pub(super) fn is_possible<F: Real>(job: &Forward<'_, F>) -> bool {
     (2..=LONGEST).contains(&job.constants.cols) && job.input.spread().is_some()
 }
 
-/// The same of a backward pass.
-pub(super) fn is_possible_backward<F: Real>(job: &Backward<'_, F>) -> bool {
-    (2..=LONGEST).contains(&job.constants.cols)
-        && job.input.spread().is_some()
-        && job.grad_output.spread().is_some()
-        && job.grad_input.is_none_or(|sink| sink.spread().is_some())
-}
-
 /// Normalizes each row, of which there is at least one, as a task of its own.
 pub(super) fn forward<F: Real>(job: &Forward<'_, F>, cpu: &Cpu) {
     let Some(spread) = job.input.spread() else { return };
@@ -286,12 +278,19 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Of a pass that [`is_possible_backward`] allows.
+    /// Of a pass that brings its rows together; `None` of others.
     pub(super) fn new<F: Real>(job: &Backward<'_, F>) -> Option<Self> {
+        if !(2..=LONGEST).contains(&job.constants.cols) {
+            return None;
+        }
+        let grad_input = match job.grad_input {
+            Some(sink) => Some(sink.spread()?),
+            None => None,
+        };
         Some(Gathered {
             grad_output: job.grad_output.spread()?,
             input: job.input.spread()?,
-            grad_input: job.grad_input.and_then(|sink| sink.spread()),
+            grad_input,
             walk: in_line(job.input.grid()),
         })
     }

@@ -15,7 +15,7 @@ use super::real::Real;
 use super::row::{clear_masked, round_all};
 use super::sink::Sink;
 use super::source::Source;
-use super::statistics::{Constants, Measure, Statistics, Sums};
+use super::statistics::{Constants, Statistics, Sums};
 use super::stored::Stored;
 use super::usual_backward::{TaskRows, UsualRows};
 use crate::plan::tree::{LEAF, Pairwise};
@@ -351,9 +351,6 @@ impl<'j, 't, F: Real> Rows<'j, 't, F> {
     pub(super) fn is_usual(&self, s: Statistics<F>, sums: &Sums<F>) -> bool {
         let c = &self.job.constants;
         let is_simple = self.mask.is_none() && c.is_plain() && self.job.grad_input.is_some();
-        is_simple
-            && s.exponent == 0
-            && sums.exponents() == (0, 0)
-            && matches!(c.measure, Measure::Moments | Measure::Squares)
+        is_simple && s.exponent == 0 && sums.exponents() == (0, 0) && c.has_squares()
     }
 }

@@ -6,7 +6,7 @@ use super::Cpu;
 use super::affine::{Accumulators, ColumnSums};
 use super::column;
 use super::column_backward;
-use super::gathered::{self, Gathered};
+use super::gathered::Gathered;
 use super::launch::{Shared, Tiles, with_kept, with_scratch};
 use super::memory::finish_streaming;
 use super::norm::{Cut, TASK};
@@ -290,8 +290,7 @@ pub(super) fn run_chunks<F: Real>(
     let count = job.wanted();
     let params = cut.params();
     let partials = Shared::new(partials);
-    let is_gathered = known.is_none() && gathered::is_possible_backward(job);
-    let gathered = is_gathered.then(|| Gathered::new(job)).flatten();
+    let gathered = if known.is_none() { Gathered::new(job) } else { None };
     cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
         let range = index * chunk..rows.min((index + 1) * chunk);

@@ -69,6 +69,11 @@ impl<F: Real> Constants<F> {
         self.prefix == self.cols && self.rounded.is_none()
     }
 
+    /// Whether the measure is a sum of squares, of centred elements or of others: what the quick ways know.
+    pub(super) fn has_squares(&self) -> bool {
+        matches!(self.measure, Measure::Moments | Measure::Squares)
+    }
+
     /// Whether the row is centred.
     pub(super) fn is_centred(&self) -> bool {
         self.measure == Measure::Moments

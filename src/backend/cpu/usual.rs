@@ -15,7 +15,7 @@ use super::row::Forward;
 use super::simd::Simd;
 use super::sink::Sink;
 use super::source::Source;
-use super::statistics::{Constants, Measure, Moments, Statistics};
+use super::statistics::{Constants, Moments, Statistics};
 use super::stored::{Stored, typed};
 use crate::plan::RowOffsets;
 use crate::plan::tree::LEAF;
@@ -46,13 +46,13 @@ impl<F: Real> Forward<'_, F> {
             && self.moments.is_none()
             && c.is_plain()
             && (1..=LEAF).contains(&c.cols)
-            && matches!(c.measure, Measure::Moments | Measure::Squares)
+            && c.has_squares()
             && self.input.is_in_line()
             && output.is_in_line()
             && self.input.dtype() == output.dtype()
     }
 
-    /// Whether there are parameters whose NaN would have to be looked for; see [`Stored::narrow_numbers`].
+    /// Whether there are parameters whose NaN would have to be looked for; see [`Stored::store_numbers`].
     pub(super) fn has_wide_parameters<T: Stored>(&self) -> bool {
         [self.weight, self.bias]
             .iter()

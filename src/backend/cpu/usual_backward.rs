@@ -12,7 +12,7 @@ use super::reader::Parameter;
 use super::real::Real;
 use super::row_backward::{Backward, RowTerms};
 use super::simd::Simd;
-use super::statistics::{Measure, Statistics, Sums};
+use super::statistics::{Statistics, Sums};
 use super::stored::Stored;
 use super::usual::{KnownRows, MOST, at_once, bring, row_of, run};
 use crate::plan::tree::LEAF;
@@ -35,7 +35,7 @@ impl<F: Real> Backward<'_, F> {
             && is_per_column
             && c.is_plain()
             && (1..=LEAF).contains(&c.cols)
-            && matches!(c.measure, Measure::Moments | Measure::Squares)
+            && c.has_squares()
             && self.input.is_in_line()
             && self.grad_output.is_in_line()
             && grad_input.is_in_line()
@@ -95,7 +95,7 @@ impl<F: Real> UsualRows<'_, '_, '_, F> {
     }
 }
 
-/// Whether an outer weight passes no exponent to the result, and no NaN; see [`Stored::narrow_numbers`].
+/// Whether an outer weight passes no exponent to the result, and no NaN; see [`Stored::store_numbers`].
 #[inline(always)]
 fn is_usual_outer<F: Real>(w: F) -> bool {
     outer_exponent(w) == 0 && Factor::One(w).is_number()
