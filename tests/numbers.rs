@@ -7,7 +7,7 @@ use normkit::DeviceTensor;
 use normkit::check::{ANY_SPEC, Case, Effort, Fill, METHODS, Mask, MaskKind, cases};
 use normkit::oracle::{Dd, Index, Problem, Real, round, update_running};
 use normkit::prelude::*;
-use normkit::spec::{Affine, EpsPosition, Norm, Spec, Statistic};
+use normkit::spec::{Affine, EpsPosition, Fusion, Norm, Spec, Statistic};
 use normkit::tensor::{DType, Dims};
 
 #[test]
@@ -62,6 +62,7 @@ fn a_partial_statistic_sees_the_same_elements_whatever_the_parameters() {
                     weight_offset: 0.0,
                     round_normalized: false,
                     frozen: false,
+                    fusion: Fusion::default(),
                 };
                 let mut case = Case::of_spec(&Spec::Norm(spec), dtype);
                 (case.input, case.mask) = (Fill::Mixed(2), mask.clone());

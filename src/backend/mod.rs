@@ -25,7 +25,13 @@ pub(crate) struct Forward<'a> {
     pub(crate) mask: Option<View<'a>>,
     /// `[rows, STATISTICS]` to normalize with, instead of the input's own.
     pub(crate) given: Option<View<'a>>,
+    /// The other operand of the fusion's prologue.
+    pub(crate) before: Option<View<'a>>,
+    /// That of its epilogue.
+    pub(crate) after: Option<View<'a>>,
     pub(crate) output: Option<ViewMut<'a>>,
+    /// What is normalized, where that is not the input.
+    pub(crate) hidden: Option<ViewMut<'a>>,
     /// `[rows, STATISTICS]`, row-major.
     pub(crate) statistics: Option<ViewMut<'a>>,
     /// `[rows, MOMENTS]`, row-major.
@@ -38,8 +44,16 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_output: View<'a>,
     pub(crate) input: View<'a>,
     pub(crate) weight: Option<View<'a>>,
+    /// Of use where an activation follows it.
+    pub(crate) bias: Option<View<'a>>,
     pub(crate) alpha: Option<View<'a>>,
     pub(crate) mask: Option<View<'a>>,
+    /// The other operand of the fusion's prologue. Without a residual, the input is the hidden value itself.
+    pub(crate) before: Option<View<'a>>,
+    /// That of its epilogue.
+    pub(crate) after: Option<View<'a>>,
+    /// The gradient that the hidden value has beside the norm's.
+    pub(crate) grad_hidden: Option<View<'a>>,
     pub(crate) statistics: Option<View<'a>>,
     /// `[rows, SUMS]` to use, instead of the input's own.
     pub(crate) given: Option<View<'a>>,
@@ -47,6 +61,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_weight: Option<ViewMut<'a>>,
     pub(crate) grad_bias: Option<ViewMut<'a>>,
     pub(crate) grad_alpha: Option<ViewMut<'a>>,
+    pub(crate) grad_before: Option<ViewMut<'a>>,
+    pub(crate) grad_after: Option<ViewMut<'a>>,
     /// `[rows, SUMS]`, row-major.
     pub(crate) sums: Option<ViewMut<'a>>,
 }
@@ -79,14 +95,24 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
+/// Refuses a fusion on a backend that has none yet.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn plain(spec: &Spec, backend: &'static str) -> Result<()> {
+    if spec.fusion().is_none() {
+        return Ok(());
+    }
+    let reason = "fused operations run on the CPU only".to_string();
+    Err(crate::Error::Backend { backend, what: "a fused operation".into(), reason })
+}
+
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
-        Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
+        Stream::Wgpu(stream) => plain(spec, "wgpu").and_then(|()| wgpu::forward(spec, operands, stream)),
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => cuda::forward(spec, operands, stream),
+        Stream::Cuda(stream) => plain(spec, "cuda").and_then(|()| cuda::forward(spec, operands, stream)),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
@@ -102,9 +128,13 @@ pub(crate) fn backward(
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
-        Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
+        Stream::Wgpu(stream) => {
+            plain(spec, "wgpu").and_then(|()| wgpu::backward(spec, operands, workspace, stream))
+        }
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => cuda::backward(spec, operands, workspace, stream),
+        Stream::Cuda(stream) => {
+            plain(spec, "cuda").and_then(|()| cuda::backward(spec, operands, workspace, stream))
+        }
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }

@@ -1,9 +1,9 @@
 //! The checks that every call makes before anything is written or enqueued, and the views that backends get: every
 //! tensor in the spec's shape.
 
-use super::{Gradients, Parameters};
+use super::{Gradients, Parameters, hidden_dtype};
 use crate::backend::{Backward, Forward};
-use crate::spec::{MOMENTS, STATISTICS, SUMS, Spec};
+use crate::spec::{Epilogue, Fusion, MOMENTS, Prologue, STATISTICS, SUMS, Spec};
 use crate::tensor::{DType, Layout, View, ViewMut};
 use crate::tensor::{Overlap, overlap};
 use crate::{Error, Result, Stream};
@@ -119,6 +119,46 @@ fn mask<'v>(
     refined("mask", &whole, spec).map(Some)
 }
 
+/// The other operand of a prologue or an epilogue, which has a name if there is to be one: a tensor of the input's shape.
+fn fused<'v>(
+    name: Option<&'static str>,
+    view: Option<&View<'v>>,
+    spec: &Spec,
+    input: &View<'_>,
+    stream: &Stream<'_>,
+) -> Result<Option<View<'v>>> {
+    let (name, view) = match (name, view) {
+        (Some(name), Some(view)) => (name, view),
+        (None, Some(_)) => return Err(Error::argument("fusion", "no other operand", "a tensor")),
+        (_, None) => return Ok(None),
+    };
+    check_narrow(name, view, input.dtype(), stream)?;
+    check(name, view, input.shape(), view.dtype(), stream)?;
+    refined(name, view, spec).map(Some)
+}
+
+/// Refuses a fusion whose numbers or operands do not make sense; `is_backward` tells that a residual may be left out.
+fn check_fusion(fusion: Fusion, parameters: &Parameters<'_>, is_backward: bool) -> Result<()> {
+    let Fusion { prologue, epilogue } = fusion;
+    if let Prologue::Residual { input_scale, residual_scale } = prologue {
+        for (name, scale) in [("input_scale", input_scale), ("residual_scale", residual_scale)] {
+            if !scale.is_finite() {
+                return Err(Error::argument(name, "a finite number", scale));
+            }
+        }
+    }
+    let may_lack = is_backward && matches!(prologue, Prologue::Residual { .. });
+    let lacks_before = parameters.before.is_none() && !may_lack;
+    let missing = prologue.operand().filter(|_| lacks_before);
+    let after = epilogue.operand().filter(|_| parameters.after.is_none());
+    // The gradient of a residual that is added last is that of the output: its values do not matter.
+    let after = after.filter(|_| !(is_backward && epilogue == Epilogue::Residual));
+    match missing.or(after) {
+        Some(name) => Err(Error::argument(name, "a tensor of the input's shape", "none")),
+        None => Ok(()),
+    }
+}
+
 /// Alpha is one element, whatever its rank.
 fn check_alpha(alpha: Option<&View<'_>>, input: DType, stream: &Stream<'_>) -> Result<()> {
     let Some(view) = alpha else { return Ok(()) };
@@ -158,6 +198,17 @@ pub(super) fn check_output(
     Ok(())
 }
 
+/// As [`check_output`], where several tensors may be the same exactly.
+fn check_replacing(
+    name: &'static str,
+    output: &View<'_>,
+    allowed: &[Named<'_, '_>],
+    others: &[Named<'_, '_>],
+) -> Result<()> {
+    check_output(name, output, None, others)?;
+    allowed.iter().try_for_each(|(_, view)| check_output(name, output, *view, &[]))
+}
+
 fn check_input(input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
     if stream.device().backend() == "wgpu" && input.dtype() == DType::F64 {
         return Err(Error::UnsupportedDType { name: "input", dtype: DType::F64, backend: "wgpu" });
@@ -190,8 +241,16 @@ pub(super) struct ForwardArguments<'a> {
     pub(super) input: &'a View<'a>,
     pub(super) given: Option<&'a View<'a>>,
     pub(super) output: Option<ViewMut<'a>>,
+    pub(super) hidden: Option<ViewMut<'a>>,
     pub(super) statistics: Option<ViewMut<'a>>,
     pub(super) moments: Option<ViewMut<'a>>,
+}
+
+impl<'a> ForwardArguments<'a> {
+    /// Of this input, asked for nothing.
+    pub(super) fn new(input: &'a View<'a>) -> Self {
+        ForwardArguments { input, given: None, output: None, hidden: None, statistics: None, moments: None }
+    }
 }
 
 /// The operands of a forward pass, or what is wrong with them.
@@ -201,9 +260,13 @@ pub(super) fn forward<'a>(
     arguments: ForwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Forward<'a>> {
-    let ForwardArguments { input, given, output, statistics, moments } = arguments;
+    let ForwardArguments { input, given, output, hidden, statistics, moments } = arguments;
     check_input(input, stream)?;
     let dtype = input.dtype();
+    let fusion = spec.fusion();
+    check_fusion(fusion, parameters, false)?;
+    let before = fused(fusion.prologue.operand(), parameters.before.as_ref(), spec, input, stream)?;
+    let after = fused(fusion.epilogue.operand(), parameters.after.as_ref(), spec, input, stream)?;
     let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
     let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
@@ -224,7 +287,12 @@ pub(super) fn forward<'a>(
         ("statistics", STATISTICS, statistics.as_ref().map(|view| view.as_view())),
         ("moments", MOMENTS, moments.as_ref().map(|view| view.as_view())),
     ];
-    others.push(("input", Some(input)));
+    let of_fusion = [
+        (fusion.prologue.operand().unwrap_or("before"), parameters.before.as_ref()),
+        (fusion.epilogue.operand().unwrap_or("after"), parameters.after.as_ref()),
+    ];
+    let read: Vec<_> = [("input", Some(input))].into_iter().chain(of_fusion).collect();
+    others.extend(read.iter().copied());
     for (name, per_row, view) in &saved {
         let Some(view) = view else { continue };
         if !spec.has_statistics() {
@@ -234,11 +302,22 @@ pub(super) fn forward<'a>(
         check_output(name, view, None, &others)?;
         others.push((name, Some(view)));
     }
+    // What has the input's shape may be written over what has it, element for element.
+    others.retain(|(name, _)| !read.iter().any(|(read, _)| read == name));
+    let hidden_view = hidden.as_ref().map(|view| view.as_view());
+    if let Some(view) = &hidden_view {
+        if fusion.prologue == Prologue::None {
+            let expected = "none: this method normalizes its input itself";
+            return Err(Error::argument("hidden", expected, "a tensor"));
+        }
+        check("hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
+        check_replacing("hidden", view, &[("input", Some(input)), of_fusion[0]], &[&others[..], &of_fusion[1..]].concat())?;
+    }
     if let Some(output) = &output {
         let view = output.as_view();
         check("output", &view, input.shape(), dtype, stream)?;
-        others.retain(|(name, _)| *name != "input");
-        check_output("output", &view, Some(input), &others)?;
+        others.push(("hidden", hidden_view.as_ref()));
+        check_replacing("output", &view, &read, &others)?;
     }
     Ok(Forward {
         input: refined("input", input, spec)?,
@@ -247,7 +326,10 @@ pub(super) fn forward<'a>(
         alpha: parameters.alpha.clone(),
         mask,
         given: given.cloned(),
+        before,
+        after,
         output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
+        hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
         statistics,
         moments,
     })
@@ -259,8 +341,17 @@ pub(super) struct BackwardArguments<'a> {
     pub(super) input: &'a View<'a>,
     pub(super) statistics: Option<&'a View<'a>>,
     pub(super) given: Option<&'a View<'a>>,
+    pub(super) grad_hidden: Option<&'a View<'a>>,
     pub(super) grads: Gradients<'a>,
     pub(super) sums: Option<ViewMut<'a>>,
+}
+
+impl<'a> BackwardArguments<'a> {
+    /// Of these tensors, with the row's own sums.
+    pub(super) fn new(grad_output: &'a View<'a>, input: &'a View<'a>, grads: Gradients<'a>) -> Self {
+        let (statistics, given, grad_hidden, sums) = (None, None, None, None);
+        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums }
+    }
 }
 
 /// The operands of a backward pass, or what is wrong with them.
@@ -270,14 +361,26 @@ pub(super) fn backward<'a>(
     arguments: BackwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Backward<'a>> {
-    let BackwardArguments { grad_output, input, statistics, given, grads, sums } = arguments;
+    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums } = arguments;
     check_input(input, stream)?;
     let dtype = input.dtype();
     check("grad_output", grad_output, input.shape(), dtype, stream)?;
     let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
-    parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
+    let fusion = spec.fusion();
+    check_fusion(fusion, parameters, true)?;
+    let (prologue, epilogue) = (fusion.prologue.operand(), fusion.epilogue.operand());
+    let before = fused(prologue, parameters.before.as_ref(), spec, input, stream)?;
+    let after = fused(epilogue, parameters.after.as_ref(), spec, input, stream)?;
+    if let Some(view) = grad_hidden {
+        if prologue.is_none() {
+            let expected = "none: this method normalizes its input itself";
+            return Err(Error::argument("grad_hidden", expected, "a tensor"));
+        }
+        check("grad_hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
+    }
     let rows = spec.rows();
     match statistics {
         Some(view) if spec.has_statistics() => {
@@ -306,16 +409,34 @@ pub(super) fn backward<'a>(
     bound("grad_weight", &grads.weight, parameters.weight.as_ref())?;
     bound("grad_bias", &grads.bias, parameters.bias.as_ref())?;
     bound("grad_alpha", &grads.alpha, parameters.alpha.as_ref())?;
+    let of_prologue = match fusion.prologue {
+        // The hidden value in its place.
+        Prologue::Residual { .. } => parameters.before.as_ref().or(Some(input)),
+        _ => parameters.before.as_ref(),
+    };
+    let of_epilogue = match fusion.epilogue {
+        Epilogue::Residual => parameters.after.as_ref().or(Some(grad_output)),
+        _ => parameters.after.as_ref(),
+    };
+    bound("grad_before", &grads.before, of_prologue)?;
+    bound("grad_after", &grads.after, of_epilogue)?;
     let targets = [
         ("grad_input", grads.input.as_ref().map(|t| t.as_view())),
         ("grad_weight", grads.weight.as_ref().map(|t| t.as_view())),
         ("grad_bias", grads.bias.as_ref().map(|t| t.as_view())),
         ("grad_alpha", grads.alpha.as_ref().map(|t| t.as_view())),
+        ("grad_before", grads.before.as_ref().map(|t| t.as_view())),
+        ("grad_after", grads.after.as_ref().map(|t| t.as_view())),
         ("sums", sums.as_ref().map(|t| t.as_view())),
     ];
     for (index, (name, target)) in targets.iter().enumerate() {
         let Some(target) = target else { continue };
-        let in_place = *name == "grad_input";
+        // What each may replace, element for element.
+        let replaced = match *name {
+            "grad_input" => Some(grad_output),
+            "grad_before" => grad_hidden,
+            _ => None,
+        };
         let mut others = vec![
             ("input", Some(input)),
             ("weight", parameters.weight.as_ref()),
@@ -323,12 +444,18 @@ pub(super) fn backward<'a>(
             ("mask", parameters.mask.as_ref()),
             ("statistics", statistics),
             ("given sums", given),
+            ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue.is_curved())),
+            (prologue.unwrap_or("before"), parameters.before.as_ref()),
+            (epilogue.unwrap_or("after"), parameters.after.as_ref()),
         ];
-        if !in_place {
+        if *name != "grad_input" {
             others.push(("grad_output", Some(grad_output)));
         }
+        if *name != "grad_before" {
+            others.push(("grad_hidden", grad_hidden));
+        }
         others.extend(targets[..index].iter().map(|(name, view)| (*name, view.as_ref())));
-        check_output(name, target, in_place.then_some(grad_output), &others)?;
+        check_output(name, target, replaced, &others)?;
     }
     let of_parameter = |name, view: Option<ViewMut<'a>>| {
         let Some(view) = view else { return Ok(None) };
@@ -339,14 +466,20 @@ pub(super) fn backward<'a>(
         grad_output: refined("grad_output", grad_output, spec)?,
         input: refined("input", input, spec)?,
         weight,
+        bias,
         alpha: parameters.alpha.clone(),
         mask,
+        before,
+        after,
+        grad_hidden: grad_hidden.map(|view| refined("grad_hidden", view, spec)).transpose()?,
         statistics: statistics.cloned(),
         given: given.cloned(),
         grad_input: grads.input.map(|view| refined_mut("grad_input", view, spec)).transpose()?,
         grad_weight: of_parameter("grad_weight", grads.weight)?,
         grad_bias: of_parameter("grad_bias", grads.bias)?,
         grad_alpha: grads.alpha,
+        grad_before: grads.before.map(|view| refined_mut("grad_before", view, spec)).transpose()?,
+        grad_after: grads.after.map(|view| refined_mut("grad_after", view, spec)).transpose()?,
         sums,
     })
 }

@@ -1,7 +1,7 @@
 //! Batch normalization (Ioffe, Szegedy 2015, arXiv 1502.03167).
 
 use super::channels::{affine, check_channels, itself};
-use super::{Method, Parameters, Saved, bind_mask, bind_weight_and_bias, check_eps, steps};
+use super::{Method, Parameters, Saved, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, steps};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, Spec, Statistic};
 use crate::tensor::{DType, Dims, Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream};
@@ -116,6 +116,7 @@ impl<'a> BatchNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_fusion!();
 
     /// The training pass, with the running statistics updated in place. Their dtype is any that the input's arithmetic
     /// holds. `moments` (`[C, MOMENTS]`) and `statistics` (`[C, STATISTICS]`) are written too; the latter is for backward.
@@ -193,6 +194,7 @@ impl<'a> BatchNorm<'a> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen,
+            fusion: self.parameters.fusion,
         })
     }
 }

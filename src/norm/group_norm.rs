@@ -2,7 +2,7 @@
 //! arXiv 1607.08022), which is one group per channel.
 
 use super::channels::{affine, check_channels};
-use super::{Method, Parameters, bind_mask, bind_weight_and_bias, check_eps};
+use super::{Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps};
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
 use crate::{Error, Result};
@@ -66,6 +66,7 @@ impl<'a> GroupNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_fusion!();
 }
 
 impl Method for GroupNorm<'_> {
@@ -101,6 +102,7 @@ impl Method for GroupNorm<'_> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: self.parameters.fusion,
         }))
     }
 

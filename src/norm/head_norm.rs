@@ -89,6 +89,7 @@ impl Method for HeadNorm<'_> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: self.parameters.fusion,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
-use super::{Method, Parameters, affine_along, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
@@ -58,6 +58,7 @@ impl<'a> LayerNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_fusion!();
 }
 
 impl Method for LayerNorm<'_> {
@@ -78,6 +79,7 @@ impl Method for LayerNorm<'_> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: self.parameters.fusion,
         }))
     }
 

@@ -2,7 +2,7 @@
 //! 2201.03545) and NAFNet use it.
 
 use super::channels::{affine, check_channels, itself};
-use super::{Method, Parameters, bind_mask, bind_weight_and_bias, check_eps};
+use super::{Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps};
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
@@ -47,6 +47,7 @@ impl<'a> LayerNorm2d<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_fusion!();
 }
 
 impl Method for LayerNorm2d<'_> {
@@ -67,6 +68,7 @@ impl Method for LayerNorm2d<'_> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: self.parameters.fusion,
         }))
     }
 

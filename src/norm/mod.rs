@@ -10,6 +10,7 @@ mod batch_norm;
 mod channels;
 mod dyt;
 mod eln;
+mod fusion;
 mod group_norm;
 mod head_norm;
 mod layer_norm;
@@ -35,7 +36,7 @@ pub use rms_norm::{Cast, RmsNorm};
 pub use weight_norm::WeightNorm;
 
 use crate::backend;
-use crate::spec::{Affine, STATISTICS, Spec};
+use crate::spec::{Affine, Fusion, Prologue, STATISTICS, Spec};
 use crate::tensor::{DType, Dims, Layout, Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 use arguments::{BackwardArguments, ForwardArguments};
@@ -51,6 +52,12 @@ pub struct Parameters<'a> {
     pub alpha: Option<View<'a>>,
     /// Which elements take part: those where it is not zero. Broadcasts to the input's shape.
     pub mask: Option<View<'a>>,
+    /// What is done before and after the norm.
+    pub fusion: Fusion,
+    /// The other operand of the fusion's prologue: of the input's shape.
+    pub before: Option<View<'a>>,
+    /// The other operand of its epilogue: of the input's shape.
+    pub after: Option<View<'a>>,
     /// A tensor whose view could not be made; reported by the next call.
     error: Option<Error>,
 }
@@ -128,6 +135,7 @@ macro_rules! bind_mask {
     };
 }
 pub(crate) use bind_mask;
+pub(crate) use fusion::bind_fusion;
 
 /// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
 #[derive(Default)]
@@ -140,6 +148,11 @@ pub struct Gradients<'a> {
     pub bias: Option<ViewMut<'a>>,
     /// Gradient of alpha: its shape and dtype.
     pub alpha: Option<ViewMut<'a>>,
+    /// Gradient of the prologue's other operand: the input's shape, the operand's dtype. May be exactly the gradient of
+    /// the hidden value.
+    pub before: Option<ViewMut<'a>>,
+    /// Gradient of the epilogue's other operand: the input's shape, the operand's dtype.
+    pub after: Option<ViewMut<'a>>,
 }
 
 /// What [`Method::forward_train`] keeps for [`Method::backward`]: four numbers a row, or nothing.
@@ -170,6 +183,10 @@ pub struct Grads<T> {
     pub bias: Option<T>,
     /// Gradient of alpha.
     pub alpha: Option<T>,
+    /// Gradient of the prologue's other operand.
+    pub before: Option<T>,
+    /// Gradient of the epilogue's other operand.
+    pub after: Option<T>,
 }
 
 /// A normalization method: its configuration and its parameters, ready to be applied to tensors.
@@ -214,13 +231,29 @@ pub trait Method {
         statistics: Option<&mut ViewMut<'_>>,
         stream: &Stream<'_>,
     ) -> Result<()> {
+        self.forward_hidden_into(input, output, None, statistics, stream)
+    }
+
+    /// As [`forward_into`](Method::forward_into), and writes what was normalized, the *hidden* value that a prologue makes
+    /// of the input, to `hidden`: the input's shape, and the dtype of the residual, or of the input where there is none.
+    ///
+    /// **In place:** `hidden` may be exactly the input or the prologue's other operand, `output` exactly the input or either
+    /// operand of the fusion.
+    fn forward_hidden_into(
+        &self,
+        input: &View<'_>,
+        output: &mut ViewMut<'_>,
+        hidden: Option<&mut ViewMut<'_>>,
+        statistics: Option<&mut ViewMut<'_>>,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
         let given = self.given().map(Tensor::view).transpose()?;
         let arguments = ForwardArguments {
-            input,
             given: given.as_ref(),
             output: Some(output.reborrow()),
+            hidden: hidden.map(|view| view.reborrow()),
             statistics: statistics.map(|view| view.reborrow()),
-            moments: None,
+            ..ForwardArguments::new(input)
         };
         steps::run_forward(self, arguments, stream)
     }
@@ -238,9 +271,27 @@ pub trait Method {
         workspace: &mut Workspace,
         stream: &Stream<'_>,
     ) -> Result<()> {
+        self.backward_hidden_into(grad_output, None, input, statistics, grads, workspace, stream)
+    }
+
+    /// As [`backward_into`](Method::backward_into), with the gradient of the hidden value where that was used, too.
+    ///
+    /// A residual need not be bound: then `input` is the hidden value itself, which is exact where its dtype is that of
+    /// the arithmetic.
+    fn backward_hidden_into(
+        &self,
+        grad_output: &View<'_>,
+        grad_hidden: Option<&View<'_>>,
+        input: &View<'_>,
+        statistics: Option<&View<'_>>,
+        grads: Gradients<'_>,
+        workspace: &mut Workspace,
+        stream: &Stream<'_>,
+    ) -> Result<()> {
         let of_own = self.given().map(Tensor::view).transpose()?;
         let statistics = statistics.or(of_own.as_ref());
-        let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+        let arguments =
+            BackwardArguments { grad_hidden, statistics, ..BackwardArguments::new(grad_output, input, grads) };
         steps::run_backward(self, arguments, workspace, stream)
     }
 
@@ -260,6 +311,25 @@ pub trait Method {
     where
         Self: Sized,
     {
+        self.train(input, None)
+    }
+
+    /// The normalized `input`, the hidden value, and what [`backward_hidden`](Method::backward_hidden) needs.
+    fn forward_hidden<T: Tensor>(&self, input: &T) -> Result<(T, T, Saved)>
+    where
+        Self: Sized,
+    {
+        let view = input.view()?;
+        let mut hidden = input.empty(view.shape(), hidden_dtype(checked(self.parameters())?, view.dtype()))?;
+        let (output, saved) = self.train(input, Some(&mut hidden.view_mut()?))?;
+        Ok((output, hidden, saved))
+    }
+
+    #[doc(hidden)]
+    fn train<T: Tensor>(&self, input: &T, hidden: Option<&mut ViewMut<'_>>) -> Result<(T, Saved)>
+    where
+        Self: Sized,
+    {
         let view = input.view()?;
         let mut output = input.empty(view.shape(), view.dtype())?;
         let mut statistics = match self.statistics_shape(view.shape(), view.dtype())? {
@@ -268,13 +338,27 @@ pub trait Method {
         };
         let mut statistics_view = statistics.as_mut().map(Tensor::view_mut).transpose()?;
         let stream = input.device().stream();
-        self.forward_into(&view, &mut output.view_mut()?, statistics_view.as_mut(), &stream)?;
+        self.forward_hidden_into(&view, &mut output.view_mut()?, hidden, statistics_view.as_mut(), &stream)?;
         drop(statistics_view);
         Ok((output, Saved { statistics }))
     }
 
     /// The gradients of the input and of every bound parameter.
     fn backward<T: Tensor>(&self, grad_output: &T, input: &T, saved: &Saved) -> Result<Grads<T>>
+    where
+        Self: Sized,
+    {
+        self.backward_hidden(grad_output, None, input, saved)
+    }
+
+    /// As [`backward`](Method::backward), with the gradient of the hidden value where that was used, too.
+    fn backward_hidden<T: Tensor>(
+        &self,
+        grad_output: &T,
+        grad_hidden: Option<&T>,
+        input: &T,
+        saved: &Saved,
+    ) -> Result<Grads<T>>
     where
         Self: Sized,
     {
@@ -286,18 +370,39 @@ pub trait Method {
             weight: like(&parameters.weight)?,
             bias: like(&parameters.bias)?,
             alpha: like(&parameters.alpha)?,
+            before: like(&parameters.before)?,
+            after: like(&parameters.after)?,
         };
         let targets = Gradients {
             input: Some(grads.input.view_mut()?),
             weight: grads.weight.as_mut().map(Tensor::view_mut).transpose()?,
             bias: grads.bias.as_mut().map(Tensor::view_mut).transpose()?,
             alpha: grads.alpha.as_mut().map(Tensor::view_mut).transpose()?,
+            before: grads.before.as_mut().map(Tensor::view_mut).transpose()?,
+            after: grads.after.as_mut().map(Tensor::view_mut).transpose()?,
         };
         let statistics = saved.statistics.as_ref().map(Tensor::view).transpose()?;
         let (mut workspace, stream) = (Workspace::new(), input.device().stream());
-        let grad_output = grad_output.view()?;
-        self.backward_into(&grad_output, &view, statistics.as_ref(), targets, &mut workspace, &stream)?;
+        let (grad_output, grad_hidden) = (grad_output.view()?, grad_hidden.map(Tensor::view).transpose()?);
+        let (statistics, grad_hidden) = (statistics.as_ref(), grad_hidden.as_ref());
+        self.backward_hidden_into(
+            &grad_output,
+            grad_hidden,
+            &view,
+            statistics,
+            targets,
+            &mut workspace,
+            &stream,
+        )?;
         Ok(grads)
+    }
+}
+
+/// The dtype of the hidden value: the residual's, where there is one.
+fn hidden_dtype(parameters: &Parameters<'_>, input: DType) -> DType {
+    match (parameters.fusion.prologue, &parameters.before) {
+        (Prologue::Residual { .. }, Some(residual)) => residual.dtype(),
+        _ => input,
     }
 }
 

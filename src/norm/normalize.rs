@@ -1,7 +1,7 @@
 //! Division by a p-norm, as `torch.nn.functional.normalize`.
 
 use super::{Method, Parameters, check_eps};
-use crate::spec::{Affine, EpsPosition, Norm, Spec, Statistic};
+use crate::spec::{Affine, EpsPosition, Fusion, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims, Layout};
 use crate::{Error, Result};
 
@@ -101,6 +101,7 @@ impl Method for Normalize {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: Fusion::default(),
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
-use super::{Method, Parameters, affine_along, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
+use super::{Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
 use crate::{Error, Result};
@@ -105,6 +105,7 @@ impl<'a> RmsNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_fusion!();
 }
 
 /// The distance from 1 to the next number of `dtype`.
@@ -154,6 +155,7 @@ impl Method for RmsNorm<'_> {
             weight_offset,
             round_normalized: self.cast == Cast::Llama,
             frozen: false,
+            fusion: self.parameters.fusion,
         }))
     }
 

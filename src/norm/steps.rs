@@ -84,11 +84,9 @@ pub(super) fn forward_both(
     let (method_1, input_1, output_1, statistics_1) = first;
     let (method_2, input_2, output_2, statistics_2) = second;
     let arguments = |input, output, statistics| ForwardArguments {
-        input,
-        given: None,
         output: Some(output),
         statistics,
-        moments: None,
+        ..ForwardArguments::new(input)
     };
     let statistics_1 = statistics_1.map(|view| view.reborrow());
     let statistics_2 = statistics_2.map(|view| view.reborrow());
@@ -109,11 +107,11 @@ pub(super) fn backward_both(
 ) -> Result<()> {
     let (method_1, grad_output, input, statistics, grads) = first;
     let statistics = Some(statistics);
-    let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+    let arguments = BackwardArguments { statistics, ..BackwardArguments::new(grad_output, input, grads) };
     let (spec_1, operands_1) = prepare_backward(method_1, arguments, stream)?;
     let (method_2, grad_output, input, statistics, grads) = second;
     let statistics = Some(statistics);
-    let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums: None };
+    let arguments = BackwardArguments { statistics, ..BackwardArguments::new(grad_output, input, grads) };
     let (spec_2, operands_2) = prepare_backward(method_2, arguments, stream)?;
     backend::backward(&spec_1, operands_1, workspace, stream)?;
     backend::backward(&spec_2, operands_2, workspace, stream)
@@ -140,7 +138,7 @@ pub fn moments_into<M: Method + ?Sized>(
     stream: &Stream<'_>,
 ) -> Result<()> {
     let moments = Some(moments.reborrow());
-    let arguments = ForwardArguments { input, given: None, output: None, statistics: None, moments };
+    let arguments = ForwardArguments { moments, ..ForwardArguments::new(input) };
     run_forward(method, arguments, stream)
 }
 
@@ -221,8 +219,7 @@ pub fn apply_into<M: Method + ?Sized>(
     stream: &Stream<'_>,
 ) -> Result<()> {
     let output = Some(output.reborrow());
-    let arguments =
-        ForwardArguments { input, given: Some(statistics), output, statistics: None, moments: None };
+    let arguments = ForwardArguments { given: Some(statistics), output, ..ForwardArguments::new(input) };
     run_forward(method, arguments, stream)
 }
 
@@ -251,7 +248,7 @@ pub fn backward_sums_into<M: Method + ?Sized>(
         return Err(Error::argument("grad_input", "none: it needs the sums", "a tensor"));
     }
     let (statistics, sums) = (Some(statistics), Some(sums.reborrow()));
-    let arguments = BackwardArguments { grad_output, input, statistics, given: None, grads, sums };
+    let arguments = BackwardArguments { statistics, sums, ..BackwardArguments::new(grad_output, input, grads) };
     run_backward(method, arguments, workspace, stream)
 }
 
@@ -273,7 +270,7 @@ pub fn backward_apply_into<M: Method + ?Sized>(
 ) -> Result<()> {
     let grads = Gradients { input: Some(grad_input.reborrow()), ..Gradients::default() };
     let (statistics, given) = (Some(statistics), Some(sums));
-    let arguments = BackwardArguments { grad_output, input, statistics, given, grads, sums: None };
+    let arguments = BackwardArguments { statistics, given, ..BackwardArguments::new(grad_output, input, grads) };
     run_backward(method, arguments, &mut Workspace::new(), stream)
 }
 
@@ -320,11 +317,10 @@ pub(super) fn train_into<M: Method + ?Sized>(
     stream: &Stream<'_>,
 ) -> Result<()> {
     let arguments = ForwardArguments {
-        input,
-        given: None,
         output: Some(output.reborrow()),
         statistics: Some(statistics.reborrow()),
         moments: Some(moments.reborrow()),
+        ..ForwardArguments::new(input)
     };
     run_forward(method, arguments, stream)
 }

@@ -1,7 +1,7 @@
 //! Weight normalization (Salimans, Kingma 2016, arXiv 1602.07868).
 
 use super::{BatchNorm, Method, Parameters, bind, steps};
-use crate::spec::{Affine, EpsPosition, MOMENTS, Norm, STATISTICS, Spec, Statistic};
+use crate::spec::{Affine, EpsPosition, Fusion, MOMENTS, Norm, STATISTICS, Spec, Statistic};
 use crate::tensor::{DType, Dims, HostTensor, Layout, Tensor};
 use crate::{Error, Result};
 
@@ -127,6 +127,7 @@ impl Method for WeightNorm<'_> {
             weight_offset: 0.0,
             round_normalized: false,
             frozen: false,
+            fusion: Fusion::default(),
         }))
     }
 

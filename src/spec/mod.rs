@@ -1,6 +1,10 @@
 //! Specs: what a method lowers to. A spec says which elements share statistics, which statistic, and how it is
 //! applied; it says nothing about devices. Everything below `norm` works on specs alone.
 
+mod fusion;
+
+pub use fusion::{Activation, Epilogue, Fusion, Prologue};
+
 use crate::tensor::{Dims, Layout};
 
 /// What to compute.
@@ -37,6 +41,8 @@ pub struct Norm {
     pub round_normalized: bool,
     /// The statistics are given and constant: the backward pass does not differentiate them.
     pub frozen: bool,
+    /// What is done before and after, element by element.
+    pub fusion: Fusion,
 }
 
 /// Along which axes of a spec's shape weight and bias vary, and the shape they come in.
@@ -127,6 +133,14 @@ impl Spec {
     pub fn rows(&self) -> usize {
         let is_kept = |axis: &usize| !self.row_axes().contains(axis);
         (0..self.shape().len()).filter(is_kept).map(|axis| self.shape()[axis]).product()
+    }
+
+    /// What is done before and after the norm.
+    pub fn fusion(&self) -> Fusion {
+        match self {
+            Spec::Norm(norm) => norm.fusion,
+            Spec::Pointwise(_) => Fusion::default(),
+        }
     }
 
     /// Whether forward saves statistics for backward.

@@ -3,7 +3,7 @@
 
 use normkit::norm::{Parameters, steps};
 use normkit::prelude::*;
-use normkit::spec::{Affine, EpsPosition, MOMENTS, Norm, SUMS, Spec, Statistic};
+use normkit::spec::{Affine, EpsPosition, Fusion, MOMENTS, Norm, SUMS, Spec, Statistic};
 use normkit::tensor::{DType, Layout, ViewMut};
 use normkit::{DeviceTensor, Gradients, Method, Result, Stream};
 
@@ -87,6 +87,7 @@ impl Problem {
             weight_offset: 0.0,
             round_normalized: self.round,
             frozen: self.frozen,
+            fusion: Fusion::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use normkit::Cast;
 use normkit::Device;
 use normkit::check::{ANY_SPEC, Case, Fill, Given, HeadKind, Mask, MaskKind, Placement};
-use normkit::spec::{Affine, EpsPosition, Function, Norm, Pointwise, Spec, Statistic};
+use normkit::spec::{Affine, EpsPosition, Fusion, Function, Norm, Pointwise, Spec, Statistic};
 use normkit::tensor::{DType, Dims};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
@@ -95,6 +95,7 @@ fn any_spec(shape: Vec<usize>) -> impl Strategy<Value = Spec> {
                 weight_offset: if flags[1] { 1.0 } else { 0.0 },
                 round_normalized: flags[2],
                 frozen: false,
+                fusion: Fusion::default(),
             })
         }),
         1 => functions.prop_map(move |(affine, function)| {

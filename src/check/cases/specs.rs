@@ -7,7 +7,7 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{self, Full, Quick};
 use super::List;
-use crate::spec::{Affine, EpsPosition, Function, Norm, Pointwise, Spec, Statistic};
+use crate::spec::{Affine, EpsPosition, Function, Fusion, Norm, Pointwise, Spec, Statistic};
 use crate::tensor::Dims;
 
 /// Small enough that every combination is quick, with no size that is a whole vector.
@@ -68,6 +68,7 @@ fn norm(
         weight_offset: 0.0,
         round_normalized: false,
         frozen: false,
+        fusion: Fusion::default(),
     }
 }
 

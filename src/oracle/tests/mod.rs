@@ -28,6 +28,7 @@ pub(super) fn norm(
         weight_offset: 0.0,
         round_normalized: false,
         frozen: false,
+        fusion: Fusion::default(),
     }
 }
 

@@ -1,0 +1,90 @@
+//! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
+//! are normalized.
+
+/// What surrounds a norm: `output = epilogue(norm(prologue(input)))`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Fusion {
+    /// What is normalized, the *hidden* value.
+    pub prologue: Prologue,
+    /// What becomes of the normalized, scaled and shifted value.
+    pub epilogue: Epilogue,
+}
+
+/// What is normalized.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Prologue {
+    /// The input itself.
+    #[default]
+    None,
+    /// `input_scale * input + residual_scale * residual`; its other operand is the residual.
+    Residual {
+        /// Multiplies the input.
+        input_scale: f64,
+        /// Multiplies the residual.
+        residual_scale: f64,
+    },
+    /// `input * silu(gate)`; its other operand is the gate.
+    Gate,
+}
+
+/// What becomes of the normalized, scaled and shifted value `v`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum Epilogue {
+    /// It is the output.
+    #[default]
+    None,
+    /// `f(v)`
+    Activation(Activation),
+    /// `residual + v`; its other operand is the residual.
+    Residual,
+    /// `v * silu(gate)`; its other operand is the gate.
+    Gate,
+}
+
+/// A function of each element without parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `max(v, 0)`
+    Relu,
+    /// `v / (1 + exp(-v))`
+    Silu,
+    /// `v / (1 + exp(-2 u))` with `u = sqrt(2 / π) (v + 0.044715 v³)`: GELU by way of tanh.
+    GeluTanh,
+}
+
+impl Fusion {
+    /// Whether there is nothing around the norm.
+    pub fn is_none(&self) -> bool {
+        *self == Fusion::default()
+    }
+}
+
+impl Prologue {
+    /// What its other operand is called; `None` if it has none.
+    pub fn operand(self) -> Option<&'static str> {
+        match self {
+            Prologue::None => None,
+            Prologue::Residual { .. } => Some("residual"),
+            Prologue::Gate => Some("gate"),
+        }
+    }
+}
+
+impl Epilogue {
+    /// What its other operand is called; `None` if it has none.
+    pub fn operand(self) -> Option<&'static str> {
+        match self {
+            Epilogue::None | Epilogue::Activation(_) => None,
+            Epilogue::Residual => Some("residual"),
+            Epilogue::Gate => Some("gate"),
+        }
+    }
+
+    /// Whether its derivative depends on `v`.
+    pub fn is_curved(self) -> bool {
+        matches!(self, Epilogue::Activation(_))
+    }
+}
