@@ -136,15 +136,7 @@ fn running_statistics(
 ) -> [Vec<(f64, f64)>; 2] {
     let (index, values) = (Index::of_elements(spec), x.to_f64());
     let rows = Array2::from_shape_fn(index.dim(), |at| Dd::new(values[index.at(at)]));
-    let problem = Problem {
-        dtype: x.dtype(),
-        input: rows.view(),
-        weight: None,
-        bias: None,
-        alpha: None,
-        mask: None,
-        given: None,
-    };
+    let problem = Problem::new(x.dtype(), rows.view());
     let before: Vec<_> = before.0.iter().zip(&before.1).map(|(&m, &v)| (Dd::new(m), Dd::new(v))).collect();
     let (mean, var) = update_running(&problem, &before, factor);
     [mean, var].map(|e| e.value.iter().zip(&e.mag).map(|(v, &mag)| (v.to_f64(), mag)).collect())

@@ -141,15 +141,8 @@ fn expected(spec: &Spec, dtype: DType, [x, g, weight, bias]: [&HostTensor; 4]) -
     };
     let list = |t: &HostTensor| t.to_f64().into_iter().map(Dd::new).collect::<Array1<Dd>>();
     let (x, g, weight, bias) = (rows(x), rows(g), list(weight), list(bias));
-    let problem = Problem {
-        dtype,
-        input: x.view(),
-        weight: Some(weight.view()),
-        bias: Some(bias.view()),
-        alpha: None,
-        mask: None,
-        given: None,
-    };
+    let problem =
+        Problem { weight: Some(weight.view()), bias: Some(bias.view()), ..Problem::new(dtype, x.view()) };
     let output = oracle::forward(spec, &problem).unwrap();
     let grads = oracle::backward(spec, &problem, g.view()).unwrap();
     let elements = |e: &Expected<Dd>| {

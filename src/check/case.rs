@@ -5,7 +5,7 @@ use super::mask::Mask;
 use super::method::{Given, HeadKind};
 use super::placement::Placement;
 use crate::norm::{Cast, Method};
-use crate::spec::{EpsPosition, Spec};
+use crate::spec::{EpsPosition, Fusion, Prologue, Spec};
 use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
@@ -79,6 +79,14 @@ pub struct Case {
     pub head: HeadKind,
     /// BatchNorm is at inference: mean and variance are given.
     pub frozen: Option<Given>,
+    /// What surrounds the norm.
+    pub fusion: Fusion,
+    /// Values of the fusion's other operands: the residual or the gate before, and after.
+    pub others: [Fill; 2],
+    /// Dtype of the fusion's other operands and their gradients; a residual's is the hidden value's, too.
+    pub other_dtype: DType,
+    /// The hidden value is written, and has a gradient of its own.
+    pub hidden: bool,
     /// How the operands lie in memory.
     pub placement: Placement,
     /// All operands share one buffer, at odd offsets.
@@ -122,6 +130,10 @@ impl Case {
             p: 2.0,
             head: HeadKind::Rms,
             frozen: None,
+            fusion: Fusion::default(),
+            others: [Fill::UNIT; 2],
+            other_dtype: dtype,
+            hidden: false,
             placement: Placement::Contiguous,
             one_buffer: false,
             seed: 1,
@@ -165,6 +177,35 @@ impl Case {
         }
     }
 
+    /// Whether other operations can be fused with the method.
+    pub fn takes_fusion(&self) -> bool {
+        self.takes_mask()
+    }
+
+    /// The dtype of the hidden value.
+    pub(super) fn hidden_dtype(&self) -> DType {
+        match self.fusion().prologue {
+            Prologue::Residual { .. } => self.other_dtype,
+            _ => self.dtype,
+        }
+    }
+
+    /// What surrounds the norm: what the case says, or its spec.
+    pub(super) fn fusion(&self) -> Fusion {
+        self.spec.as_ref().map_or(self.fusion, Spec::fusion)
+    }
+
+    /// Whether there is a hidden value that is written.
+    pub(super) fn has_hidden(&self) -> bool {
+        self.hidden && self.fusion().prologue != Prologue::None
+    }
+
+    /// Whether the fusion's prologue and its epilogue have an operand of their own.
+    pub(super) fn has_others(&self) -> [bool; 2] {
+        let Fusion { prologue, epilogue } = self.fusion();
+        [prologue.operand().is_some(), epilogue.operand().is_some()]
+    }
+
     /// Whether the rows of [`Case::matrix`] have weights of their own.
     pub(super) fn has_parameters_of_rows(&self) -> bool {
         matches!(self.method, "batch_norm" | "instance_norm" | "weight_norm")
@@ -194,8 +235,8 @@ impl Case {
             weight: weight.clone().filter(|_| self.weight.is_some()),
             bias: weight.filter(|_| self.bias.is_some()),
             alpha: Some(scalar()?),
-            mask: None,
             running: Some((repeated(&[channels])?, repeated(&[channels])?)),
+            ..Parameters::default()
         };
         self.method(parameters)?.lower(&self.shape, self.dtype)
     }
@@ -221,6 +262,8 @@ pub struct Parameters<'a> {
     pub alpha: Option<View<'a>>,
     /// The mask.
     pub mask: Option<View<'a>>,
+    /// The other operand of the fusion's prologue, and that of its epilogue.
+    pub others: [Option<View<'a>>; 2],
     /// Mean and variance of a frozen norm.
     pub running: Option<(View<'a>, View<'a>)>,
 }

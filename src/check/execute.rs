@@ -10,7 +10,7 @@ use crate::{Error, Result, Stream, Workspace};
 /// What a case wrote to one of its outputs.
 #[derive(Debug, Clone)]
 pub struct Computed {
-    /// `output`, `grad_input`, `grad_weight`, `grad_bias` or `grad_alpha`.
+    /// `output`, `hidden`, `grad_input`, or another gradient.
     pub name: &'static str,
     /// The output's dtype.
     pub dtype: DType,
@@ -37,13 +37,17 @@ pub(super) struct Executed {
     pub(super) alpha: Option<Vec<f64>>,
     /// In the mask's own shape.
     pub(super) mask: Option<Vec<f64>>,
+    pub(super) before: Option<Vec<f64>>,
+    pub(super) after: Option<Vec<f64>>,
+    pub(super) grad_hidden: Option<Vec<f64>>,
     /// Means and variances.
     pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
     pub(super) outputs: Vec<Computed>,
 }
 
 /// Outputs in the order they are reported.
-const OUTPUTS: [&str; 5] = ["output", "grad_input", "grad_weight", "grad_bias", "grad_alpha"];
+const OUTPUTS: [&str; 8] =
+    ["output", "hidden", "grad_input", "grad_weight", "grad_bias", "grad_alpha", "grad_before", "grad_after"];
 
 /// Runs the forward and the backward pass of `case`.
 pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
@@ -91,6 +95,9 @@ impl Executed {
             bias: arena.values("bias"),
             alpha: arena.values("alpha"),
             mask: arena.values("mask"),
+            before: arena.values("before"),
+            after: arena.values("after"),
+            grad_hidden: arena.values("grad_hidden"),
             running: arena.values("running_mean").zip(arena.values("running_var")),
             outputs,
         }
@@ -122,13 +129,14 @@ impl<'a> Views<'a> {
             bias: self.read("bias"),
             alpha: self.read("alpha"),
             mask: self.read("mask"),
+            others: [self.read("before"), self.read("after")],
             running: self.read("running_mean").zip(self.read("running_var")),
         })?;
         let input = self.read("input").ok_or_else(|| missing("input"))?;
         let grad_output = self.read("grad_output").ok_or_else(|| missing("grad_output"))?;
         let mut output = self.take("output").ok_or_else(|| missing("output"))?;
-        let mut statistics = self.take("statistics");
-        method.forward_into(&input, &mut output, statistics.as_mut(), stream)?;
+        let (mut statistics, mut hidden) = (self.take("statistics"), self.take("hidden"));
+        method.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics.as_mut(), stream)?;
         // The pair that `in_place` gives is the way to read what has been written.
         let statistics = statistics.as_mut().map(|view| view.in_place().0);
         let grads = Gradients {
@@ -136,7 +144,19 @@ impl<'a> Views<'a> {
             weight: self.take("grad_weight"),
             bias: self.take("grad_bias"),
             alpha: self.take("grad_alpha"),
+            before: self.take("grad_before"),
+            after: self.take("grad_after"),
         };
-        method.backward_into(&grad_output, &input, statistics.as_ref(), grads, &mut Workspace::new(), stream)
+        let (statistics, grad_hidden) = (statistics.as_ref(), self.read("grad_hidden"));
+        let mut workspace = Workspace::new();
+        method.backward_hidden_into(
+            &grad_output,
+            grad_hidden.as_ref(),
+            &input,
+            statistics,
+            grads,
+            &mut workspace,
+            stream,
+        )
     }
 }

@@ -19,7 +19,7 @@ pub struct Outcome {
 /// The verdict on one output.
 #[derive(Debug, Clone)]
 pub struct Quantity {
-    /// `output`, `grad_input`, `grad_weight`, `grad_bias` or `grad_alpha`.
+    /// `output`, `hidden`, `grad_input`, or another gradient.
     pub name: &'static str,
     /// The largest error, as a share of what is allowed. At most 1 if the promise is kept; infinity where a NaN or an
     /// infinity is missing or misplaced.
@@ -81,19 +81,23 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         let whole = operands::broadcast(values, shape, &case.shape);
         Array2::from_shape_fn(elements.dim(), |at| whole[elements.at(at)] != 0.0)
     });
+    let [before, after, grad_hidden] = [&executed.before, &executed.after, &executed.grad_hidden]
+        .map(|values| values.as_deref().map(matrix));
     let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {
         means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
     });
     let problem = Problem {
-        dtype: case.dtype,
-        input: input.view(),
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
         alpha: numbers(&executed.alpha).map(|alpha| alpha[0]),
         mask: mask.as_ref().map(|mask| mask.view()),
         given: given.as_deref(),
+        before: before.as_ref().map(|other| other.view()),
+        after: after.as_ref().map(|other| other.view()),
+        grad_hidden: grad_hidden.as_ref().map(|gradient| gradient.view()),
+        ..Problem::new(case.dtype, input.view())
     };
-    let output = oracle::forward(&spec, &problem)?;
+    let (output, hidden) = (oracle::forward(&spec, &problem)?, oracle::hidden(&spec, &problem)?);
     let grads = oracle::backward(&spec, &problem, grad_output.view())?;
 
     let bound = Bound { case, spec: &spec, flushes };
@@ -101,7 +105,10 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     let each = terms / oracle::parameters(&spec).max(1);
     let quantities = executed.outputs.iter().map(|actual| match actual.name {
         "output" => bound.elements(&output, actual, &elements),
+        "hidden" => bound.elements(&hidden, actual, &elements),
         "grad_input" => bound.elements(&grads.input, actual, &elements),
+        "grad_before" => bound.elements(&grads.before, actual, &elements),
+        "grad_after" => bound.elements(&grads.after, actual, &elements),
         "grad_weight" => bound.sums(&grads.weight, actual, each),
         "grad_bias" => bound.sums(&grads.bias, actual, each),
         _ => bound.sums(&grads.alpha, actual, terms),

@@ -46,13 +46,16 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             method
         }};
     }
-    let Parameters { weight, bias, alpha, mask, running } = parameters;
+    let Parameters { weight, bias, alpha, mask, running, others: [before, after] } = parameters;
     let axes = case.shape.len().saturating_sub(case.normalized_axes);
     let normalized = case.shape[axes..].to_vec();
     let channels = case.shape.get(1).copied().unwrap_or(0);
     macro_rules! usual {
         ($method:expr) => {
             bind!($method.eps(case.eps), weight_view(weight), bias_view(bias), mask_view(mask))
+                .with_parameters(|bound| {
+                    (bound.fusion, bound.before, bound.after) = (case.fusion, before, after);
+                })
         };
     }
     Ok(match case.method {
@@ -98,6 +101,7 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
         ANY_SPEC => {
             let mut bound = norm::Parameters::default();
             (bound.weight, bound.bias, bound.mask) = (weight, bias, mask);
+            (bound.before, bound.after) = (before, after);
             bound.alpha = alpha.filter(|_| !case.has_rows());
             Box::new(AnySpec { spec: case.spec.clone().ok_or_else(|| case.unknown())?, parameters: bound })
         }

@@ -31,6 +31,18 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
         let shape = mask.shape.as_ref().unwrap_or(&case.shape);
         arena.add("mask", case.weight_dtype, shape, Role::Input)?;
     }
+    let others = [("before", "grad_before"), ("after", "grad_after")];
+    for ((name, gradient), _) in others.into_iter().zip(case.has_others()).filter(|(_, has)| *has) {
+        if !case.takes_fusion() {
+            return Err(Error::argument("fusion", format!("none with {}", case.method), "one"));
+        }
+        arena.add(name, case.other_dtype, &case.shape, Role::Input)?;
+        arena.add(gradient, case.other_dtype, &case.shape, Role::Output)?;
+    }
+    if case.has_hidden() {
+        arena.add("hidden", case.hidden_dtype(), &case.shape, Role::Output)?;
+        arena.add("grad_hidden", case.hidden_dtype(), &case.shape, Role::Input)?;
+    }
     if matches!(spec, Spec::Pointwise(_)) {
         arena.add("alpha", case.weight_dtype, &[1], Role::Parameter)?;
         arena.add("grad_alpha", case.weight_dtype, &[1], Role::ParameterGradient)?;
@@ -49,7 +61,17 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
 fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
     let seed = |tensor: u64| mix(case.seed.wrapping_mul(8).wrapping_add(tensor));
     let (index, cols) = (Index::of_elements(spec), spec.cols());
-    for (name, fill, tensor) in [("input", case.input, 0), ("grad_output", case.grad_output, 1)] {
+    let tensors = [
+        ("input", case.input, 0),
+        ("grad_output", case.grad_output, 1),
+        ("before", case.others[0], 7),
+        ("after", case.others[1], 8),
+        ("grad_hidden", case.grad_output, 9),
+    ];
+    for (name, fill, tensor) in tensors {
+        if arena.slot(name).is_none() {
+            continue;
+        }
         let mut values = vec![0.0; case.shape.iter().product()];
         for (row, col) in index.grid() {
             values[index.at((row, col))] = fill.at(seed(tensor), case.first_row + row, col, cols);

@@ -311,7 +311,12 @@ pub(super) fn forward<'a>(
             return Err(Error::argument("hidden", expected, "a tensor"));
         }
         check("hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
-        check_replacing("hidden", view, &[("input", Some(input)), of_fusion[0]], &[&others[..], &of_fusion[1..]].concat())?;
+        check_replacing(
+            "hidden",
+            view,
+            &[("input", Some(input)), of_fusion[0]],
+            &[&others[..], &of_fusion[1..]].concat(),
+        )?;
     }
     if let Some(output) = &output {
         let view = output.as_view();

@@ -1,6 +1,8 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
-use super::{Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
+use super::{
+    Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes,
+};
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};

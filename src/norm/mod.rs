@@ -290,8 +290,11 @@ pub trait Method {
     ) -> Result<()> {
         let of_own = self.given().map(Tensor::view).transpose()?;
         let statistics = statistics.or(of_own.as_ref());
-        let arguments =
-            BackwardArguments { grad_hidden, statistics, ..BackwardArguments::new(grad_output, input, grads) };
+        let arguments = BackwardArguments {
+            grad_hidden,
+            statistics,
+            ..BackwardArguments::new(grad_output, input, grads)
+        };
         steps::run_backward(self, arguments, workspace, stream)
     }
 
@@ -320,7 +323,8 @@ pub trait Method {
         Self: Sized,
     {
         let view = input.view()?;
-        let mut hidden = input.empty(view.shape(), hidden_dtype(checked(self.parameters())?, view.dtype()))?;
+        let mut hidden =
+            input.empty(view.shape(), hidden_dtype(checked(self.parameters())?, view.dtype()))?;
         let (output, saved) = self.train(input, Some(&mut hidden.view_mut()?))?;
         Ok((output, hidden, saved))
     }

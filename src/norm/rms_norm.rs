@@ -1,6 +1,8 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
-use super::{Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes};
+use super::{
+    Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes,
+};
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
 use crate::{Error, Result};

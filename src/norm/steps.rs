@@ -248,7 +248,8 @@ pub fn backward_sums_into<M: Method + ?Sized>(
         return Err(Error::argument("grad_input", "none: it needs the sums", "a tensor"));
     }
     let (statistics, sums) = (Some(statistics), Some(sums.reborrow()));
-    let arguments = BackwardArguments { statistics, sums, ..BackwardArguments::new(grad_output, input, grads) };
+    let arguments =
+        BackwardArguments { statistics, sums, ..BackwardArguments::new(grad_output, input, grads) };
     run_backward(method, arguments, workspace, stream)
 }
 
@@ -270,7 +271,8 @@ pub fn backward_apply_into<M: Method + ?Sized>(
 ) -> Result<()> {
     let grads = Gradients { input: Some(grad_input.reborrow()), ..Gradients::default() };
     let (statistics, given) = (Some(statistics), Some(sums));
-    let arguments = BackwardArguments { statistics, given, ..BackwardArguments::new(grad_output, input, grads) };
+    let arguments =
+        BackwardArguments { statistics, given, ..BackwardArguments::new(grad_output, input, grads) };
     run_backward(method, arguments, &mut Workspace::new(), stream)
 }
 

@@ -20,8 +20,8 @@ pub(super) fn normalize<R: Real>(row: &Row<R>, mean: R, var: R, spec: &Norm) -> 
     let rstd = (R::new(1.0) / (var + R::new(spec.eps)).sqrt()).scale(exponent);
     let scaled = |x: R| x.scale(-exponent);
     let x_hat: Vec<R> = row.x.iter().map(|&x| (scaled(x) - scaled(mean)) * rstd).collect();
-    let size = |x: R| ((scaled(x).abs() + scaled(mean).abs()) * rstd).to_f64();
-    let mag: Vec<f64> = row.x.iter().map(|&x| size(x)).collect();
+    let size = |size: R| ((scaled(size) + scaled(mean).abs()) * rstd).to_f64();
+    let mag: Vec<f64> = row.size.iter().map(|&x| size(x)).collect();
     // A direction without a slope: an element that is not finite has no finite gradient either, as everywhere.
     let derivative = Derivative { along: x_hat.clone(), ..Derivative::none(row.x.len()) };
     Normalized { x_hat, term_mag: mag.clone(), mag, rstd, exponent, derivative }

@@ -27,14 +27,14 @@ pub(super) fn normalize<R: Real>(row: &Row<R>, spec: &Norm) -> Normalized<R> {
     let variance = R::sum(row.counted().map(|x| centred(x) * centred(x))) / n;
     let (rstd, ratio) = reciprocal(variance, exponent, spec);
 
-    let size = |x: R| x.scale(-exponent).abs();
-    let of_terms = R::sum(row.counted().map(size)) / n;
+    let size = |size: R| size.scale(-exponent);
+    let of_terms = R::sum(row.counted_sizes().map(size)) / n;
     let from_zero = (shift.scale(-exponent) + mean).abs();
-    let mag: Vec<f64> = row.x.iter().map(|&x| ((size(x) + from_zero) * rstd).to_f64()).collect();
+    let mag: Vec<f64> = row.size.iter().map(|&x| ((size(x) + from_zero) * rstd).to_f64()).collect();
     let x_hat: Vec<R> = row.x.iter().map(|&x| centred(x) * rstd).collect();
     let (centre, slope) = (R::new(1.0) / n, ratio / n);
     Normalized {
-        term_mag: row.x.iter().map(|&x| ((size(x) + of_terms) * rstd).to_f64()).collect(),
+        term_mag: row.size.iter().map(|&x| ((size(x) + of_terms) * rstd).to_f64()).collect(),
         derivative: Derivative { centre, along: x_hat.clone(), along_mag: mag.clone(), slope },
         x_hat,
         mag,

@@ -6,12 +6,13 @@
 //!
 //! Start with `layer_norm`, `rms_norm` and `p_norm`, which normalize one row, whatever axes it is made of; `norm` scales
 //! and shifts rows and writes the gradients. `tanh` and `inverse_square_root` are functions without statistics, which
-//! `pointwise` scales and shifts. `index` says which elements make a row and which weight each has. Every definition is
+//! `pointwise` scales and shifts. `fusion` is what may surround a norm. `index` says which elements make a row and which weight each has. Every definition is
 //! generic over [`Real`]: float64 judges tensors of up to 32 bits, [`Dd`] judges float64. The gradients are checked
 //! against finite differences of the forward definitions.
 
 mod dd;
 mod frozen;
+mod fusion;
 mod index;
 mod inverse_square_root;
 mod layer_norm;
@@ -32,9 +33,10 @@ pub use index::{Index, parameters};
 pub use real::{Real, exponent, power_of_two};
 pub use running::update_running;
 
-use crate::spec::{EpsPosition, Norm, Spec, Statistic};
+use crate::spec::{EpsPosition, Norm, Prologue, Spec, Statistic};
 use crate::tensor::DType;
 use crate::{Error, Result};
+use fusion::Sized;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 /// The operands of a spec, as its rows and columns; [`Index`] says where they lie in tensors.
@@ -55,6 +57,13 @@ pub struct Problem<'a, R> {
     pub mask: Option<ArrayView2<'a, bool>>,
     /// Mean and variance of each row, for a spec whose statistics are frozen.
     pub given: Option<&'a [(R, R)]>,
+    /// `[rows, cols]`: the other operand of the spec's prologue. A residual may be absent in a backward pass; the input is
+    /// then the hidden value.
+    pub before: Option<ArrayView2<'a, R>>,
+    /// `[rows, cols]`: the other operand of the spec's epilogue.
+    pub after: Option<ArrayView2<'a, R>>,
+    /// `[rows, cols]`: the gradient that the hidden value has beside the norm's.
+    pub grad_hidden: Option<ArrayView2<'a, R>>,
 }
 
 /// What an output should be. The gradient of a parameter is one row.
@@ -81,6 +90,10 @@ pub struct ExpectedGradients<R> {
     pub bias: Expected<R>,
     /// `[1, 1]`; zero for methods that have no alpha.
     pub alpha: Expected<R>,
+    /// `[rows, cols]`: of the prologue's other operand.
+    pub before: Expected<R>,
+    /// `[rows, cols]`: of the epilogue's other operand.
+    pub after: Expected<R>,
 }
 
 /// The output of a forward pass.
@@ -91,6 +104,17 @@ pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expecte
         Spec::Norm(spec) => norm::forward(spec, &index, problem),
         Spec::Pointwise(spec) => pointwise::forward(spec, alpha, &index, problem),
     })
+}
+
+/// What a norm normalizes: the input, or what the prologue makes of it.
+pub fn hidden<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected<R>> {
+    problem.check(spec)?;
+    let mut hidden = Expected::zeros(spec.rows(), spec.cols());
+    for at in ndarray::indices(problem.input.dim()) {
+        let h = problem.hidden(spec.fusion().prologue, at);
+        hidden.set(at, h.value, h.mag);
+    }
+    Ok(hidden)
 }
 
 /// The gradients of a backward pass, given the gradient of the output.
@@ -111,6 +135,8 @@ pub fn backward<R: Real>(
         weight: Expected::zeros(1, parameters),
         bias: Expected::zeros(1, parameters),
         alpha: Expected::zeros(1, 1),
+        before: Expected::zeros(rows, cols),
+        after: Expected::zeros(rows, cols),
     };
     Ok(match spec {
         Spec::Norm(spec) => norm::backward(spec, &index, problem, grad_output, zeros),
@@ -118,7 +144,23 @@ pub fn backward<R: Real>(
     })
 }
 
-impl<R: Real> Problem<'_, R> {
+impl<'a, R: Real> Problem<'a, R> {
+    /// Of an input alone.
+    pub fn new(dtype: DType, input: ArrayView2<'a, R>) -> Self {
+        Problem {
+            dtype,
+            input,
+            weight: None,
+            bias: None,
+            alpha: None,
+            mask: None,
+            given: None,
+            before: None,
+            after: None,
+            grad_hidden: None,
+        }
+    }
+
     /// Refuses operands that do not fit each other or the spec; gives alpha, or one where the spec has none.
     fn check(&self, spec: &Spec) -> Result<R> {
         let dim = (spec.rows(), spec.cols());
@@ -130,6 +172,12 @@ impl<R: Real> Problem<'_, R> {
         for (name, parameter) in [("weight", &self.weight), ("bias", &self.bias)] {
             if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {
                 return Err(Error::argument(name, format!("{parameters} elements"), found));
+            }
+        }
+        let others = [("before", &self.before), ("after", &self.after), ("grad_hidden", &self.grad_hidden)];
+        for (name, other) in others {
+            if let Some(found) = other.as_ref().map(|other| other.dim()).filter(|&found| found != dim) {
+                return Err(Error::argument(name, format!("{dim:?}"), format!("{found:?}")));
             }
         }
         if let Some(found) = self.mask.as_ref().map(|mask| mask.dim()).filter(|&found| found != dim) {
@@ -162,9 +210,9 @@ impl<R: Real> Problem<'_, R> {
         self.mask.is_none_or(|mask| mask[at])
     }
 
-    /// The elements of a row; `None` where the mask leaves one out.
-    fn elements(&self, row: usize) -> impl Iterator<Item = Option<R>> {
-        (0..self.input.ncols()).map(move |col| self.takes_part((row, col)).then(|| self.input[(row, col)]))
+    /// What is normalized.
+    fn hidden(&self, prologue: Prologue, at: (usize, usize)) -> Sized<R> {
+        fusion::hidden(prologue, self.input[at], self.before.map(|before| before[at]))
     }
 
     /// What the normalized value is multiplied by.

@@ -1,19 +1,23 @@
 //! Norms with statistics: scale and shift of the normalized rows, and the gradients.
 
+use super::fusion::{self, Sized};
 use super::real::Real;
 use super::round::{is_ambiguous, round, ulp};
 use super::row::{Derivative, Normalized, Row};
 use super::{Expected, ExpectedGradients, Index, Problem, frozen, layer_norm, p_norm, rms_norm};
-use crate::spec::{Norm, Statistic};
+use crate::spec::{Epilogue, Fusion, Norm, Statistic};
 use crate::tensor::DType;
 use ndarray::ArrayView2;
 
 fn normalize<R: Real>(spec: &Norm, problem: &Problem<'_, R>, row: usize) -> Normalized<R> {
     let given = problem.given.map(|given| given[row]);
-    let elements = || problem.elements(row).enumerate();
+    let elements: Vec<_> = (0..problem.input.ncols())
+        .map(|col| problem.takes_part((row, col)).then(|| problem.hidden(spec.fusion.prologue, (row, col))))
+        .collect();
     let row = Row {
-        x: elements().map(|(_, x)| x.unwrap_or(R::new(0.0))).collect(),
-        counts: elements().map(|(col, x)| x.is_some() && col < spec.prefix).collect(),
+        x: elements.iter().map(|h| h.map_or(R::new(0.0), |h| h.value)).collect(),
+        size: elements.iter().map(|h| R::new(h.map_or(0.0, |h| h.mag))).collect(),
+        counts: elements.iter().enumerate().map(|(col, h)| h.is_some() && col < spec.prefix).collect(),
     };
     match (given, spec.statistic) {
         (Some((mean, var)), _) => frozen::normalize(&row, mean, var, spec),
@@ -34,29 +38,54 @@ fn seen_by_weight<R: Real>(x_hat: R, spec: &Norm, dtype: DType) -> (R, f64) {
     (R::new(round(dtype, x)), slack)
 }
 
-/// `y = x_hat * weight + bias`, and zero where the mask leaves an element out.
+/// The scaled and shifted value of an element, `x_hat * weight + bias`, and the slack that a rounding of `x_hat` leaves it;
+/// zero where the mask leaves it out.
+fn scaled<R: Real>(
+    spec: &Norm,
+    index: &Index,
+    problem: &Problem<'_, R>,
+    normalized: &Normalized<R>,
+    (i, j): (usize, usize),
+) -> (Sized<R>, f64) {
+    if !problem.takes_part((i, j)) {
+        return (Sized::new(R::new(0.0)), 0.0);
+    }
+    let parameter = index.at((i, j));
+    let (weight, bias) = (problem.weight(parameter, spec.weight_offset), problem.bias(parameter));
+    let (x_hat, slack) = seen_by_weight(normalized.x_hat[j], spec, problem.dtype);
+    let weight_mag = weight.abs().to_f64();
+    let mag = normalized.mag[j] * weight_mag + bias.abs().to_f64();
+    (Sized { value: x_hat * weight + bias, mag }, slack * weight_mag)
+}
+
+/// `y = epilogue(x_hat * weight + bias)`.
 pub(super) fn forward<R: Real>(spec: &Norm, index: &Index, problem: &Problem<'_, R>) -> Expected<R> {
     let (rows, cols) = problem.input.dim();
     let mut output = Expected::zeros(rows, cols);
     for i in 0..rows {
         let normalized = normalize(spec, problem, i);
-        for j in (0..cols).filter(|&j| problem.takes_part((i, j))) {
-            let parameter = index.at((i, j));
-            let (weight, bias) = (problem.weight(parameter, spec.weight_offset), problem.bias(parameter));
-            let (x_hat, slack) = seen_by_weight(normalized.x_hat[j], spec, problem.dtype);
-            let weight_mag = weight.abs().to_f64();
-            output.set((i, j), x_hat * weight + bias, normalized.mag[j] * weight_mag + bias.abs().to_f64());
-            output.slack[(i, j)] = slack * weight_mag;
+        for at in (0..cols).map(|j| (i, j)) {
+            let (v, slack) = scaled(spec, index, problem, &normalized, at);
+            let other = problem.after.map(|after| after[at]);
+            let y = fusion::output(spec.fusion.epilogue, v, other);
+            output.set(at, y.value, y.mag);
+            let steepest = match (spec.fusion.epilogue, other) {
+                (Epilogue::Activation(_), _) => 1.13,
+                (Epilogue::Gate, Some(z)) => z.abs().to_f64(),
+                _ => 1.0,
+            };
+            output.slack[at] = slack * steepest;
         }
     }
     output
 }
 
-/// With `ĝ = g * weight`, sums over the row's elements that the mask does not leave out, and the statistics' derivative
-/// as [`Derivative`] has it:
+/// With `g` the gradient that the epilogue leaves of the output's, `ĝ = g * weight`, sums over the row's elements that the
+/// mask does not leave out, and the statistics' derivative as [`Derivative`] has it:
 ///
 /// ```text
-/// grad_input  = rstd * (ĝ - centre * Σ ĝ - along * slope * Σ ĝ x_hat)
+/// d           = rstd * (ĝ - centre * Σ ĝ - along * slope * Σ ĝ x_hat)
+/// grad_input  = prologue's of d + grad_hidden
 /// grad_weight = Σ g * x_hat                  over the elements that share a weight
 /// grad_bias   = Σ g
 /// ```
@@ -68,38 +97,75 @@ pub(super) fn backward<R: Real>(
     mut grads: ExpectedGradients<R>,
 ) -> ExpectedGradients<R> {
     let (rows, cols) = problem.input.dim();
-    let mag_of = |x: R| x.abs().to_f64();
+    let Fusion { prologue, epilogue } = spec.fusion;
+    let unit = ulp(problem.dtype.compute(), 1.0);
     for i in 0..rows {
-        let Normalized { x_hat, mag, term_mag, rstd, exponent, derivative } = normalize(spec, problem, i);
+        let normalized = normalize(spec, problem, i);
+        let of_epilogue: Vec<_> = (0..cols)
+            .map(|j| {
+                let (v, _) = scaled(spec, index, problem, &normalized, (i, j));
+                let other = problem.after.map(|after| after[(i, j)]);
+                let (g, after) = fusion::output_gradients(epilogue, v, other, grad_output[(i, j)]);
+                grads.after.set((i, j), after.value, after.mag);
+                (g, fusion::is_at_kink(epilogue, v, unit))
+            })
+            .collect();
+        let g = |j: usize| of_epilogue[j].0;
+        let Normalized { x_hat, mag, term_mag, rstd, exponent, derivative } = normalized;
         let Derivative { centre, along, along_mag, slope } = derivative;
         let present: Vec<usize> = (0..cols).filter(|&j| problem.takes_part((i, j))).collect();
-        let ghat = |j: usize| grad_output[(i, j)] * problem.weight(index.at((i, j)), spec.weight_offset);
+        let weight = |j: usize| Sized::new(problem.weight(index.at((i, j)), spec.weight_offset));
+        let ghat = |j: usize| g(j).times(weight(j));
 
-        let mut step = (R::new(0.0), 0.0);
+        let mut step = Sized::new(R::new(0.0));
         if centre.to_f64() != 0.0 {
-            let of_mags: f64 = present.iter().map(|&j| mag_of(ghat(j))).sum();
-            step = (centre * R::sum(present.iter().map(|&j| ghat(j))), mag_of(centre) * of_mags);
+            let of_mags: f64 = present.iter().map(|&j| ghat(j).mag).sum();
+            let value = centre * R::sum(present.iter().map(|&j| ghat(j).value));
+            step = Sized { value, mag: centre.abs().to_f64() * of_mags };
         }
-        let mut growth = (R::new(0.0), 0.0);
+        let mut growth = Sized::new(R::new(0.0));
         if slope.to_f64() != 0.0 {
-            let of_mags: f64 = present.iter().map(|&j| mag_of(ghat(j)) * mag[j]).sum();
-            growth = (slope * R::sum(present.iter().map(|&j| ghat(j) * x_hat[j])), mag_of(slope) * of_mags);
+            let of_mags: f64 = present.iter().map(|&j| ghat(j).mag * mag[j]).sum();
+            let value = slope * R::sum(present.iter().map(|&j| ghat(j).value * x_hat[j]));
+            growth = Sized { value, mag: slope.abs().to_f64() * of_mags };
         }
+        // What a gradient that may be cut off or not changes in the row.
+        let tossed = |j: usize| {
+            if of_epilogue[j].1 { (grad_output[(i, j)] * weight(j).value).abs().to_f64() } else { 0.0 }
+        };
+        let all_tossed: f64 = present.iter().map(|&j| tossed(j)).sum();
+        let widest = present.iter().map(|&j| mag[j]).fold(0.0, f64::max);
 
         for &j in &present {
-            let (mut inside, mut inside_mag) = (ghat(j), mag_of(ghat(j)));
+            let mut inside = ghat(j);
             if j < spec.prefix {
-                inside = inside - step.0 - along[j] * growth.0;
-                inside_mag += step.1 + along_mag[j] * growth.1;
+                inside.value = inside.value - step.value - along[j] * growth.value;
+                inside.mag += step.mag + along_mag[j] * growth.mag;
             }
-            let grad_mag = Real::scale(rstd.to_f64() * inside_mag, -exponent);
-            grads.input.set((i, j), (rstd * inside).scale(-exponent), grad_mag);
+            let grad_mag = Real::scale(rstd.to_f64() * inside.mag, -exponent);
+            grads.input.set((i, j), (rstd * inside.value).scale(-exponent), grad_mag);
+            if all_tossed > 0.0 {
+                let share = all_tossed * (1.0 + mag[j] * widest);
+                grads.input.slack[(i, j)] = Real::scale(rstd.to_f64() * share, -exponent);
+            }
 
-            let (g, parameter) = (grad_output[(i, j)], index.at((i, j)));
+            let (g, parameter) = (g(j), index.at((i, j)));
             let (x_hat, slack) = seen_by_weight(x_hat[j], spec, problem.dtype);
-            grads.weight.add(parameter, g * x_hat, mag_of(g) * term_mag[j]);
-            grads.weight.slack[(0, parameter)] += mag_of(g) * slack;
-            grads.bias.add(parameter, g, mag_of(g));
+            let cut = if of_epilogue[j].1 { grad_output[(i, j)].abs().to_f64() } else { 0.0 };
+            grads.weight.add(parameter, g.value * x_hat, g.mag * term_mag[j]);
+            grads.weight.slack[(0, parameter)] += g.mag * slack + cut * term_mag[j];
+            grads.bias.add(parameter, g.value, g.mag);
+            grads.bias.slack[(0, parameter)] += cut;
+        }
+        for at in (0..cols).map(|j| (i, j)) {
+            let mut d = Sized { value: grads.input.value[at], mag: grads.input.mag[at] };
+            if let Some(grad_hidden) = problem.grad_hidden {
+                d = d.plus(Sized::new(grad_hidden[at]));
+            }
+            let other = problem.before.map(|before| before[at]);
+            let (input, before) = fusion::hidden_gradients(prologue, problem.input[at], other, d);
+            grads.input.set(at, input.value, input.mag);
+            grads.before.set(at, before.value, before.mag);
         }
     }
     grads

@@ -29,7 +29,7 @@ pub(super) fn normalize<R: Real>(row: &Row<R>, p: f64, spec: &Norm) -> Normalize
         true => return Normalized::nothing(cols),
     };
     let x_hat: Vec<R> = row.x.iter().map(|&x| scaled(x) * rstd).collect();
-    let mag: Vec<f64> = x_hat.iter().map(|x| x.abs().to_f64()).collect();
+    let mag: Vec<f64> = row.size.iter().map(|&size| (scaled(size) * rstd).to_f64()).collect();
     let derivative = if floored {
         Derivative::none(cols)
     } else {

@@ -24,7 +24,7 @@ pub(super) fn normalize<R: Real>(row: &Row<R>, spec: &Norm) -> Normalized<R> {
     let (rstd, ratio) = reciprocal(mean_square, exponent, spec);
 
     let x_hat: Vec<R> = row.x.iter().map(|&x| scaled(x) * rstd).collect();
-    let mag: Vec<f64> = x_hat.iter().map(|x| x.abs().to_f64()).collect();
+    let mag: Vec<f64> = row.size.iter().map(|&size| (scaled(size) * rstd).to_f64()).collect();
     let (along, along_mag) = (x_hat.clone(), mag.clone());
     let derivative = Derivative { centre: R::new(0.0), along, along_mag, slope: ratio / n };
     Normalized { term_mag: mag.clone(), mag, x_hat, rstd, exponent, derivative }

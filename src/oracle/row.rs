@@ -7,6 +7,8 @@ use crate::spec::{EpsPosition, Norm};
 pub(super) struct Row<R> {
     /// The elements; zero where the mask leaves one out.
     pub(super) x: Vec<R>,
+    /// The elements with every term of theirs replaced by its absolute value.
+    pub(super) size: Vec<R>,
     /// Whether the statistic sees the element: the mask does not leave it out, and it is one of the first `prefix`.
     pub(super) counts: Vec<bool>,
 }
@@ -15,6 +17,11 @@ impl<R: Real> Row<R> {
     /// The elements that the statistic sees.
     pub(super) fn counted(&self) -> impl Iterator<Item = R> {
         self.x.iter().zip(&self.counts).filter(|(_, counts)| **counts).map(|(&x, _)| x)
+    }
+
+    /// Their sizes.
+    pub(super) fn counted_sizes(&self) -> impl Iterator<Item = R> {
+        self.size.iter().zip(&self.counts).filter(|(_, counts)| **counts).map(|(&size, _)| size)
     }
 
     /// How many elements the statistic sees.

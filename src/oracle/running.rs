@@ -21,7 +21,10 @@ pub fn update_running<R: Real>(
     let (mut means, mut vars) = (Expected::zeros(1, running.len()), Expected::zeros(1, running.len()));
     let (old, new) = (R::new(1.0) - R::new(factor), R::new(factor));
     for (row, &(mean, var)) in running.iter().enumerate() {
-        let x: Vec<R> = problem.elements(row).flatten().collect();
+        let x: Vec<R> = (0..problem.input.ncols())
+            .filter(|&col| problem.takes_part((row, col)))
+            .map(|col| problem.input[(row, col)])
+            .collect();
         let n = R::new(x.len() as f64);
         // As in layer_norm, counted from the first element.
         let shift = x.first().copied().unwrap_or(R::new(0.0));

@@ -3,7 +3,7 @@
 use normkit::Cast;
 use normkit::Device;
 use normkit::check::{ANY_SPEC, Case, Fill, Given, HeadKind, Mask, MaskKind, Placement};
-use normkit::spec::{Affine, EpsPosition, Fusion, Function, Norm, Pointwise, Spec, Statistic};
+use normkit::spec::{Affine, EpsPosition, Function, Fusion, Norm, Pointwise, Spec, Statistic};
 use normkit::tensor::{DType, Dims};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};

@@ -1,5 +1,6 @@
 //! The adversarial list: shapes, values, options and memory layouts that have broken normalization kernels.
 
+mod fusions;
 mod layouts;
 mod masks;
 mod options;
@@ -37,6 +38,7 @@ pub fn cases(method: &str, dtype: DType, effort: Effort) -> Vec<Case> {
     layouts::list(&mut list);
     masks::list(&mut list);
     options::list(&mut list);
+    fusions::list(&mut list);
     list.cases
 }
 

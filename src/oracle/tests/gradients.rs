@@ -1,6 +1,7 @@
 //! Every gradient is the slope of the loss `Σ g y`.
 
 use super::*;
+use crate::spec::{Activation, Epilogue, Prologue};
 use ndarray::Array1;
 
 /// The operands of a small problem, to be nudged one number at a time.
@@ -12,6 +13,9 @@ struct Operands {
     alpha: Dd,
     mask: Option<Array2<bool>>,
     given: Option<Vec<(Dd, Dd)>>,
+    before: Option<Array2<Dd>>,
+    after: Option<Array2<Dd>>,
+    grad_hidden: Option<Array2<Dd>>,
     grad_output: Array2<Dd>,
 }
 
@@ -20,6 +24,10 @@ impl Operands {
         let wave = |i: usize, j: usize, k: f64| Dd::new((k + 1.7 * i as f64 + (2.0 + k) * j as f64).sin());
         let (rows, cols, parameters) = (spec.rows(), spec.cols(), parameters(spec));
         let frozen = matches!(spec, Spec::Norm(Norm { frozen: true, .. }));
+        let fusion = spec.fusion();
+        let other = |is_there: bool, k: f64| {
+            is_there.then(|| Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, k)))
+        };
         let given = |i| (wave(i, 0, 0.5), wave(i, 1, 0.2).abs() + Dd::new(0.1));
         Operands {
             input: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 0.3) + Dd::new(0.4)),
@@ -28,25 +36,31 @@ impl Operands {
             alpha: Dd::new(0.8),
             mask: None,
             given: frozen.then(|| (0..rows).map(given).collect()),
+            before: other(fusion.prologue.operand().is_some(), 0.9),
+            after: other(fusion.epilogue.operand().is_some(), 1.3),
+            grad_hidden: other(fusion.prologue.operand().is_some(), 2.3),
             grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
         }
     }
 
     fn problem(&self) -> Problem<'_, Dd> {
         Problem {
-            dtype: DType::F64,
-            input: self.input.view(),
             weight: Some(self.weight.view()),
             bias: Some(self.bias.view()),
             alpha: Some(self.alpha),
             mask: self.mask.as_ref().map(|mask| mask.view()),
             given: self.given.as_deref(),
+            before: self.before.as_ref().map(|other| other.view()),
+            after: self.after.as_ref().map(|other| other.view()),
+            grad_hidden: self.grad_hidden.as_ref().map(|other| other.view()),
+            ..Problem::new(DType::F64, self.input.view())
         }
     }
 
     fn loss(&self, spec: &Spec) -> Dd {
-        let y = forward(spec, &self.problem()).unwrap();
-        Dd::sum(y.value.iter().zip(&self.grad_output).map(|(&y, &g)| y * g))
+        let (y, h) = (forward(spec, &self.problem()).unwrap(), hidden(spec, &self.problem()).unwrap());
+        let of_hidden = self.grad_hidden.iter().flatten().zip(&h.value).map(|(&g, &h)| g * h);
+        Dd::sum(y.value.iter().zip(&self.grad_output).map(|(&y, &g)| y * g).chain(of_hidden))
     }
 
     /// Central difference of the loss along the number that `pick` names; its own error is some 1e-20.
@@ -70,6 +84,16 @@ fn check(spec: &Spec, operands: &Operands) {
     };
     for at in ndarray::indices(operands.input.dim()) {
         compare("input", &grads.input, at, operands.slope(spec, |o| &mut o.input[at]));
+    }
+    for at in ndarray::indices(operands.input.dim()) {
+        if operands.before.is_some() {
+            let slope = operands.slope(spec, |o| &mut o.before.as_mut().unwrap()[at]);
+            compare("before", &grads.before, at, slope);
+        }
+        if operands.after.is_some() {
+            let slope = operands.slope(spec, |o| &mut o.after.as_mut().unwrap()[at]);
+            compare("after", &grads.after, at, slope);
+        }
     }
     for j in 0..operands.weight.len() {
         compare("weight", &grads.weight, (0, j), operands.slope(spec, |o| &mut o.weight[j]));
@@ -133,6 +157,28 @@ fn over_any_axes() {
                 let spec = Spec::Norm(norm(&shape, reduced, affine, statistic, 1e-2));
                 check(&spec, &Operands::new(&spec));
             }
+        }
+    }
+}
+
+#[test]
+fn through_what_surrounds_a_norm() {
+    let prologues =
+        [Prologue::None, Prologue::Residual { input_scale: 0.5, residual_scale: -3.0 }, Prologue::Gate];
+    let epilogues = [
+        Epilogue::None,
+        Epilogue::Activation(Activation::Relu),
+        Epilogue::Activation(Activation::Silu),
+        Epilogue::Activation(Activation::GeluTanh),
+        Epilogue::Residual,
+        Epilogue::Gate,
+    ];
+    for (prologue, epilogue) in
+        prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)))
+    {
+        for norm in [rows([3, 5], Statistic::Moments, 1e-3), rows([3, 5], Statistic::MeanSquare, 1e-3)] {
+            let spec = Spec::Norm(Norm { fusion: Fusion { prologue, epilogue }, ..norm });
+            check(&spec, &Operands::new(&spec));
         }
     }
 }

@@ -5,7 +5,7 @@ mod gradients;
 mod second_opinion;
 
 use super::*;
-use crate::spec::{Affine, Function, Pointwise};
+use crate::spec::{Affine, Function, Fusion, Pointwise};
 use crate::tensor::Dims;
 
 /// A norm of this shape that reduces and varies its parameters along these axes.
@@ -52,6 +52,5 @@ fn along(shape: &[usize], axes: &[usize]) -> Affine {
 
 /// A problem without parameters.
 fn plain<R: Real>(input: &Array2<R>) -> Problem<'_, R> {
-    let input = input.view();
-    Problem { dtype: DType::F64, input, weight: None, bias: None, alpha: None, mask: None, given: None }
+    Problem::new(DType::F64, input.view())
 }

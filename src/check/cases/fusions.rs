@@ -1,0 +1,102 @@
+//! What surrounds a norm: each prologue, each epilogue, and both.
+
+use super::super::case::Case;
+use super::super::data::Fill;
+use super::super::mask::{Mask, MaskKind};
+use super::super::placement::Placement;
+use super::Effort::{Full, Quick};
+use super::List;
+use crate::spec::{Activation, Epilogue, Fusion, Prologue};
+use crate::tensor::DType;
+
+const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+const SCALED: Prologue = Prologue::Residual { input_scale: 0.5, residual_scale: -3.25 };
+
+fn all() -> Vec<(String, Fusion)> {
+    let prologues =
+        [("", Prologue::None), ("residual", ADD), ("scaled residual", SCALED), ("gate", Prologue::Gate)];
+    let epilogues = [
+        ("", Epilogue::None),
+        ("relu", Epilogue::Activation(Activation::Relu)),
+        ("silu", Epilogue::Activation(Activation::Silu)),
+        ("gelu_tanh", Epilogue::Activation(Activation::GeluTanh)),
+        ("residual", Epilogue::Residual),
+        ("gate", Epilogue::Gate),
+    ];
+    let pairs = prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)));
+    let named = pairs.map(|((before, prologue), (after, epilogue))| {
+        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue })
+    });
+    named.filter(|(_, fusion)| !fusion.is_none()).collect()
+}
+
+pub(super) fn list(list: &mut List) {
+    if !Case::new(list.method, list.dtype, &[2, 3, 4]).takes_fusion() {
+        return;
+    }
+    let narrow = if list.dtype == DType::F32 { DType::BF16 } else { DType::F32 };
+    for (index, (name, fusion)) in all().into_iter().enumerate() {
+        // One of the two is there in most, and few shaders are as slow to compile as these.
+        let is_single = fusion.prologue == Prologue::None || fusion.epilogue == Epilogue::None;
+        let is_usual =
+            matches!(fusion, Fusion { prologue: ADD, epilogue: Epilogue::None }) || list.is_trailing();
+        let effort = if is_single && is_usual { Quick } else { Full };
+        let fused = |case: &mut Case| (case.fusion, case.hidden) = (fusion, index % 2 == 0);
+        list.add(effort, name.clone(), (37, 200), |case| {
+            fused(case);
+            (case.well_conditioned, case.hidden) =
+                (fusion == Fusion { prologue: ADD, ..Fusion::default() }, true);
+        });
+        let placement = Placement::ALL[index % Placement::ALL.len()];
+        list.add(Full, format!("{name}, {placement:?}"), (5, 129), |case| {
+            fused(case);
+            case.placement = placement;
+        });
+        list.add(Full, format!("{name}, several leaves"), (2, 9001), fused);
+        if list.dtype != DType::F64 {
+            list.add(Full, format!("{name}, {narrow} others"), (9, 300), |case| {
+                fused(case);
+                case.other_dtype = narrow;
+            });
+        }
+        list.add(Full, format!("{name}, masked"), (9, 77), |case| {
+            fused(case);
+            case.mask = Some(Mask::of(MaskKind::Random(0.6)));
+        });
+        for special in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            list.add(Full, format!("{name}, {special} in one row"), (5, 33), |case| {
+                fused(case);
+                case.input = Fill::Special(special);
+            });
+            list.add(Full, format!("{name}, other operands with {special} in one row"), (5, 33), |case| {
+                fused(case);
+                case.others = [Fill::Special(special); 2];
+            });
+        }
+        list.add(Full, format!("{name}, neither weight nor bias"), (5, 200), |case| {
+            fused(case);
+            (case.weight, case.bias) = (None, None);
+        });
+        list.add(Full, format!("{name}, large gates"), (5, 200), |case| {
+            fused(case);
+            case.others = [Fill::Normal { mean: 0.0, deviation: 40.0 }; 2];
+        });
+        list.add(Full, format!("{name}, one buffer"), (5, 33), |case| {
+            fused(case);
+            (case.one_buffer, case.placement) = (true, Placement::Padded);
+        });
+    }
+    let sizes = [(1, 1), (3, 2), (3, 3), (2, 31), (2, 769), (2, 4097), (0, 5), (3000, 7)];
+    for (index, (rows, cols)) in sizes.into_iter().enumerate() {
+        let epilogue = [Epilogue::Gate, Epilogue::Activation(Activation::Silu)][index % 2];
+        list.add(Quick, format!("fused, {rows} x {cols}"), (rows, cols), |case| {
+            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue }, true);
+        });
+    }
+    if list.method == "batch_norm" {
+        list.add_shape(Full, "frozen, residual > norm > relu", &[4, 6, 35], |case| {
+            case.frozen = Some(Default::default());
+            case.fusion = Fusion { prologue: ADD, epilogue: Epilogue::Activation(Activation::Relu) };
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! What surrounds a norm: the value that is normalized, and what becomes of the result.
+
+use super::real::Real;
+use crate::spec::{Activation, Epilogue, Prologue};
+
+/// A number, and the same expression with every term replaced by its absolute value.
+#[derive(Clone, Copy)]
+pub(super) struct Sized<R> {
+    pub(super) value: R,
+    pub(super) mag: f64,
+}
+
+impl<R: Real> Sized<R> {
+    pub(super) fn new(value: R) -> Self {
+        Sized { value, mag: value.abs().to_f64() }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Sized { value: self.value + other.value, mag: self.mag + other.mag }
+    }
+
+    pub(super) fn times(self, other: Self) -> Self {
+        Sized { value: self.value * other.value, mag: self.mag * other.mag }
+    }
+}
+
+/// `1 / (1 + exp(-z))` and the same of `-z`.
+fn sigmoid<R: Real>(z: R) -> (R, R) {
+    let (one, e) = (R::new(1.0), (-z.abs()).exp());
+    let (near, far) = (one / (one + e), e / (one + e));
+    if z.to_f64() < 0.0 { (far, near) } else { (near, far) }
+}
+
+/// `z * sigmoid(z)`
+fn silu<R: Real>(z: R) -> Sized<R> {
+    Sized::new(z * sigmoid(z).0)
+}
+
+/// `sigmoid(z) * (1 + z * sigmoid(-z))`
+fn silu_slope<R: Real>(z: R) -> Sized<R> {
+    let ((s, other), one) = (sigmoid(z), R::new(1.0));
+    Sized { value: s * (one + z * other), mag: (s * (one + z.abs() * other)).to_f64() }
+}
+
+/// `2 sqrt(2 / π)`, and 0.044715 of that.
+const GELU: [f64; 2] = [1.595_769_121_605_730_7, 0.071_354_816_272_600_25];
+
+/// What `z` is multiplied by to give the argument of GELU's sigmoid, and the slope of the product. Beyond 100 the
+/// sigmoid is 0 or 1.
+fn gelu_argument<R: Real>(z: R) -> (R, R) {
+    let square = z * z;
+    let square = if square.to_f64() > 1e4 { R::new(1e4) } else { square };
+    let [linear, cubic] = GELU.map(R::new);
+    (linear + cubic * square, linear + R::new(3.0) * cubic * square)
+}
+
+/// What is normalized. Without its other operand a residual has been added already.
+///
+/// ```text
+/// residual:   h = input_scale * x + residual_scale * r
+/// gate:       h = x * silu(z)
+/// ```
+pub(super) fn hidden<R: Real>(prologue: Prologue, x: R, other: Option<R>) -> Sized<R> {
+    match (prologue, other) {
+        (Prologue::Residual { input_scale, residual_scale }, Some(r)) => {
+            let [a, b] = [input_scale, residual_scale].map(R::new);
+            Sized::new(a * x).plus(Sized::new(b * r))
+        }
+        (Prologue::Gate, Some(z)) => Sized::new(x).times(silu(z)),
+        _ => Sized::new(x),
+    }
+}
+
+/// The gradients of `x` and of the other operand, `d` being that of the hidden value.
+pub(super) fn hidden_gradients<R: Real>(
+    prologue: Prologue,
+    x: R,
+    other: Option<R>,
+    d: Sized<R>,
+) -> (Sized<R>, Sized<R>) {
+    match (prologue, other) {
+        (Prologue::Residual { input_scale, residual_scale }, _) => {
+            let [a, b] = [input_scale, residual_scale].map(|scale| Sized::new(R::new(scale)));
+            (d.times(a), d.times(b))
+        }
+        (Prologue::Gate, Some(z)) => (d.times(silu(z)), d.times(Sized::new(x)).times(silu_slope(z))),
+        _ => (d, Sized::new(R::new(0.0))),
+    }
+}
+
+/// The output, of a value `v`.
+///
+/// ```text
+/// activation: y = f(v)        residual: y = r + v        gate: y = v * silu(z)
+/// ```
+pub(super) fn output<R: Real>(epilogue: Epilogue, v: Sized<R>, other: Option<R>) -> Sized<R> {
+    match (epilogue, other) {
+        (Epilogue::Activation(activation), _) => {
+            let value = activate(activation, v.value);
+            // No slope is above 1.13: what is off in v is off by hardly more in the output, beside its own roundings.
+            Sized { value, mag: v.mag + value.abs().to_f64() }
+        }
+        (Epilogue::Residual, Some(r)) => v.plus(Sized::new(r)),
+        (Epilogue::Gate, Some(z)) => v.times(silu(z)),
+        _ => v,
+    }
+}
+
+/// The gradients of `v` and of the other operand, `g` being that of the output.
+pub(super) fn output_gradients<R: Real>(
+    epilogue: Epilogue,
+    v: Sized<R>,
+    other: Option<R>,
+    g: R,
+) -> (Sized<R>, Sized<R>) {
+    let (g, zero) = (Sized::new(g), Sized::new(R::new(0.0)));
+    match (epilogue, other) {
+        // The function cuts the gradient off, whatever it is.
+        (Epilogue::Activation(Activation::Relu), _) if v.value.to_f64() <= 0.0 => (zero, zero),
+        (Epilogue::Activation(activation), _) => (g.times(slope(activation, v)), zero),
+        (Epilogue::Residual, _) => (g, g),
+        (Epilogue::Gate, Some(z)) => (g.times(silu(z)), g.times(v).times(silu_slope(z))),
+        _ => (g, zero),
+    }
+}
+
+/// Whether rounding may have put `v` on the other side of a kink.
+pub(super) fn is_at_kink<R: Real>(epilogue: Epilogue, v: Sized<R>, unit: f64) -> bool {
+    epilogue == Epilogue::Activation(Activation::Relu) && v.value.abs().to_f64() <= 8.0 * unit * v.mag
+}
+
+fn activate<R: Real>(activation: Activation, v: R) -> R {
+    match activation {
+        Activation::Relu if v.to_f64() <= 0.0 => R::new(0.0),
+        Activation::Relu => v,
+        Activation::Silu => v * sigmoid(v).0,
+        Activation::GeluTanh => v * sigmoid(v * gelu_argument(v).0).0,
+    }
+}
+
+/// The derivative at `v`; its `mag` has the error that `v` brings along, by the largest curvature.
+fn slope<R: Real>(activation: Activation, v: Sized<R>) -> Sized<R> {
+    match activation {
+        Activation::Relu => Sized::new(R::new(1.0)),
+        Activation::Silu => {
+            let Sized { value, mag } = silu_slope(v.value);
+            Sized { value, mag: mag + 0.5 * v.mag }
+        }
+        Activation::GeluTanh => {
+            let (factor, growth) = gelu_argument(v.value);
+            let (s, other) = sigmoid(v.value * factor);
+            let bent = v.value * (s * other) * growth;
+            Sized { value: s + bent, mag: s.to_f64() + bent.abs().to_f64() + 0.8 * v.mag }
+        }
+    }
+}
