@@ -138,6 +138,7 @@ impl Workload {
             weight: viewed_mut(&mut self.grad_parameters.weight)?,
             bias: viewed_mut(&mut self.grad_parameters.bias)?,
             alpha: viewed_mut(&mut self.grad_parameters.alpha)?,
+            ..Gradients::default()
         };
         let statistics = viewed(&self.statistics)?;
         let grad_output = self.grad_output.view()?.with_layout(self.layout.clone())?;

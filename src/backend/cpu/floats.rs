@@ -44,6 +44,7 @@ macro_rules! real {
             const INFINITE: $bits = $t::INFINITY.to_bits();
             const LOG2E: $t = std::$t::consts::LOG2_E;
             const LN2: $t = std::$t::consts::LN_2;
+            const GELU: [$t; 3] = [1.595_769_121_605_730_7, 0.071_354_816_272_600_25, 0.214_064_448_817_800_75];
             const MAGIC: $t = 1.5 * (1u64 << $mantissa) as $t;
             const SCALE_STEP: i32 = (1 << ($ebits - 1)) - 2;
 
@@ -132,6 +133,7 @@ real!(f32, F32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     const NEWTON_STEPS: usize = 3;
     const TANH_LIMIT: f32 = 20.0;
     const SLOPE_LIMIT: f32 = 87.0;
+    const SIGMOID_LIMIT: f32 = 86.0;
     const LN2_HI: f32 = f32::from_bits(0x3F31_7200);
     const LN2_LO: f32 = 1.428_606_8e-6;
     const TAYLOR: &'static [f32] = &[
@@ -222,6 +224,7 @@ real!(f64, F64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, 
     const NEWTON_STEPS: usize = 4;
     const TANH_LIMIT: f64 = 40.0;
     const SLOPE_LIMIT: f64 = 708.0;
+    const SIGMOID_LIMIT: f64 = 708.0;
     const LN2_HI: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
     const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
     const TAYLOR: &'static [f64] = &[

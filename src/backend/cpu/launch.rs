@@ -1,5 +1,6 @@
 //! How a launch is set up: its index space, the walks of its operands, and the scratch memory of the threads.
 
+use super::norm::is_replaced;
 use super::real::Real;
 use super::sink::Sink;
 use super::source::Source;
@@ -133,6 +134,17 @@ impl Folded {
         walk: usize,
     ) -> Result<Option<Source<'a>>> {
         view.map(|view| self.source(name, view, walk, false)).transpose()
+    }
+
+    /// One that an output may take the place of.
+    pub(super) fn replaced<'a>(
+        &'a self,
+        name: &'static str,
+        view: Option<&'a View<'_>>,
+        walk: usize,
+        output: Option<&ViewMut<'_>>,
+    ) -> Result<Option<Source<'a>>> {
+        view.map(|view| self.source(name, view, walk, is_replaced(view, output))).transpose()
     }
 
     pub(super) fn sink<'a>(

@@ -4,9 +4,9 @@ use super::launch::{Folded, Order, alone, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
 use super::row_backward::{self, RowTerms};
-use super::split::{run_chunks, with_row_sums};
+use super::split::{Rows, run_chunks, with_row_sums};
 use super::statistics::Constants;
-use super::{Cpu, Isa, Schedule, affine, column, column_backward, gathered, power, row, split};
+use super::{Cpu, Isa, Schedule, affine, column, column_backward, fused, gathered, power, row, split};
 use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
@@ -31,6 +31,11 @@ fn streaming(isa: Isa, output: Option<&ViewMut<'_>>) -> Option<Streaming> {
     output.and_then(|output| Streaming::of(isa, output.layout().len() * output.dtype().size()))
 }
 
+/// Whether an output takes the place of an operand.
+pub(super) fn is_replaced(operand: &View<'_>, output: Option<&ViewMut<'_>>) -> bool {
+    output.is_some_and(|to| overlap(operand, &to.as_view()) == Overlap::Same)
+}
+
 /// The layout in the spec's shape of numbers per row.
 fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<Layout> {
     layout.map(|layout| per_row(&spec.shape, &spec.reduced, numbers, layout))
@@ -39,7 +44,8 @@ fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<L
 pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
     check_statistic(spec)?;
     let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-    let in_place = output.as_ref().is_some_and(|to| overlap(input, &to.as_view()) == Overlap::Same);
+    let Forward { before, after, hidden, .. } = operands;
+    let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
     let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
     let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
     let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
@@ -52,6 +58,9 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         given_layout.as_ref(),
         statistics_layout.as_ref(),
         moments_layout.as_ref(),
+        before.as_ref().map(View::layout),
+        after.as_ref().map(View::layout),
+        hidden.as_ref().map(ViewMut::layout),
     ];
     let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
@@ -68,6 +77,18 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         statistics: folded.optional_sink("statistics", statistics.as_ref(), 6)?,
         moments: folded.optional_sink("moments", moments.as_ref(), 7)?,
     };
+    if !spec.fusion.is_none() {
+        let fused = fused::Forward {
+            fusion: spec.fusion,
+            before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
+            after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
+            hidden: folded.optional_sink("hidden", hidden.as_ref(), 10)?,
+            streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
+            job,
+        };
+        fused.run(cpu);
+        return Ok(());
+    }
     let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
     let is_column = column::is_possible(&job, adjacent);
     match choose(cpu, [rows, cols], is_column) {
@@ -146,7 +167,8 @@ pub(super) fn backward<F: Real>(
     let is_apart = !split.is_row_ascending(&spec.shape) || rows_are_adjacent(operands, &order());
     if wants_params && varies && is_apart {
         launch::<F>(spec, operands, &split, [false, true], workspace, cpu)?;
-        if operands.grad_input.is_none() && operands.sums.is_none() {
+        let is_done = operands.grad_input.is_none() && operands.sums.is_none();
+        if is_done && operands.grad_before.is_none() && operands.grad_after.is_none() {
             return Ok(());
         }
         return launch::<F>(spec, operands, &order(), [true, false], workspace, cpu);
@@ -173,11 +195,14 @@ fn launch<F: Real>(
     cpu: &Cpu,
 ) -> Result<()> {
     let Backward { grad_output, input, weight, mask, statistics, given, .. } = operands;
+    let Backward { bias, before, after, grad_hidden, .. } = operands;
     let Some(statistics) = statistics else {
         return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
     };
     let grad_input = operands.grad_input.as_ref().filter(|_| wants_rows);
     let sums = operands.sums.as_ref().filter(|_| wants_rows);
+    let grad_before = operands.grad_before.as_ref().filter(|_| wants_rows);
+    let grad_after = operands.grad_after.as_ref().filter(|_| wants_rows);
     let grad_weight = operands.grad_weight.as_ref().filter(|_| wants_params);
     let grad_bias = operands.grad_bias.as_ref().filter(|_| wants_params);
     let in_place = grad_input.is_some_and(|to| overlap(grad_output, &to.as_view()) == Overlap::Same);
@@ -193,6 +218,12 @@ fn launch<F: Real>(
         statistics_layout.as_ref(),
         given_layout.as_ref(),
         sums_layout.as_ref(),
+        bias.as_ref().map(View::layout),
+        before.as_ref().map(View::layout),
+        after.as_ref().map(View::layout),
+        grad_hidden.as_ref().map(View::layout),
+        grad_before.map(ViewMut::layout),
+        grad_after.map(ViewMut::layout),
     ];
     let folded = Folded::new(cpu.isa, order, &tensors);
     let constants = Constants::<F>::new(cpu.isa, spec, folded.grid.cols, input.dtype());
@@ -220,10 +251,23 @@ fn launch<F: Real>(
         wants_weight: grad_weight.is_some(),
         wants_bias: grad_bias.is_some(),
     };
+    let fused = match spec.fusion.is_none() {
+        true => None,
+        false => Some(fused::Backward {
+            fusion: spec.fusion,
+            bias: folded.optional("bias", bias.as_ref(), 8)?,
+            before: folded.optional("before", before.as_ref(), 9)?,
+            after: folded.optional("after", after.as_ref(), 10)?,
+            grad_hidden: folded.replaced("grad_hidden", grad_hidden.as_ref(), 11, grad_before)?,
+            grad_before: folded.optional_sink("grad_before", grad_before, 12)?,
+            grad_after: folded.optional_sink("grad_after", grad_after, 13)?,
+            job,
+        }),
+    };
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
     let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
     let is_column = column_backward::is_possible(&job, adjacent);
-    let schedule = choose(cpu, [rows, cols], is_column);
+    let schedule = if fused.is_some() { Schedule::Row } else { choose(cpu, [rows, cols], is_column) };
     let mut cut = Cut { rows, kept: 1, per_row: 0, chunk: TASK.div_ceil(cols.max(1)).min(rows.max(1)) };
     if wants_params {
         cut.rows = order.kept_len(&spec.shape, axes, false);
@@ -247,7 +291,7 @@ fn launch<F: Real>(
         }
         Schedule::Column => split::backward_columns(&job, adjacent, cut, partials, cpu),
         Schedule::Split => split::backward(&job, cut, partials, cpu),
-        Schedule::Row => run_chunks(&job, cut, partials, None, cpu),
+        Schedule::Row => run_chunks(&job, cut, partials, Rows::of(fused.as_ref()), cpu),
     }
     let stride = cut.params() * wanted;
     let targets =

@@ -47,6 +47,10 @@ pub(crate) trait Real:
     const TANH_LIMIT: Self;
     /// Beyond this sech² is too small for any finite gradient.
     const SLOPE_LIMIT: Self;
+    /// Beyond this the smaller sigmoid is taken for 0: `exp` of its negative is the least that is a normal number.
+    const SIGMOID_LIMIT: Self;
+    /// `2 sqrt(2 / π)`, 0.044715 of that, and three times as much.
+    const GELU: [Self; 3];
     const LOG2E: Self;
     const LN2: Self;
     /// ln 2 as two numbers, products of the first with whole exponents being exact.

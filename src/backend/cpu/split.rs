@@ -2,7 +2,6 @@
 //! leaves are tasks of their own; the `column` schedule's for rows of several leaves; and the chunks of rows that all
 //! backward passes sum over.
 
-use super::Cpu;
 use super::affine::{Accumulators, ColumnSums};
 use super::column;
 use super::column_backward;
@@ -15,6 +14,7 @@ use super::row::{self, Forward};
 use super::row_backward::{self, Backward, RowTerms};
 use super::statistics::{Moments, Statistics, Sums};
 use super::usual_backward::TaskRows;
+use super::{Cpu, fused};
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{MOMENTS, STATISTICS, SUMS};
 use std::ops::Range;
@@ -38,6 +38,22 @@ impl<'a, F: Real, const N: usize> Kept<'a, F, N> {
     fn get(&self, index: usize) -> &[F] {
         // SAFETY: as in `set`; nothing is written while it is read.
         unsafe { self.0.part(index * N..(index + 1) * N) }
+    }
+}
+
+/// What a task of a backward pass does about its rows.
+pub(super) enum Rows<'j, 'a, F> {
+    /// It takes them as they lie.
+    Plain,
+    /// Their sums are known.
+    Known(&'j RowSums<'j, F>),
+    /// They pass through scratch memory, with what surrounds the norm.
+    Fused(&'j fused::Backward<'a, F>),
+}
+
+impl<'j, 'a, F> Rows<'j, 'a, F> {
+    pub(super) fn of(fused: Option<&'j fused::Backward<'a, F>>) -> Self {
+        fused.map_or(Rows::Plain, Rows::Fused)
     }
 }
 
@@ -199,7 +215,7 @@ pub(super) fn backward<F: Real>(job: &Backward<'_, F>, cut: Cut, partials: &mut 
             });
         });
     };
-    backward_steps(job, of_leaves, |sums| run_chunks(job, cut, partials, Some(sums), cpu));
+    backward_steps(job, of_leaves, |sums| run_chunks(job, cut, partials, Rows::Known(sums), cpu));
 }
 
 /// A backward pass whose tasks are leaves of blocks of neighbouring rows, then columns of such blocks.
@@ -271,9 +287,10 @@ pub(super) fn run_chunks<F: Real>(
     job: &Backward<'_, F>,
     cut: Cut,
     partials: &mut [F],
-    known: Option<&RowSums<'_, F>>,
+    how: Rows<'_, '_, F>,
     cpu: &Cpu,
 ) {
+    let known = if let Rows::Known(sums) = how { Some(sums) } else { None };
     let Cut { rows, kept, per_row, chunk } = cut;
     let (cols, units) = (job.constants.cols, job.units());
     let of_chunk = chunk.min(rows) * cols;
@@ -290,7 +307,7 @@ pub(super) fn run_chunks<F: Real>(
     let count = job.wanted();
     let params = cut.params();
     let partials = Shared::new(partials);
-    let gathered = if known.is_none() { Gathered::new(job) } else { None };
+    let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
     cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
         let range = index * chunk..rows.min((index + 1) * chunk);
@@ -303,10 +320,15 @@ pub(super) fn run_chunks<F: Real>(
             RowTerms::SubRows(_) => part.clone(),
         };
         let len = beside.len() * own.len();
-        let lines = if gathered.is_some() { 2 * cols } else { 0 };
+        let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
+        let lines = match &how {
+            Rows::Fused(fused) => fused.scratch(&rows),
+            _ if gathered.is_some() => 2 * cols,
+            _ => 0,
+        };
         with_scratch(len * count + lines, |tiles, numbers| {
             let (leaves, lines) = numbers.split_at_mut(len * count);
-            let first = index * params * count + beside.start * per_row + own.start;
+            let first = index * params * count + rows.beside.start * per_row + own.start;
             let (weight_leaf, bias_leaf) = leaves.split_at_mut(if job.wants_weight { len } else { 0 });
             let sums = |leaf, at: usize| {
                 // SAFETY: this task alone has this chunk and these parameters.
@@ -317,11 +339,11 @@ pub(super) fn run_chunks<F: Real>(
                 weight: (job.wants_weight && len > 0).then(|| sums(weight_leaf, first)),
                 bias: (job.wants_bias && len > 0).then(|| sums(bias_leaf, first + params * (count - 1))),
             };
-            let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
             let task = Task { job, rows, part, known };
-            match &gathered {
-                Some(gathered) => task.run_gathered(gathered, lines, accumulators, tiles),
-                None => task.run(accumulators, tiles),
+            match (&how, &gathered) {
+                (Rows::Fused(fused), _) => task.run_fused(fused, lines, accumulators, tiles),
+                (_, Some(gathered)) => task.run_gathered(gathered, lines, accumulators, tiles),
+                _ => task.run(accumulators, tiles),
             }
         });
     });
@@ -337,22 +359,46 @@ struct Task<'j, 'a, F> {
 
 impl<F: Real> Task<'_, '_, F> {
     fn run(&self, mut accumulators: Accumulators<'_, F>, tiles: Tiles<'_, F>) {
+        self.run_from(0, &mut accumulators, tiles);
+        accumulators.finish();
+        if self.job.streamed.is_some() {
+            finish_streaming();
+        }
+    }
+
+    /// Handles the rows from a place on.
+    fn run_from(&self, mut at: usize, accumulators: &mut Accumulators<'_, F>, tiles: Tiles<'_, F>) {
         let Task { job, rows, known, .. } = self;
         let mut operands = row_backward::Rows::new(job, tiles);
         let has_usual_rows = known.is_none() && job.has_usual_rows();
-        let mut at = 0;
         while at < rows.len() {
             if has_usual_rows {
-                at = operands.usual(rows, at, &mut accumulators);
+                at = operands.usual(rows, at, accumulators);
                 if at == rows.len() {
                     break;
                 }
             }
-            self.row(at, &mut operands, &mut accumulators);
+            self.row(at, &mut operands, accumulators);
             at += 1;
         }
+    }
+
+    /// With rows that pass through scratch memory, in `lines`.
+    fn run_fused(
+        &self,
+        fused: &fused::Backward<'_, F>,
+        lines: &mut [F],
+        mut accumulators: Accumulators<'_, F>,
+        mut tiles: Tiles<'_, F>,
+    ) {
+        for (rows, from) in fused.blocks(&self.rows) {
+            fused.with_rows(&rows, from, lines, &mut tiles, |job, tiles| {
+                let task = Task { job, rows: rows.clone(), part: self.part.clone(), known: None };
+                task.run_from(from, &mut accumulators, tiles);
+            });
+        }
         accumulators.finish();
-        if job.streamed.is_some() {
+        if self.job.streamed.is_some() {
             finish_streaming();
         }
     }

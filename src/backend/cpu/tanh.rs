@@ -10,20 +10,20 @@ use super::real::{Real, two_prod};
 
 /// `-a` in halves of ln 2, rounded: the number, and what adding it to MAGIC_POWER leaves.
 #[inline(always)]
-fn halves<F: Real>(a: F) -> (F, F) {
+pub(super) fn halves<F: Real>(a: F) -> (F, F) {
     let u = a * -(F::TWO * F::LOG2E) + F::MAGIC_POWER;
     (u - F::MAGIC_POWER, u)
 }
 
 /// `a`, or `limit` beyond it; NaN stays.
 #[inline(always)]
-fn held<F: Real>(a: F, limit: F) -> F {
+pub(super) fn held<F: Real>(a: F, limit: F) -> F {
     if a > limit { limit } else { a }
 }
 
 /// `f` of `exp(-2 rho) = 1 - 2 (rho - f)`.
 #[inline(always)]
-fn bend<F: Real>(rho: F) -> F {
+pub(super) fn bend<F: Real>(rho: F) -> F {
     let mut g = F::BEND[F::BEND.len() - 1];
     for i in (0..F::BEND.len() - 1).rev() {
         g = g * rho + F::BEND[i];

@@ -1,0 +1,216 @@
+//! What surrounds a norm, element by element: the functions of `docs/numerics.md`, and the pass that applies one to slices.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
+
+use super::isa::Operation;
+use super::memory::{Streaming, stream};
+use super::real::Real;
+use super::simd::Simd;
+use super::tanh::{bend, halves, held};
+
+/// `1 / (1 + exp(-z))`, and the same of `-z`.
+#[inline(always)]
+fn sigmoids<F: Real>(z: F) -> (F, F) {
+    let size = z.abs();
+    let a = held(F::HALF * size, F::HALF * F::SIGMOID_LIMIT);
+    let (k, u) = halves(a);
+    let power = F::power_left(u);
+    let rho = (a + k * (F::HALF * F::LN2_HI)) + k * (F::HALF * F::LN2_LO);
+    let p = rho - bend(rho);
+    let e = F::ONE - F::TWO * p;
+    let near = F::HALF * (F::ONE / (F::HALF + (F::HALF * power) * e));
+    let far = if size > F::SIGMOID_LIMIT { F::ZERO } else { (e * power) * near };
+    if z < F::ZERO { (far, near) } else { (near, far) }
+}
+
+/// `z / (1 + exp(-z))`
+#[inline(always)]
+fn silu<F: Real>(z: F) -> F {
+    z * sigmoids(z).0
+}
+
+/// Its derivative.
+#[inline(always)]
+fn silu_slope<F: Real>(z: F) -> F {
+    let (s, other) = sigmoids(z);
+    s * (F::ONE + z * other)
+}
+
+/// `z²`, held where GELU is 0 or `z`.
+#[inline(always)]
+fn held_square<F: Real>(z: F) -> F {
+    held(z * z, F::of(1e4))
+}
+
+/// GELU by way of tanh.
+#[inline(always)]
+fn gelu<F: Real>(z: F) -> F {
+    let [linear, cubic, _] = F::GELU;
+    z * sigmoids(z * (linear + cubic * held_square(z))).0
+}
+
+/// Its derivative.
+#[inline(always)]
+fn gelu_slope<F: Real>(z: F) -> F {
+    let [linear, cubic, steep] = F::GELU;
+    let square = held_square(z);
+    let (s, other) = sigmoids(z * (linear + cubic * square));
+    s + (z * (s * other)) * (linear + steep * square)
+}
+
+/// A function of an element of each of up to three tensors; one that it does not use is another's.
+pub(super) trait OfElements<F>: Copy {
+    fn of(self, a: F, b: F, c: F) -> F;
+}
+
+macro_rules! of_elements {
+    ($($(#[$doc:meta])+ $name:ident($($field:ident),*): |$a:ident, $b:ident, $c:ident| $value:expr;)+) => {
+        $(
+            $(#[$doc])+
+            #[derive(Clone, Copy)]
+            pub(super) struct $name<F> { $(pub(super) $field: F,)* pub(super) of: std::marker::PhantomData<F> }
+
+            impl<F: Real> OfElements<F> for $name<F> {
+                #[inline(always)]
+                #[allow(unused_variables, reason = "not every function has three operands")]
+                fn of(self, $a: F, $b: F, $c: F) -> F {
+                    let $name { $($field,)* .. } = self;
+                    $value
+                }
+            }
+        )+
+    };
+}
+
+of_elements! {
+    /// `a * first + b * second`: a product with 1 is none.
+    Sum(first, second): |a, b, c| a * first + b * second;
+    /// `a * factor`
+    Scaled(factor): |a, b, c| a * factor;
+    /// `a * silu(b)`
+    Gated(): |a, b, c| a * silu(b);
+    /// `(a * b) * silu'(c)`
+    GateSlope(): |a, b, c| (a * b) * silu_slope(c);
+    /// `relu(a)`
+    Relu(): |a, b, c| if a <= F::ZERO { F::ZERO } else { a };
+    /// `relu'(b) a`
+    ReluSlope(): |a, b, c| if b <= F::ZERO { F::ZERO } else { a };
+    /// `silu(a)`
+    Silu(): |a, b, c| silu(a);
+    /// `a * silu'(b)`
+    SiluSlope(): |a, b, c| a * silu_slope(b);
+    /// `gelu(a)`
+    Gelu(): |a, b, c| gelu(a);
+    /// `a * gelu'(b)`
+    GeluSlope(): |a, b, c| a * gelu_slope(b);
+}
+
+/// Elements that are computed before they are stored.
+const BATCH: usize = 64;
+
+/// `to = f(a, b, c)`, and the same to another place.
+pub(super) struct Each<'a, O, F> {
+    pub(super) f: O,
+    pub(super) operands: [&'a [F]; 3],
+    pub(super) to: &'a mut [F],
+    pub(super) also: Option<&'a mut [F]>,
+    /// Leave to write the last of the two past the caches.
+    pub(super) streamed: Option<Streaming>,
+}
+
+impl<O: OfElements<F>, F: Real> Operation for Each<'_, O, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self) {
+        let Each { f, operands: [a, b, c], to, mut also, streamed } = self;
+        let mut y = [F::ZERO; BATCH];
+        for at in (0..to.len()).step_by(BATCH) {
+            let len = BATCH.min(to.len() - at);
+            let [a, b, c] = [&a[at..at + len], &b[at..at + len], &c[at..at + len]];
+            if let (Some(a), Some(b), Some(c)) = (a.first_chunk(), b.first_chunk(), c.first_chunk()) {
+                batch::<O, F>(f, [a, b, c], &mut y);
+            } else {
+                for i in 0..len {
+                    y[i] = f.of(a[i], b[i], c[i]);
+                }
+            }
+            let to = &mut to[at..at + len];
+            match &mut also {
+                Some(also) => {
+                    to.copy_from_slice(&y[..len]);
+                    put(&y[..len], &mut also[at..at + len], streamed);
+                }
+                None => put(&y[..len], to, streamed),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn batch<O: OfElements<F>, F: Real>(f: O, [a, b, c]: [&[F; BATCH]; 3], y: &mut [F; BATCH]) {
+    for i in 0..BATCH {
+        y[i] = f.of(a[i], b[i], c[i]);
+    }
+}
+
+#[inline(always)]
+fn put<F: Real>(from: &[F], to: &mut [F], streamed: Option<Streaming>) {
+    match streamed.and_then(|streaming| streaming.to(to)) {
+        Some(streaming) => stream(streaming, from, to),
+        None => to.copy_from_slice(from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The largest relative error over many numbers of both signs, in units of half an ulp of 1.
+    fn worst<F: Real + Into<f64>>(
+        unit: f64,
+        limit: f64,
+        f: impl Fn(F) -> F,
+        exact: impl Fn(f64) -> f64,
+    ) -> f64 {
+        let mut worst = 0.0f64;
+        for i in 1..400_000 {
+            let z = F::of(f64::from(i) / 400_000.0 * limit * if i % 2 == 0 { 1.0 } else { -1.0 });
+            let (found, exact) = (f(z).into(), exact(z.into()));
+            worst = worst.max(((found - exact) / exact).abs() / unit);
+        }
+        worst
+    }
+
+    #[test]
+    fn sigmoid_is_as_exact_as_the_numerics_say() {
+        let sigmoid = |z: f64| if z < 0.0 { z.exp() / (1.0 + z.exp()) } else { 1.0 / (1.0 + (-z).exp()) };
+        let unit = 2f64.powi(-24);
+        let positive = worst(unit, 86.0, |z: f32| sigmoids(z.abs()).0, |z| sigmoid(z.abs()));
+        let negative = worst(unit, 86.0, |z: f32| sigmoids(z.abs()).1, |z| sigmoid(-z.abs()));
+        println!("sigmoid: {positive} and {negative} units");
+        assert!(positive <= 2.0 && negative <= 4.0, "{positive} {negative}");
+        let unit = 2f64.powi(-53);
+        let both = worst(unit, 700.0, |z: f64| sigmoids(z).0, sigmoid);
+        assert!(both <= 6.0, "{both}");
+    }
+
+    #[test]
+    fn sigmoid_of_what_is_special() {
+        assert_eq!(sigmoids(0.0f32), (0.5, 0.5));
+        assert_eq!(sigmoids(f32::INFINITY), (1.0, 0.0));
+        assert_eq!(sigmoids(-87.0f32), (0.0, 1.0));
+        assert!(sigmoids(f32::NAN).0.is_nan() && silu(f32::NEG_INFINITY).is_nan());
+        assert_eq!((silu(f32::INFINITY), gelu(1e30f32), gelu(-1e30f32)), (f32::INFINITY, 1e30, 0.0));
+        assert_eq!((gelu_slope(1e30f32), gelu_slope(-1e30f32), silu_slope(-1e30f32)), (1.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_functions() {
+        for i in -400..400 {
+            let (z, step) = (f64::from(i) * 0.031, 1e-6);
+            for (f, slope) in [(silu as fn(f64) -> f64, silu_slope as fn(f64) -> f64), (gelu, gelu_slope)] {
+                let difference = (f(z + step) - f(z - step)) / (2.0 * step);
+                assert!((difference - slope(z)).abs() < 1e-8, "{z}: {difference} {}", slope(z));
+            }
+        }
+    }
+}
