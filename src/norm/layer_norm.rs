@@ -1,7 +1,8 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
 use super::{
-    Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes,
+    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_weight_and_bias, check_eps,
+    check_offset, trailing_affine, trailing_axes,
 };
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
@@ -43,13 +44,19 @@ use crate::tensor::{DType, Dims};
 pub struct LayerNorm<'a> {
     normalized_shape: Vec<usize>,
     eps: f64,
+    weight_offset: f64,
     parameters: Parameters<'a>,
 }
 
 impl<'a> LayerNorm<'a> {
     /// Normalizes over the last axes, whose sizes are `normalized_shape`. eps is 1e-5.
     pub fn new(normalized_shape: impl Into<Vec<usize>>) -> Self {
-        LayerNorm { normalized_shape: normalized_shape.into(), eps: 1e-5, parameters: Parameters::default() }
+        LayerNorm {
+            normalized_shape: normalized_shape.into(),
+            eps: 1e-5,
+            weight_offset: 0.0,
+            parameters: Parameters::default(),
+        }
     }
 
     /// Added to the variance inside the root. Not negative.
@@ -58,8 +65,16 @@ impl<'a> LayerNorm<'a> {
         self
     }
 
+    /// Added to the weight before it multiplies. With 1, weight and bias [of each sample or token](Self::broadcast_parameters)
+    /// are the scale and the shift of an adaptive norm: `x_hat * (1 + scale) + shift`.
+    pub fn weight_offset(mut self, offset: f64) -> Self {
+        self.weight_offset = offset;
+        self
+    }
+
     bind_weight_and_bias!();
     bind_mask!();
+    bind_broadcast!();
     bind_fusion!();
 }
 
@@ -72,13 +87,13 @@ impl Method for LayerNorm<'_> {
         let reduced = trailing_axes(shape, &self.normalized_shape)?;
         Ok(Spec::Norm(Norm {
             shape: Dims::from_slice(shape),
-            affine: affine_along(shape, &reduced),
+            affine: trailing_affine(&self.parameters, shape, &reduced)?,
             reduced,
             statistic: Statistic::Moments,
             prefix: self.normalized_shape.iter().product(),
             eps: check_eps(self.eps)?,
             eps_position: EpsPosition::Inside,
-            weight_offset: 0.0,
+            weight_offset: check_offset(self.weight_offset)?,
             round_normalized: false,
             frozen: false,
             fusion: self.parameters.fusion,
