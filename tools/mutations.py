@@ -31,6 +31,8 @@ WGPU_LEAF_COLUMN = "shaders/leaf_column.wgsl"
 WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
+WGPU_VALUE = "shaders/value.wgsl"
+WGPU_SIGMA = "shaders/sigma.wgsl"
 
 CUDA_LEAF = "kernels/leaf.cuh"
 CUDA_MOMENTS = "kernels/moments.cuh"
@@ -54,6 +56,8 @@ WGPU_BATCH = "--features check,wgpu --test wgpu_schedules batch_norm"
 WGPU_MASKS = "--features check,wgpu --test wgpu_schedules masks"
 WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
+WGPU_FUSED_ROWS = "--features check,wgpu --test wgpu_schedules fusions_of_rows"
+WGPU_FUSED_RANGE = "--features check,wgpu --test wgpu_schedules fusions_out_of_range"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 # Every forced geometry on the host driver, compared with the CPU's bits.
 CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
@@ -260,10 +264,10 @@ MUTATIONS = [
              "all = all & (magnitude4(mask_at(col)) != vec4<u32>(0u));",
              "all = all & (magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
              (WGPU_MASKS,)),
-    Mutation("wgpu: the mask ignored in the output", WGPU_FORWARD,
-             "y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));",
-             "y = select(vec4<f32>(1.0), y, magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
-             (WGPU_MASKS,)),
+    Mutation("wgpu: the mask ignored in the output", WGPU_VALUE,
+             "v = select(vec4<f32>(0.0), v, magnitude4(mask_at(col)) != vec4<u32>(0u));",
+             "v = select(vec4<f32>(1.0), v, magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
+             (WGPU_MASKS, WGPU_FUSED_ROWS)),
     Mutation("wgpu: tail mask off by one", WGPU_LEAF_ROW,
              "return indices(col) < vec4<u32>(end);",
              "return indices(col) <= vec4<u32>(end);",
@@ -316,14 +320,42 @@ MUTATIONS = [
              "return scale_row(held[0], -exponent);",
              "return held[0];",
              (WGPU_RANGE,)),
-    Mutation("wgpu: the slowest axis forgotten", "shaders/params.wgsl",
-             "return at + rest * params.inner[0].a.yzw;",
+    Mutation("wgpu: the slowest axis forgotten", "shaders/along.wgsl",
+             "return at + rest * params.inner[0].PART;",
              "return at;",
              (WGPU_BATCH,)),
     Mutation("wgpu: chunks added in another order", WGPU_FINISH,
              "var sum = load_partial(params.parameter, i);",
              "var sum = load_partial(params.parameter, params.chunks - 1u - i);",
              (WGPU_SAMPLE,)),
+    Mutation("wgpu: a residual multiplied by the input's scale", "shaders/prologue_residual.wgsl",
+             "opaque4(before_at(col) * params.residual_scale)",
+             "opaque4(before_at(col) * params.input_scale)",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: silu's slope without the falling side", WGPU_SIGMA,
+             "return opaque4(s.same * opaque4(1.0 + opaque4(z * s.opposite)));",
+             "return opaque4(s.same * opaque4(1.0 + opaque4(z * s.same)));",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: gelu's slope with the cube's factor for that of its derivative", WGPU_SIGMA,
+             "let rise = opaque4(GELU_0 + opaque4(GELU_3 * m));",
+             "let rise = opaque4(GELU_0 + opaque4(GELU_1 * m));",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the gradient of the hidden value forgotten", WGPU_BACKWARD,
+             "d = opaque4(d + grad_hidden_at(col));",
+             "d = opaque4(d);",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the gradient of v of another scale", WGPU_BACKWARD,
+             "let scaled = scale4(g, -g_exponent);",
+             "let scaled = g;",
+             (WGPU_FUSED_RANGE,)),
+    Mutation("wgpu: the parameters' gradients from the output's", WGPU_AFFINE,
+             "let g = of_value(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));",
+             "let g = grad_output_at(col);",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the first element of a masked row taken from the input", "shaders/first_row.wgsl",
+             "return x_at(col & ~3u)[col & 3u];",
+             "return input_at(col & ~3u)[col & 3u];",
+             (WGPU_FUSED_ROWS,)),
     Mutation("cuda: a barrier removed", CUDA_LEAF,
              "            device::barrier();\n            // Every warp adds all warps' numbers",
              "            // Every warp adds all warps' numbers",
