@@ -1,5 +1,5 @@
-// Partial sums of grad_output * x_hat and of grad_output over the rows of a chunk: x_hat from the saved statistics, or,
-// where the elements that share a parameter in a row have been summed already, both FROM_SUMS.
+// Partial sums of g * x_hat and of g over the rows of a chunk, g being the gradient of v: x_hat from the saved
+// statistics, or, where the elements that share a parameter in a row have been summed already, both FROM_SUMS.
 
 fn scale_each(x: vec4<f32>, p: vec4<i32>) -> vec4<f32> {
     return vec4<f32>(scale(x.x, p.x), scale(x.y, p.y), scale(x.z, p.z), scale(x.w, p.w));
@@ -12,18 +12,14 @@ fn exponents(x: vec4<f32>) -> vec4<i32> {
 // x_hat of the current row.
 fn x_hat() -> vec4<f32> {
     let e = exponents(statistics_at(col, 3u));
-    var x = input_at(col);
+    var x = x_at(col);
     if any(e != vec4<i32>(0)) {
         x = scale_each(x, -e);
     }
     if MOMENTS {
         x = opaque4(opaque4(x - statistics_at(col, 0u)) - statistics_at(col, 1u));
     }
-    let hat = opaque4(x * statistics_at(col, 2u));
-    if ROUND {
-        return round_input(hat);
-    }
-    return hat;
+    return opaque4(x * statistics_at(col, 2u));
 }
 
 fn only_part(x: vec4<f32>) -> vec4<f32> {
@@ -49,9 +45,13 @@ fn both() -> Both {
         }
         return sums;
     }
-    let g = grad_output_at(col);
+    var hat = x_hat();
+    let g = of_value(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));
     if SUM_WEIGHT {
-        return Both(only_part(opaque4(g * x_hat())), only_part(g));
+        if ROUND {
+            hat = round_input(hat);
+        }
+        return Both(only_part(opaque4(g * hat)), only_part(g));
     }
     return Both(g, only_part(g));
 }

@@ -9,7 +9,7 @@ fn first_mean() -> vec4<f32> {
     return opaque4(waiting_a[bits] * bitcast<f32>((127u - bits) << 23u));
 }
 
-// Of each row, the input's element in the column named for it.
+// Of each row, the element in the column named for it.
 fn pick(col: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(input_at(col.x).x, input_at(col.y).y, input_at(col.z).z, input_at(col.w).w);
+    return vec4<f32>(x_at(col.x).x, x_at(col.y).y, x_at(col.z).z, x_at(col.w).w);
 }

@@ -17,7 +17,7 @@ fn first_mean() -> f32 {
     return opaque(sum * bitcast<f32>((127u - firstTrailingBit(count)) << 23u));
 }
 
-// The input's element in column `col`.
+// The element in column `col`.
 fn pick(col: u32) -> f32 {
-    return input_at(col & ~3u)[col & 3u];
+    return x_at(col & ~3u)[col & 3u];
 }

@@ -59,7 +59,7 @@ fn slow_term(col: u32) -> Terms {
         seen = max(seen, select(vec4<u32>(0u), ~indices(col), counts));
         return Terms(select(vec4<f32>(0.0), vec4<f32>(1.0), counts), zero4());
     }
-    let x = input_at(col);
+    let x = x_at(col);
     seen = max(seen, magnitude4(only_counted(col, x)));
     let scaled = scale_row(x, -exponent);
     if MOMENTS {
@@ -70,7 +70,7 @@ fn slow_term(col: u32) -> Terms {
 }
 
 fn first_element(col: u32) -> vec4<f32> {
-    return scale_row(input_at(col), -exponent);
+    return scale_row(x_at(col), -exponent);
 }
 
 fn first_shift() -> REAL {

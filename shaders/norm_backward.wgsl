@@ -3,14 +3,15 @@
 // over the part of a row that shares a parameter. A row that fits is read once and held in registers.
 
 var<private> held_hat: array<vec4<f32>, HELD_QUADS + 1u>;
-// grad_output, times the weight unless that is KEPT.
+// The gradient of v, which is grad_output unless there is an epilogue, times the weight unless that is KEPT.
 var<private> held_g: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> kept_bias: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> s: Statistics;
-// Exponents taken out of grad_output and of the weight.
+// Exponents taken out of the gradient of v and of the weight.
 var<private> g_exponent: INT;
 var<private> w_exponent: INT;
-// OR of the magnitude bits of all ghat; the largest of grad_output and of the weight.
+// OR of the magnitude bits of all ghat; the largest of the gradient of v and of the weight.
 var<private> seen: vec4<u32>;
 var<private> most_g: vec4<u32>;
 var<private> most_w: vec4<u32>;
@@ -21,13 +22,6 @@ var<private> c2: REAL;
 // The weight that is the same in all of the row, as a number of ordinary size and a power of two.
 var<private> outer_weight: REAL;
 var<private> outer_exponent: INT;
-
-fn full_weight(col: u32) -> vec4<f32> {
-    if OFFSET {
-        return opaque4(weight_at(col) + params.weight_offset);
-    }
-    return weight_at(col);
-}
 
 fn x_hat(x: vec4<f32>) -> vec4<f32> {
     let scaled = scale_row(x, -s.exponent);
@@ -48,17 +42,25 @@ fn fast_hat(x: vec4<f32>) -> vec4<f32> {
     return opaque4(x * s.rstd);
 }
 
-fn plain_ghat(col: u32) -> vec4<f32> {
-    if INNER_WEIGHT {
-        return opaque4(grad_output_at(col) * full_weight(col));
-    }
-    return grad_output_at(col);
+// The gradient of v.
+fn g_at(col: u32, hat: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) -> vec4<f32> {
+    return of_value(col, grad_output_at(col), value(col, hat, weight, bias));
 }
 
-fn scaled_ghat(col: u32) -> vec4<f32> {
-    let g = scale4(grad_output_at(col), -g_exponent);
+fn plain_ghat(col: u32, hat: vec4<f32>) -> vec4<f32> {
+    let weight = full_weight(col);
+    let g = g_at(col, hat, weight, bias_at(col));
     if INNER_WEIGHT {
-        return opaque4(g * scale4(full_weight(col), -w_exponent));
+        return opaque4(g * weight);
+    }
+    return g;
+}
+
+fn scaled_ghat(col: u32, hat: vec4<f32>) -> vec4<f32> {
+    let weight = full_weight(col);
+    let g = scale4(g_at(col, hat, weight, bias_at(col)), -g_exponent);
+    if INNER_WEIGHT {
+        return opaque4(g * scale4(weight, -w_exponent));
     }
     return g;
 }
@@ -102,21 +104,24 @@ fn fast_term(i: u32, col: u32) -> Terms {
     if HELD > 0u {
         return terms(col, held_ghat(i), held_hat[i]);
     }
-    return terms(col, plain_ghat(col), fast_hat(input_at(col)));
+    let hat = fast_hat(x_at(col));
+    return terms(col, plain_ghat(col, hat), hat);
 }
 
 fn slow_term(col: u32) -> Terms {
-    let x = input_at(col);
+    let x = x_at(col);
     if (HAS_MASK || LARGEST_ONE) && counting {
         let part = takes_part(col);
         let count = select(vec4<f32>(0.0), vec4<f32>(1.0), part & is_within(col, params.prefix));
         return Terms(count, select(vec4<f32>(0.0), vec4<f32>(1.0), part & attains(x)));
     }
-    most_g = max(most_g, magnitude4(only_part(col, grad_output_at(col))));
+    let hat = x_hat(x);
+    let weight = full_weight(col);
+    most_g = max(most_g, magnitude4(only_part(col, g_at(col, hat, weight, bias_at(col)))));
     if INNER_WEIGHT {
-        most_w = max(most_w, magnitude4(only_part(col, full_weight(col))));
+        most_w = max(most_w, magnitude4(only_part(col, weight)));
     }
-    return terms(col, scaled_ghat(col), x_hat(x));
+    return terms(col, scaled_ghat(col, hat), hat);
 }
 
 fn is_ordinary(bits: BITS) -> TRUTH {
@@ -219,7 +224,7 @@ fn direction(col: u32, hat: vec4<f32>) -> vec4<f32> {
     if !SIGNED {
         return hat;
     }
-    let x = input_at(col);
+    let x = x_at(col);
     let bits = magnitude4(x);
     let sign = bitcast<vec4<u32>>(x) & vec4<u32>(0x80000000u);
     if LARGEST_ONE {
@@ -249,9 +254,20 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, slow: bool) {
     if HAS_MASK {
         d = select(vec4<f32>(0.0), d, takes_part(col));
     }
+    if HAS_GRAD_HIDDEN {
+        d = opaque4(d + grad_hidden_at(col));
+    }
+    let both = of_hidden(col, d);
+    var after = d;
+    if HAS_GRAD_AFTER {
+        after = of_after(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));
+    }
+    // Everything has been read: a gradient may be written in the place of another.
     let count = there(col);
     if count > 0u {
-        grad_input_set(col, count, d);
+        grad_input_set(col, count, both.input);
+        grad_before_set(col, count, both.before);
+        grad_after_set(col, count, after);
     }
 }
 
@@ -259,12 +275,14 @@ fn fast_write(i: u32, col: u32) {
     if HELD > 0u {
         write(col, held_ghat(i), held_hat[i], false);
     } else {
-        write(col, plain_ghat(col), fast_hat(input_at(col)), false);
+        let hat = fast_hat(x_at(col));
+        write(col, plain_ghat(col, hat), hat, false);
     }
 }
 
 fn slow_write(col: u32) {
-    write(col, scaled_ghat(col), x_hat(input_at(col)), true);
+    let hat = x_hat(x_at(col));
+    write(col, scaled_ghat(col, hat), hat, true);
 }
 
 fn enter_weight() {
@@ -283,11 +301,13 @@ fn backward_leaf() {
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);
-            held_hat[step * QUADS + quad] = fast_hat(input_at(col));
+            let hat = fast_hat(x_at(col));
+            held_hat[step * QUADS + quad] = hat;
             if KEPT {
-                held_g[step * QUADS + quad] = grad_output_at(col);
+                let i = step * QUADS + quad;
+                held_g[step * QUADS + quad] = g_at(col, hat, kept_weight[i], kept_bias[i]);
             } else {
-                held_g[step * QUADS + quad] = plain_ghat(col);
+                held_g[step * QUADS + quad] = plain_ghat(col, hat);
             }
         }
     }

@@ -33,6 +33,7 @@ fn norm_backward(
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
+            kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
             weight_sum[step * QUADS + quad] = zero4();
             bias_sum[step * QUADS + quad] = zero4();
         }

@@ -1,4 +1,4 @@
-// y = (x - mean) * rstd * weight + bias, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
+// y = (x - mean) * rstd * weight + bias, and what an epilogue makes of it, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
 // them to statistics, APPLY those. A row that fits is read once and held in registers; a workgroup that takes several such
 // rows, one each turn, keeps weight and bias as well.
 
@@ -14,19 +14,11 @@ fn element(i: u32, col: u32) -> vec4<f32> {
     if HELD > 0u {
         return held[i];
     }
-    return input_at(col);
+    return x_at(col);
 }
 
 fn first_held() -> vec4<f32> {
     return scale_row(held[0], -exponent);
-}
-
-// The weight that multiplies: what is stored, plus the offset.
-fn full_weight(col: u32) -> vec4<f32> {
-    if OFFSET {
-        return opaque4(weight_at(col) + params.weight_offset);
-    }
-    return weight_at(col);
 }
 
 // Writes what the scaled elements at `col` become.
@@ -36,19 +28,7 @@ fn write(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) {
     if MOMENTS {
         y = opaque4(opaque4(y - s.mean) - s.correction);
     }
-    y = opaque4(y * s.rstd);
-    if ROUND {
-        y = round_input(y);
-    }
-    if HAS_WEIGHT {
-        y = opaque4(y * weight);
-    }
-    if HAS_BIAS {
-        y += bias;
-    }
-    if HAS_MASK {
-        y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));
-    }
+    y = epilogue(col, value(col, opaque4(y * s.rstd), weight, bias));
     let count = there(col);
     if count > 0u {
         output_set(col, count, y);
@@ -63,16 +43,32 @@ fn write_any(col: u32, x: vec4<f32>) {
     }
 }
 
+// Writes what is normalized.
+fn write_hidden(col: u32, x: vec4<f32>) {
+    let count = there(col);
+    if count > 0u {
+        hidden_set(col, count, x);
+    }
+}
+
 fn fast_write(i: u32, col: u32) {
+    let x = element(i, col);
+    if HAS_HIDDEN {
+        write_hidden(col, x);
+    }
     if KEPT {
-        write(col, element(i, col), kept_weight[i], kept_bias[i]);
+        write(col, x, kept_weight[i], kept_bias[i]);
     } else {
-        write_any(col, element(i, col));
+        write_any(col, x);
     }
 }
 
 fn slow_write(col: u32) {
-    write_any(col, scale_row(input_at(col), -statistics_of_row.exponent));
+    let x = x_at(col);
+    if HAS_HIDDEN {
+        write_hidden(col, x);
+    }
+    write_any(col, scale_row(x, -statistics_of_row.exponent));
 }
 
 // What is to be done for the current rows' leaf.
@@ -81,7 +77,7 @@ fn forward_leaf() {
     if COMPUTE {
         for (var step = 0u; step < HELD; step++) { // unrolled
             for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                held[step * QUADS + quad] = input_at(column(step, quad));
+                held[step * QUADS + quad] = x_at(column(step, quad));
             }
         }
         let m = leaf_moments();

@@ -1,9 +1,8 @@
 // What a launch is told at run time, and where its rows and columns lie in memory.
 
-// Size, then the strides of up to seven tensors, in elements.
+// Size, then the strides of the tensors, in elements: four numbers to a part.
 struct Axis {
-    a: vec4<u32>,
-    b: vec4<u32>,
+    PART: vec4<u32>, // each part
 }
 
 struct Params {
@@ -50,10 +49,11 @@ struct Params {
     // The weight of a new sample in a running estimate, and of what was there.
     factor: f32,
     rest: f32,
-    unused: u32,
-    // Where index zero of each tensor lies in its binding, in elements, modulo 2^32.
-    start_a: vec4<u32>,
-    start_b: vec4<u32>,
+    // What a prologue multiplies the input and the residual by.
+    input_scale: f32,
+    residual_scale: f32,
+    // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
+    start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,
     outer: array<Axis, OUTER>,
     inner: array<Axis, INNER>,
@@ -61,10 +61,10 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-// Offsets of the tensors, in elements. They wrap around, so strides may be negative: only the sum must be in range.
+// Offsets of the tensors, in elements, each where its strides are. They wrap around, so strides may be negative: only the
+// sum must be in range.
 struct At {
-    a: vec3<u32>,
-    b: vec4<u32>,
+    PART: vec4<u32>, // each part
 }
 
 // x / size for x below 2^31. Integer division is slow on the software adapter, which does it one thread at a time. The
@@ -78,41 +78,15 @@ fn divided(x: u32, size: u32) -> u32 {
 }
 
 fn row_at(row: u32) -> At {
-    var at = At(params.start_a.xyz, params.start_b);
+    var at: At;
+    at.PART = params.start_PART; // each part
     var rest = row;
     for (var i = OUTER - 1u; i > 0u; i--) {
         let axis = params.outer[i];
         let slower = divided(rest, axis.a.x);
-        at.a += (rest - slower * axis.a.x) * axis.a.yzw;
-        at.b += (rest - slower * axis.a.x) * axis.b;
+        at.PART += (rest - slower * axis.a.x) * axis.PART; // each part
         rest = slower;
     }
-    at.a += rest * params.outer[0].a.yzw;
-    at.b += rest * params.outer[0].b;
+    at.PART += rest * params.outer[0].PART; // each part
     return at;
-}
-
-// Offsets of column `col` from the row's first column, in the first three tensors and in the others.
-fn along_a(col: u32) -> vec3<u32> {
-    var at = vec3<u32>(0u);
-    var rest = col;
-    for (var i = INNER - 1u; i > 0u; i--) {
-        let axis = params.inner[i].a;
-        let slower = divided(rest, axis.x);
-        at += (rest - slower * axis.x) * axis.yzw;
-        rest = slower;
-    }
-    return at + rest * params.inner[0].a.yzw;
-}
-
-fn along_b(col: u32) -> vec4<u32> {
-    var at = vec4<u32>(0u);
-    var rest = col;
-    for (var i = INNER - 1u; i > 0u; i--) {
-        let size = params.inner[i].a.x;
-        let slower = divided(rest, size);
-        at += (rest - slower * size) * params.inner[i].b;
-        rest = slower;
-    }
-    return at + rest * params.inner[0].b;
 }

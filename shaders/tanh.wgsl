@@ -1,70 +1,16 @@
 // tanh and its derivative, four at a time, from one exponential. docs/numerics.md tells the steps.
 
-const SIGN = 0x80000000u;
-// Twice the binary logarithm of e, and ln 2 / 2 as one number and as two.
-const STEPS = 2.88539004;
+// ln 2 / 2
 const STEP = 0.346573591;
-const STEP_HI = 0.3465728759765625;
-const STEP_LO = 7.14303383e-7;
-// 1.5 * 2^23 and an exponent's bias: adding it leaves the exponent field of a power of two in the low bits.
-const MAGIC_POWER = 12583039.0;
-// Its bits for the least normal power.
+// The bits of `halves` for the least normal power.
 const LEAST = 0x4b400001u;
 // Bits of the |z| beyond which tanh is 1, 20, and sech^2 is too small for any finite gradient, 87.
 const TANH_LIMIT = 0x41a00000u;
 const SLOPE_LIMIT = 0x42ae0000u;
 
-// Whether z is beyond a limit; not so for NaN.
-fn is_beyond(z: vec4<f32>, limit: u32) -> vec4<bool> {
-    let bits = magnitude4(z);
-    return (bits > vec4<u32>(limit)) & (bits <= vec4<u32>(INFINITY));
-}
-
-// |z|, held at the limit.
-fn held(z: vec4<f32>, limit: u32) -> vec4<f32> {
-    return bitcast<vec4<f32>>(select(magnitude4(z), vec4<u32>(limit), is_beyond(z, limit)));
-}
-
-// MAGIC_POWER less a in halves of ln 2, rounded.
-fn halves(a: vec4<f32>) -> vec4<f32> {
-    return opaque4(opaque4(a * -STEPS) + MAGIC_POWER);
-}
-
-fn horner(q: vec4<f32>, r: vec4<f32>, c: f32) -> vec4<f32> {
-    return opaque4(opaque4(q * r) + c);
-}
-
-// f of exp(-2 rho) = 1 - 2 (rho - f).
-fn bend(rho: vec4<f32>) -> vec4<f32> {
-    var g = vec4<f32>(0.044610064);
-    g = horner(g, rho, -0.13386248);
-    g = horner(g, rho, 0.33333123);
-    g = horner(g, rho, -0.6666618);
-    g = horner(g, rho, 1.0);
-    return opaque4(opaque4(rho * rho) * g);
-}
-
 // The first third of the mantissa.
 fn head_of(x: vec4<f32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffff0000u));
-}
-
-// The mantissa as a whole number.
-fn mantissa(x: vec4<f32>) -> vec4<i32> {
-    return bitcast<vec4<i32>>((bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffu)) | vec4<u32>(SMALLEST));
-}
-
-// The float32 nearest to 1 / d for d in [1/2, 1]: a division as good as WGSL promises, a Newton step, and one in the
-// last bit, from the small residual 2^47 - (2^24 d) (2^23 y) of whole numbers. Where a number is the next power of two
-// its mantissa is half of that, and the residual zero all the same.
-fn reciprocal(d: vec4<f32>) -> vec4<f32> {
-    let guess = opaque4(1.0 / d);
-    let y = opaque4(guess + opaque4(guess * opaque4(1.0 - opaque4(d * guess))));
-    let whole = mantissa(d);
-    let residual = -2 * (whole * mantissa(y));
-    let step = select(vec4<u32>(0u), vec4<u32>(1u), residual > whole)
-        - select(vec4<u32>(0u), vec4<u32>(1u), residual < -whole);
-    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(y) + step);
 }
 
 // |tanh(z)|, and y, the reciprocal of 1 - m, with m = (1 - exp(-2|z|)) / 2: tanh is m / (1 - m).
@@ -94,7 +40,7 @@ fn or_sign(x: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
 }
 
 fn tanh_forward(z: vec4<f32>) -> vec4<f32> {
-    let a = held(z, TANH_LIMIT);
+    let a = within(z, TANH_LIMIT);
     let u = halves(a);
     let rho = opaque4(a + opaque4(opaque4(u - MAGIC_POWER) * STEP));
     let power = bitcast<vec4<f32>>(bitcast<vec4<u32>>(u) << vec4<u32>(23u));
@@ -112,7 +58,7 @@ struct TanhBackward {
 
 // Of the sum of z and its small low part.
 fn tanh_backward(z: vec4<f32>, low: vec4<f32>) -> TanhBackward {
-    let a = held(z, SLOPE_LIMIT);
+    let a = within(z, SLOPE_LIMIT);
     let beyond = is_beyond(z, SLOPE_LIMIT);
     let u = halves(a);
     let k = opaque4(u - MAGIC_POWER);

@@ -103,7 +103,7 @@ fn check_layer_norm(device: &WgpuDevice, overrides: Overrides, rows: usize, n: u
         input: Some(dx.view_mut().unwrap()),
         weight: Some(dw.view_mut().unwrap()),
         bias: Some(db.view_mut().unwrap()),
-        alpha: None,
+        ..Gradients::default()
     };
     let (g, x, s) = (g.view().unwrap(), x.view().unwrap(), statistics.view().unwrap());
     norm.backward_into(&g, &x, Some(&s), grads, &mut Workspace::new(), &stream).unwrap();

@@ -7,7 +7,15 @@ mod any_spec;
 
 use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::wgpu::{Overrides, Reduction, Style, WgpuDevice};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
+use normkit::tensor::DType;
 use normkit::{Device, Stream};
+
+const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+const SCALED: Prologue = Prologue::Residual { input_scale: 0.75, residual_scale: -3.3 };
+const RELU: Epilogue = Epilogue::Activation(Activation::Relu);
+const SILU: Epilogue = Epilogue::Activation(Activation::Silu);
+const GELU: Epilogue = Epilogue::Activation(Activation::GeluTanh);
 
 /// Each way to run a norm.
 fn forced() -> [(&'static str, Overrides); 5] {
@@ -65,6 +73,45 @@ fn other_norms_and_long_rows() {
 #[test]
 fn powers() {
     check(&any_spec::powers());
+}
+
+/// LayerNorm with something around it.
+fn fused(shape: [usize; 2], prologue: Prologue, epilogue: Epilogue) -> Problem {
+    let fusion = Fusion { prologue, epilogue };
+    Problem { fusion, ..Problem::new(&shape, &[1], &[1], Statistic::Moments) }
+}
+
+/// Whole steps of lanes, which are kept in registers, and rows that are read again.
+#[test]
+fn fusions_of_rows() {
+    check(&[
+        Problem { dtype: DType::BF16, ..fused([19, 64], ADD, Epilogue::Gate) },
+        Problem { mask: true, round: true, dtype: DType::F16, ..fused([9, 33], Prologue::Gate, GELU) },
+        fused([35, 70], SCALED, SILU),
+    ]);
+}
+
+#[test]
+fn fusions_out_of_range() {
+    check(&[
+        Problem { values: (0.0, 1e30), eps: 0.0, ..fused([17, 64], SCALED, Epilogue::Gate) },
+        Problem { gradient: 1e-38, eps: 0.0, mask: true, ..fused([5, 40], Prologue::Gate, GELU) },
+    ]);
+}
+
+/// Parameters of channels, of rows, and of a norm whose gradient has the sign of what is normalized.
+#[test]
+fn fusions_of_other_rows() {
+    let of = |shape: &[usize], reduced: &[usize], affine: &[usize], prologue, epilogue| Problem {
+        fusion: Fusion { prologue, epilogue },
+        ..Problem::new(shape, reduced, affine, Statistic::Moments)
+    };
+    check(&[
+        Problem { order: vec![0, 2, 1], other: DType::BF16, ..of(&[6, 8, 35], &[0, 2], &[1], ADD, RELU) },
+        Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], Prologue::Gate, SILU) },
+        Problem { statistic: Statistic::Norm(1.0), ..of(&[7, 50], &[1], &[0], ADD, Epilogue::Residual) },
+        of(&[2, 3, 4, 20], &[2, 3], &[1, 2], Prologue::None, Epilogue::Gate),
+    ]);
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
 }
 
 /// Refuses a fusion on a backend that has none yet.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "cuda")]
 fn plain(spec: &Spec, backend: &'static str) -> Result<()> {
     if spec.fusion().is_none() {
         return Ok(());
@@ -110,7 +110,7 @@ pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
-        Stream::Wgpu(stream) => plain(spec, "wgpu").and_then(|()| wgpu::forward(spec, operands, stream)),
+        Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
         #[cfg(feature = "cuda")]
         Stream::Cuda(stream) => plain(spec, "cuda").and_then(|()| cuda::forward(spec, operands, stream)),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
@@ -128,9 +128,7 @@ pub(crate) fn backward(
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
-        Stream::Wgpu(stream) => {
-            plain(spec, "wgpu").and_then(|()| wgpu::backward(spec, operands, workspace, stream))
-        }
+        Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
         #[cfg(feature = "cuda")]
         Stream::Cuda(stream) => {
             plain(spec, "cuda").and_then(|()| cuda::backward(spec, operands, workspace, stream))

@@ -1,7 +1,9 @@
 //! The shaders that plans can produce, listed for whoever wants to look at them or to validate them.
 
+use super::fusion::{self, After, Before};
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
 use crate::backend::kind::Kind;
+use crate::spec::Activation;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 
@@ -41,7 +43,9 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
     let target = if browser { Target::Browser } else { Target::Native };
     let mut variants = Vec::new();
     for entry in ENTRIES {
-        for plain in plain(entry) {
+        for whole in whole(entry) {
+            let plain = without(&whole, fusion::operands(entry));
+            variants.extend(fusions(&whole));
             variants.extend(operands(&plain));
             variants.extend(shapes(&plain));
             variants.extend(flags(&plain));
@@ -67,7 +71,7 @@ fn is_parameter(name: &str) -> bool {
 }
 
 /// The kernel with all of its operands, in each style that it has.
-fn plain(entry: Entry) -> Vec<Variant> {
+fn whole(entry: Entry) -> Vec<Variant> {
     let styles: &[Style] = match entry {
         Entry::NormForward | Entry::NormBackward => &[Style::Row, Style::Column],
         Entry::MergeMoments | Entry::MergeSums | Entry::FromRunning | Entry::UpdateRunning => {
@@ -76,7 +80,7 @@ fn plain(entry: Entry) -> Vec<Variant> {
         _ => &[Style::Row],
     };
     // What is given and what is computed exclude each other.
-    let without = match entry {
+    let excluded = match entry {
         Entry::NormForward | Entry::NormBackward => "given",
         Entry::Affine => "sums",
         _ => "",
@@ -87,7 +91,7 @@ fn plain(entry: Entry) -> Vec<Variant> {
         *counter - 1
     };
     let slots: SmallVec<[Slot; 8]> = (entry.operands().iter())
-        .filter(|(name, _)| *name != without)
+        .filter(|(name, _)| *name != excluded)
         .map(|&(name, role)| {
             let place = match role {
                 Role::Get | Role::Set => Place::Flat(next(&mut flat)),
@@ -110,6 +114,48 @@ fn plain(entry: Entry) -> Vec<Variant> {
         Variant { entry, slots: slots.clone(), axes: (1, 1), shape, flags, shared: false }
     };
     styles.iter().copied().map(of).collect()
+}
+
+/// The kernel without some of its operands.
+fn without(variant: &Variant, names: &[&str]) -> Variant {
+    let mut slots = variant.slots.clone();
+    slots.retain(|slot| !names.contains(&slot.name));
+    let mut full = 0;
+    for slot in slots.iter_mut() {
+        if let Place::Full(n) = &mut slot.place {
+            (*n, full) = (full, full + 1);
+        }
+    }
+    Variant { slots, ..variant.clone() }
+}
+
+/// Everything that may surround a norm, with all operands and with those that most launches have.
+fn fusions(whole: &Variant) -> Vec<Variant> {
+    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
+        return Vec::new();
+    }
+    let activations = [Activation::Relu, Activation::Silu, Activation::GeluTanh].map(After::Activation);
+    let afters = [After::None, After::Residual, After::Gate].into_iter().chain(activations);
+    let befores = [Before::None, Before::Residual, Before::ScaledResidual, Before::Gate];
+    let mut all = Vec::new();
+    for (index, (after, before)) in afters.flat_map(|a| befores.map(|b| (a, b))).enumerate() {
+        let bit = |n: usize| index >> n & 1 == 1;
+        let half = if bit(0) { DType::BF16 } else { DType::F16 };
+        let flags = Flags { after, before, round: bit(1), ..whole.flags };
+        let mut slots = whole.slots.clone();
+        for slot in slots.iter_mut().filter(|slot| fusion::operands(whole.entry).contains(&slot.name)) {
+            slot.dtype = if bit(2) { half } else { DType::F32 };
+            slot.access = if bit(3) { Access::Element } else { slot.access };
+        }
+        let some = Variant { slots, flags, ..whole.clone() };
+        let few = ["mask", "moments", "hidden", "grad_hidden", "grad_before", "grad_after"];
+        all.push(without(&some, &few));
+        all.push(without(&some, &["before", "bias"]));
+        let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
+        all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
+        all.push(some);
+    }
+    all
 }
 
 /// All dtypes and accesses of the tensors and of the parameters, and every operand that may be absent.
@@ -219,6 +265,7 @@ fn flags(plain: &Variant) -> Vec<Variant> {
             fused: bit(4) && plain.entry == Entry::NormBackward && plain.shape.style == Style::Row,
             sums: [bit(5), !bit(5), bit(0)],
             inverse_root: bit(1),
+            ..Flags::default()
         };
         Variant { flags, ..plain.clone() }
     };

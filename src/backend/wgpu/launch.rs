@@ -2,10 +2,12 @@
 //! exceeds a binding is cut.
 
 use super::WgpuDevice;
+use super::axes::Axes;
 use super::fault::{limit, lost, scoped};
 use super::operand::Operand;
 use super::pipeline::Pipeline;
-use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Style, Variant};
+use super::text::PARTS;
+use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Style, Variant, parts};
 use crate::plan::{Grid, Walk, fold};
 use crate::tensor::Layout;
 use crate::{Error, Result};
@@ -56,10 +58,10 @@ pub(super) struct Scalars {
     pub(super) slope_power: [f32; 2],
     pub(super) factor: f32,
     pub(super) rest: f32,
-    pub(super) unused: u32,
-    pub(super) start_a: [u32; 4],
-    pub(super) start_b: [u32; 4],
-    pub(super) flat_start: [u32; 4],
+    pub(super) input_scale: f32,
+    pub(super) residual_scale: f32,
+    /// What follows is made of four numbers.
+    pub(super) unused: [u32; 3],
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
@@ -108,9 +110,6 @@ struct Binding {
     start: u32,
 }
 
-/// Tensors that `Params` has strides for.
-const MOST_TENSORS: usize = 7;
-
 impl<'a> Problem<'a> {
     /// Folds `shape` with its axes `reduced` as rows of the operands.
     pub(super) fn new(
@@ -122,7 +121,7 @@ impl<'a> Problem<'a> {
         let operands: Vec<Operand> = operands.into_iter().flatten().collect();
         let layouts: SmallVec<[&Layout; 8]> = operands.iter().filter_map(|op| op.layout.as_ref()).collect();
         let (grid, walks) = fold(shape, reduced, &layouts);
-        debug_assert!(layouts.len() <= MOST_TENSORS);
+        debug_assert!(parts(layouts.len()) <= PARTS.len());
         drop(layouts);
         let mut walks = walks.into_iter();
         let with_walk = |op: Operand| {
@@ -156,6 +155,11 @@ impl<'a> Problem<'a> {
         tensors
             .filter_map(|(op, walk)| walk.as_ref().map(|walk| (op, walk)))
             .all(|(op, walk)| self.access(op, walk, Style::Row) != Access::Element)
+    }
+
+    /// Whether a launch of the device can have all operands.
+    pub(super) fn fits_bindings(&self) -> bool {
+        self.operands.len() <= self.device.limits().max_storage_buffers_per_shader_stage as usize
     }
 
     /// Cuts `rows` until every operand's part fits a binding; cuts fall on multiples of `granule`.
@@ -264,6 +268,10 @@ impl<'a> Problem<'a> {
     /// The launch with its pipeline compiled and its operands bound.
     pub(super) fn prepare(&self, launch: Launch) -> Result<Dispatch> {
         let Launch { entry, shape, flags, rows, cols, mut scalars, groups } = launch;
+        if !self.fits_bindings() {
+            let most = self.device.limits().max_storage_buffers_per_shader_stage;
+            return Err(limit("storage buffers a shader", most, self.operands.len()));
+        }
         let written = |op: &Operand| {
             self.operands.iter().any(|(o, _)| o.role.writes() && o.range.buffer() == op.range.buffer())
         };
@@ -273,12 +281,10 @@ impl<'a> Problem<'a> {
         scalars.cols = self.grid.cols as u32;
         let (outer_sizes, inner_sizes) = (&self.grid.outer, &self.grid.inner);
         let axes = (bucket(outer_sizes.len(), &[1, 2, 4, 8]), bucket(inner_sizes.len(), &[1, 2, 4, 8]));
-        let mut outer = vec![AXIS; axes.0 as usize];
-        let mut inner = vec![AXIS; axes.1 as usize];
-        // Axes are slowest first and the table's last is the fastest.
-        let (outer_at, inner_at) = (outer.len() - outer_sizes.len(), inner.len() - inner_sizes.len());
-        outer[outer_at..].iter_mut().zip(outer_sizes).for_each(|(axis, &size)| axis[0] = size as u32);
-        inner[inner_at..].iter_mut().zip(inner_sizes).for_each(|(axis, &size)| axis[0] = size as u32);
+        let width = 4 * parts(self.operands.iter().filter(|(_, walk)| walk.is_some()).count());
+        let mut outer = Axes::new(axes.0, width, outer_sizes);
+        let mut inner = Axes::new(axes.1, width, inner_sizes);
+        let (mut starts, mut flat_starts) = (vec![0; width], [0; 4]);
         let mut slots = SmallVec::new();
         let mut bindings = Vec::with_capacity(self.operands.len());
         let (mut full, mut flat) = (0u8, 0u8);
@@ -287,18 +293,14 @@ impl<'a> Problem<'a> {
             let (place, access) = match walk {
                 Some(walk) => {
                     let n = take(&mut full);
-                    // The table's first number is the size.
-                    match n {
-                        0..3 => scalars.start_a[n] = binding.start,
-                        _ => scalars.start_b[n - 3] = binding.start,
-                    }
-                    outer[outer_at..].iter_mut().zip(&walk.outer).for_each(|(a, &s)| a[n + 1] = s as u32);
-                    inner[inner_at..].iter_mut().zip(&walk.inner).for_each(|(a, &s)| a[n + 1] = s as u32);
+                    starts[n + 1] = binding.start;
+                    outer.set(n + 1, walk.outer.iter().map(|&stride| stride as u32));
+                    inner.set(n + 1, walk.inner.iter().map(|&stride| stride as u32));
                     (Place::Full(n as u8), self.access(operand, walk, shape.style))
                 }
                 None => {
                     let n = take(&mut flat);
-                    scalars.flat_start[n] = binding.start;
+                    flat_starts[n] = binding.start;
                     (Place::Flat(n as u8), Access::Element)
                 }
             };
@@ -309,8 +311,9 @@ impl<'a> Problem<'a> {
         let variant = Variant { entry, slots, axes, shape, flags, shared };
         let pipeline = self.device.pipelines().get(self.device, &variant)?;
         let mut bytes = bytemuck::bytes_of(&scalars).to_vec();
-        bytes.extend_from_slice(bytemuck::cast_slice(&outer));
-        bytes.extend_from_slice(bytemuck::cast_slice(&inner));
+        for numbers in [&starts[..], &flat_starts, &outer.numbers, &inner.numbers] {
+            bytes.extend_from_slice(bytemuck::cast_slice(numbers));
+        }
         let most = self.device.limits().max_compute_workgroups_per_dimension as usize;
         let x = groups.min(most);
         let y = groups.div_ceil(x.max(1));
@@ -376,9 +379,6 @@ impl<'a> Problem<'a> {
         })?
     }
 }
-
-/// An axis of size 1: its size, then strides.
-const AXIS: [u32; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 
 /// The counter's value, which then goes up.
 fn take(counter: &mut u8) -> usize {

@@ -4,11 +4,16 @@
 //! `between` and `pointwise` say which, `launch` binds their operands, `render` writes their shaders, and `geometry` says how
 //! threads share the work. Nothing waits: a [`WgpuStream`] submits or records and returns.
 
+#[macro_use]
+mod text;
+
+mod axes;
 mod between;
 mod catalog;
 mod copy;
 mod device;
 mod fault;
+mod fusion;
 mod geometry;
 mod launch;
 mod norm;

@@ -2,6 +2,7 @@
 //! for. A row of one leaf takes one launch; the leaves of a longer one are computed side by side, merged, and applied.
 
 use super::between::merge_moments;
+use super::fusion::{self, After, Before};
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
@@ -29,6 +30,8 @@ pub(super) fn flags(spec: &Norm) -> Result<Flags> {
         round: spec.round_normalized,
         frozen: spec.frozen,
         outer_weight: spec.affine.axes.iter().all(|axis| !spec.reduced.contains(axis)),
+        before: Before::of(spec.fusion),
+        after: After::of(spec.fusion),
         ..Flags::default()
     })
 }
@@ -55,6 +58,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
     let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
     let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
     let inverse = 1.0 / p;
+    let [input_scale, residual_scale] = fusion::scales(spec.fusion);
     Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
@@ -69,6 +73,8 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         eps_exponent: if eps > 0.0 { eps_exponent } else { i32::MIN / 4 },
         eps_rstd: eps_rstd as f32,
         weight_offset: spec.weight_offset as f32,
+        input_scale,
+        residual_scale,
         ..Scalars::default()
     }
 }
@@ -135,15 +141,23 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let numbers = |name, role, view: Option<&View<'_>>, numbers, of_row| {
         Operand::per_row(name, role, view, shape, reduced, [numbers, of_row])
     };
-    let input = || tensor("input", Role::Load, Some(&operands.input));
-    let mask = || tensor("mask", Role::Load, operands.mask.as_ref());
-    let written = || -> Result<[Option<Operand>; 3]> {
+    let read = || -> Result<[Option<Operand>; 3]> {
+        Ok([
+            tensor("input", Role::Load, Some(&operands.input))?,
+            tensor("before", Role::Load, operands.before.as_ref())?,
+            tensor("mask", Role::Load, operands.mask.as_ref())?,
+        ])
+    };
+    let hidden = operands.hidden.as_ref().map(|view| view.as_view());
+    let written = || -> Result<[Option<Operand>; 5]> {
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
         let bias = operands.bias.as_ref().filter(|_| output.is_some());
         Ok([
             tensor("output", Role::Store, output.as_ref())?,
             tensor("weight", Role::Load, weight)?,
             tensor("bias", Role::Load, bias)?,
+            tensor("after", Role::Load, operands.after.as_ref().filter(|_| output.is_some()))?,
+            tensor("hidden", Role::Store, hidden.as_ref())?,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
@@ -156,11 +170,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     };
     let (rows, cols) = (rows(spec), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);
-    let apply = output.is_some();
+    let apply = output.is_some() || hidden.is_some();
     if let Some(given) = &operands.given {
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
-        let all = [input()?, mask()?, given, statistics].into_iter().chain(written()?);
+        let all = read()?.into_iter().chain([given, statistics]).chain(written()?);
         let problem = Problem::new(device, shape, reduced, all)?;
         let dispatches = run(&problem, Flags { apply, split, ..flags })?;
         return stream.run("norm forward", &dispatches);
@@ -169,7 +183,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let finish = apply || statistics.is_some();
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
-        let all = [input()?, mask()?, moments, statistics].into_iter().chain(written()?);
+        let all = read()?.into_iter().chain([moments, statistics]).chain(written()?);
         let problem = Problem::new(device, shape, reduced, all)?;
         let dispatches = run(&problem, Flags { compute: true, finish, apply, ..flags })?;
         return stream.run("norm forward", &dispatches);
@@ -178,7 +192,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let parts = scratch(device, rows, leaves, MOMENTS)?;
     let parts = parts.view()?;
     let of_leaves = numbers("moments", Role::SetNumber, Some(&parts), MOMENTS * leaves, MOMENTS * leaves)?;
-    let problem = Problem::new(device, shape, reduced, [input()?, mask()?, of_leaves])?;
+    let problem = Problem::new(device, shape, reduced, read()?.into_iter().chain([of_leaves]))?;
     let mut dispatches = run(&problem, Flags { compute: true, split, ..flags })?;
     // Applying needs statistics, asked for or not.
     let own = if apply && statistics.is_none() { Some(scratch(device, rows, 1, STATISTICS)?) } else { None };
@@ -195,7 +209,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     )?);
     if apply {
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
-        let all = [input()?, mask()?, given].into_iter().chain(written()?);
+        let all = read()?.into_iter().chain([given]).chain(written()?);
         let problem = Problem::new(device, shape, reduced, all)?;
         dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
     }

@@ -2,12 +2,13 @@
 //! the sums of rows, the parameters' gradients and the input's, apart.
 
 use super::between::merge_sums;
+use super::fusion::After;
 use super::launch::{Dispatch, Problem, Scalars};
 use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
 use super::operand::Operand;
 use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Role, Shape};
-use super::{WgpuStream, WgpuTensor, geometry};
+use super::{WgpuStream, WgpuTensor, fusion, geometry};
 use crate::backend::Backward;
 use crate::plan::tree;
 use crate::spec::{Norm, STATISTICS, SUMS};
@@ -22,10 +23,25 @@ struct Passes<'s, 'e> {
     scalars: Scalars,
 }
 
+/// The gradients that a pass writes for each element.
+#[derive(Clone, Copy, Default)]
+struct Targets<'v> {
+    input: Option<&'v View<'v>>,
+    before: Option<&'v View<'v>>,
+    after: Option<&'v View<'v>>,
+}
+
+impl Targets<'_> {
+    /// Whether the gradient of what is normalized is needed.
+    fn has_hidden(&self) -> bool {
+        self.input.is_some() || self.before.is_some()
+    }
+}
+
 /// Operands of a pass beside those of the call.
 #[derive(Clone, Copy, Default)]
 struct PassOperands<'v> {
-    grad_input: Option<&'v View<'v>>,
+    targets: Targets<'v>,
     /// The sums of rows, known.
     given: Option<&'v View<'v>>,
     /// Those to be written, and of how many leaves each row has them.
@@ -40,6 +56,23 @@ impl Passes<'_, '_> {
         launches(&problem, Entry::NormBackward, form, flags, self.scalars)
     }
 
+    /// As `run`, for a pass over the spec's rows that writes gradients of elements: in two launches where one would have more
+    /// operands than the device can bind.
+    fn apply(&self, flags: Flags, operands: PassOperands<'_>) -> Result<Vec<Dispatch>> {
+        let (reduced, targets) = (&self.spec.reduced[..], operands.targets);
+        let divides = targets.after.is_some() && targets.has_hidden();
+        if !divides || self.problem(reduced, flags, operands)?.0.fits_bindings() {
+            return self.run(reduced, flags, operands);
+        }
+        // This one first, since others may be written in the place of what it is made of.
+        let after = Targets { after: targets.after, ..Targets::default() };
+        let alone = PassOperands { targets: after, ..PassOperands::default() };
+        let mut dispatches = self.run(reduced, Flags { compute: false, ..flags }, alone)?;
+        let rest = PassOperands { targets: Targets { after: None, ..targets }, ..operands };
+        dispatches.extend(self.run(reduced, flags, rest)?);
+        Ok(dispatches)
+    }
+
     /// The problem of a pass over `reduced`, and how its rows are shared out.
     fn problem(
         &self,
@@ -47,30 +80,32 @@ impl Passes<'_, '_> {
         flags: Flags,
         operands: PassOperands<'_>,
     ) -> Result<(Problem<'_>, Shape)> {
-        let PassOperands { grad_input, given, sums, partials } = operands;
+        let PassOperands { targets, given, sums, partials } = operands;
         let shape = &self.spec.shape[..];
         let statistics = self.operands.statistics.as_ref();
-        let weight = self.operands.weight.as_ref().filter(|_| !flags.plain);
+        let value = flags.after.is_curved() || flags.after == After::Gate && targets.after.is_some();
+        let weight = self.operands.weight.as_ref().filter(|_| !flags.plain || value);
+        let grad_hidden = self.operands.grad_hidden.as_ref().filter(|_| targets.has_hidden());
         let (sums, leaves) = (sums.map(|(view, _)| view), sums.map_or(1, |(_, leaves)| leaves));
         let per_row = |name, role, view, reduced: &[usize], numbers| {
             Operand::per_row(name, role, view, shape, reduced, [numbers, numbers])
         };
-        let problem = Problem::new(
-            self.stream.device(),
-            shape,
-            reduced,
-            [
-                Operand::new("grad_output", Role::Load, Some(&self.operands.grad_output))?,
-                Operand::new("input", Role::Load, Some(&self.operands.input))?,
-                Operand::new("grad_input", Role::Store, grad_input)?,
-                Operand::new("weight", Role::Load, weight)?,
-                Operand::new("mask", Role::Load, self.operands.mask.as_ref())?,
-                per_row("statistics", Role::Number, statistics, &self.spec.reduced, STATISTICS)?,
-                per_row("given", Role::Number, given, reduced, SUMS)?,
-                per_row("sums", Role::SetNumber, sums, reduced, SUMS * leaves)?,
-                partials.map(|view| Operand::flat("partials", Role::Set, view)).transpose()?.flatten(),
-            ],
-        )?;
+        let mut all = vec![
+            Operand::new("grad_output", Role::Load, Some(&self.operands.grad_output))?,
+            Operand::new("input", Role::Load, Some(&self.operands.input))?,
+            Operand::new("grad_input", Role::Store, targets.input)?,
+            Operand::new("weight", Role::Load, weight)?,
+            Operand::new("mask", Role::Load, self.operands.mask.as_ref())?,
+            per_row("statistics", Role::Number, statistics, &self.spec.reduced, STATISTICS)?,
+            per_row("given", Role::Number, given, reduced, SUMS)?,
+            per_row("sums", Role::SetNumber, sums, reduced, SUMS * leaves)?,
+            partials.map(|view| Operand::flat("partials", Role::Set, view)).transpose()?.flatten(),
+            Operand::new("grad_hidden", Role::Load, grad_hidden)?,
+            Operand::new("grad_before", Role::Store, targets.before)?,
+            Operand::new("grad_after", Role::Store, targets.after)?,
+        ];
+        all.extend(fusion::of_terms(self.operands, flags.after, value)?);
+        let problem = Problem::new(self.stream.device(), shape, reduced, all)?;
         let form = form(&problem, flags, self.stream);
         Ok((problem, form))
     }
@@ -94,8 +129,10 @@ impl Passes<'_, '_> {
         let scratch = device.scratch(workspace, of_parameters.bytes())?;
         let operands = PassOperands { partials: Some(&scratch), ..operands };
         let (problem, form) = self.problem(reduced, flags, operands)?;
-        // The row, its gradient, the weight, and for each parameter the sums of a leaf of rows and of a chunk.
-        if !geometry::keeps(device, &form, 7) {
+        // The row, its gradient, the weight, perhaps the bias, and for each parameter the sums of a leaf of rows and of a
+        // chunk.
+        let arrays = if problem.walk("bias").is_some() { 8 } else { 7 };
+        if !problem.fits_bindings() || !geometry::keeps(device, &form, arrays) {
             return Ok(None);
         }
         let fused = of_parameters.fused(&problem, form, flags, self.scalars)?;
@@ -130,9 +167,13 @@ pub(super) fn backward(
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     let device = stream.device();
-    let [grad_input, grad_weight, grad_bias, sums] =
-        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.sums]
+    let [grad_input, grad_before, grad_after] =
+        [&operands.grad_input, &operands.grad_before, &operands.grad_after]
             .map(|target| target.as_ref().map(|view| view.as_view()));
+    let targets =
+        Targets { input: grad_input.as_ref(), before: grad_before.as_ref(), after: grad_after.as_ref() };
+    let [grad_weight, grad_bias, sums] = [&operands.grad_weight, &operands.grad_bias, &operands.sums]
+        .map(|target| target.as_ref().map(|view| view.as_view()));
     let (flags, scalars) = (flags(spec)?, scalars(spec));
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let (rows, cols) = (rows(spec), cols(spec));
@@ -145,22 +186,21 @@ pub(super) fn backward(
 
     let passes = Passes { spec, operands, stream, scalars };
     let mut dispatches = Vec::new();
-    let apply = grad_input.is_some();
+    let apply = targets.has_hidden() || grad_after.is_some();
     let given = operands.given.as_ref();
     let split = geometry::is_split(&stream.overrides(), cols);
     // A row's sums go where they are asked for, or are kept for the launches that need them.
-    let needs_sums = sums.is_some() || from_rows || apply && split && given.is_none() && !spec.frozen;
+    let needs_sums =
+        sums.is_some() || from_rows || targets.has_hidden() && split && given.is_none() && !spec.frozen;
     let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, SUMS)?) } else { None };
     let own = own.as_ref().map(|tensor| row_view(tensor, rows, SUMS)).transpose()?;
     let of_rows = sums.as_ref().or(own.as_ref());
     let parameters = sums::Parameters { spec, flags, scalars, wanted };
     let fused = apply && !split && given.is_none();
-    let pass = Flags { compute: !spec.frozen || of_rows.is_some(), apply, ..flags };
-    let whole_rows = PassOperands {
-        grad_input: grad_input.as_ref(),
-        sums: of_rows.map(|view| (view, 1)),
-        ..Default::default()
-    };
+    let compute = targets.has_hidden() && !spec.frozen || of_rows.is_some();
+    let pass = Flags { compute, apply, ..flags };
+    let whole_rows =
+        PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
     if fused && of_parameters {
         let whole = passes.fused(pass, whole_rows, &parameters, workspace)?;
         if let Some(dispatches) = whole {
@@ -186,7 +226,7 @@ pub(super) fn backward(
         }
     }
     if fused {
-        dispatches.extend(passes.run(reduced, pass, whole_rows)?);
+        dispatches.extend(passes.apply(pass, whole_rows)?);
     } else {
         if let Some(target) = of_rows {
             dispatches.extend(passes.sums(reduced, flags, target)?);
@@ -195,8 +235,8 @@ pub(super) fn backward(
             // Constant statistics need no sums.
             let given = given.or(of_rows).filter(|_| !spec.frozen);
             let flags = Flags { apply, split, ..flags };
-            let operands = PassOperands { grad_input: grad_input.as_ref(), given, ..Default::default() };
-            dispatches.extend(passes.run(reduced, flags, operands)?);
+            let operands = PassOperands { targets, given, ..Default::default() };
+            dispatches.extend(passes.apply(flags, operands)?);
         }
     }
     if from_rows {

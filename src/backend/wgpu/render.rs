@@ -1,5 +1,7 @@
 //! A variant as WGSL.
 
+use super::fusion::{self, After, Before};
+use super::text::{PARTS, each_part};
 use super::unroll::unroll;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Style, Target, Variant};
 use crate::backend::kind::Kind;
@@ -13,22 +15,6 @@ use std::fmt::Write;
 /// is where the shuffle is written and not where the branch is.
 const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
-    };
-}
-
-/// The text for rows that threads share, or for those that a thread has to itself.
-macro_rules! styled {
-    ($style:expr, $name:literal) => {
-        match $style {
-            Style::Row => include_str!(concat!("../../../shaders/", $name, "_row.wgsl")),
-            Style::Column => include_str!(concat!("../../../shaders/", $name, "_column.wgsl")),
-        }
-    };
-}
-
 impl Variant {
     /// The shader's text.
     pub(crate) fn render(&self, target: Target) -> String {
@@ -37,7 +23,8 @@ impl Variant {
             text.push_str(BROWSER_SUBGROUPS);
         }
         self.render_constants(&mut text);
-        text.push_str(shader!("params"));
+        text.push_str(&each_part(shader!("params"), self.parts()));
+        PARTS[..self.parts()].iter().for_each(|part| text += &shader!("along").replace("PART", part));
         text.push_str(styled!(self.shape.style, "quad"));
         text.push_str(shader!("convert"));
         text.push_str(shader!("math"));
@@ -81,6 +68,7 @@ impl Variant {
                 files.extend(statistics);
                 files.extend([sums, again, first]);
                 files.extend(self.degree());
+                files.extend(self.surroundings());
                 files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
             }
             Entry::NormBackward => {
@@ -89,6 +77,7 @@ impl Variant {
                 // Elements' powers take the constants of those of rows.
                 files.extend([shader!("row_sums"), sums, again]);
                 files.extend(self.slope());
+                files.extend(self.surroundings());
                 files.extend([apply, apply_again, shader!("norm_backward")]);
                 if self.flags.fused {
                     files.extend([shader!("columns"), shader!("norm_backward_fused")]);
@@ -108,7 +97,11 @@ impl Variant {
                 files.extend(statistics);
                 files.push(shader!("update_running"));
             }
-            Entry::Affine => files.extend([shader!("columns"), shader!("affine")]),
+            Entry::Affine => {
+                files.push(shader!("columns"));
+                files.extend(self.surroundings());
+                files.push(shader!("affine"));
+            }
             Entry::Finish => files.extend([shader!("columns"), shader!("finish")]),
             Entry::PointwiseForward => {
                 files.extend(self.function());
@@ -125,12 +118,19 @@ impl Variant {
         files
     }
 
+    /// From an element to what is normalized, and from that to the output.
+    fn surroundings(&self) -> Vec<&'static str> {
+        let mut files = fusion::files(self.flags.before, self.flags.after);
+        files.push(shader!("value"));
+        files
+    }
+
     /// The elementwise function.
     fn function(&self) -> Vec<&'static str> {
         if self.flags.inverse_root {
             return vec![shader!("slopes"), shader!("inverse_root")];
         }
-        vec![shader!("slopes"), shader!("tanh"), shader!("tanh_slopes")]
+        vec![shader!("slopes"), shader!("exponential"), shader!("tanh"), shader!("tanh_slopes")]
     }
 
     /// From a sum to the norm, and from one scale to another.
@@ -166,6 +166,7 @@ impl Variant {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
+        let Flags { before, after, .. } = self.flags;
         let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
         let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
         let number = [
@@ -212,8 +213,8 @@ impl Variant {
             ("KEPT", kept),
             ("FUSED", fused),
             ("CONSTANT_IN_ROW", constant),
-            ("OUTER_WEIGHT", has("weight") && outer_weight),
-            ("INNER_WEIGHT", has("weight") && !outer_weight),
+            ("OUTER_WEIGHT", has("weight") && outer_weight && !plain),
+            ("INNER_WEIGHT", has("weight") && !outer_weight && !plain),
             ("ACCUMULATE", accumulate),
             ("SUM_WEIGHT", sums[0]),
             ("SUM_BIAS", sums[1]),
@@ -228,6 +229,12 @@ impl Variant {
             ("HAS_SUMS", has("sums")),
             ("HAS_GRAD_INPUT", has("grad_input")),
             ("HAS_GRADIENT", has("gradient")),
+            ("HAS_BEFORE", has("before")),
+            ("HAS_HIDDEN", has("hidden")),
+            ("HAS_GRAD_HIDDEN", has("grad_hidden")),
+            ("HAS_GRAD_AFTER", has("grad_after")),
+            ("HAS_EPILOGUE", after != After::None),
+            ("SCALED", before == Before::ScaledResidual),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -271,11 +278,10 @@ impl Variant {
         };
         let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
         let (part, along) = match slot.place {
-            Place::Full(n) if n < 3 => {
-                (format!("a.{}", component(n)), format!("along_a(col).{}", component(n)))
-            }
             Place::Full(n) => {
-                (format!("b.{}", component(n - 3)), format!("along_b(col).{}", component(n - 3)))
+                // An axis' first number is its size.
+                let (part, component) = (PARTS[usize::from(n + 1) / 4], component((n + 1) % 4));
+                (format!("{part}.{component}"), format!("along_{part}(col).{component}"))
             }
             Place::Flat(n) => (component(n).to_owned(), String::new()),
         };

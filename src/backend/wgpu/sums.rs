@@ -3,7 +3,7 @@
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape};
-use super::{WgpuDevice, WgpuStream, geometry};
+use super::{WgpuDevice, WgpuStream, fusion, geometry};
 use crate::backend::Backward;
 use crate::plan::tree;
 use crate::spec::{Affine, Norm, STATISTICS, SUMS};
@@ -61,20 +61,27 @@ impl Parameters<'_> {
         for cols in sums.blocks(cols) {
             let partials = Operand::flat("partials", Role::Set, &scratch)?;
             let operands = match &source {
-                Source::Tensors { operands, statistics } => vec![
-                    Operand::new("grad_output", Role::Load, Some(&operands.grad_output))?,
-                    Operand::new("input", Role::Load, Some(&operands.input))?,
-                    Operand::new("mask", Role::Load, operands.mask.as_ref())?,
-                    Operand::per_row(
-                        "statistics",
-                        Role::NumberOfColumn,
-                        *statistics,
-                        shape,
-                        &self.spec.reduced,
-                        [STATISTICS, STATISTICS],
-                    )?,
-                    partials,
-                ],
+                Source::Tensors { operands, statistics } => {
+                    let after = self.flags.after;
+                    let weight = operands.weight.as_ref().filter(|_| after.is_curved());
+                    let mut all = vec![
+                        Operand::new("grad_output", Role::Load, Some(&operands.grad_output))?,
+                        Operand::new("input", Role::Load, Some(&operands.input))?,
+                        Operand::new("mask", Role::Load, operands.mask.as_ref())?,
+                        Operand::per_row(
+                            "statistics",
+                            Role::NumberOfColumn,
+                            *statistics,
+                            shape,
+                            &self.spec.reduced,
+                            [STATISTICS, STATISTICS],
+                        )?,
+                        Operand::new("weight", Role::Load, weight)?,
+                        partials,
+                    ];
+                    all.extend(fusion::of_terms(operands, after, after.is_curved())?);
+                    all
+                }
                 Source::Sums { view, .. } => {
                     let role = Role::NumberOfColumn;
                     vec![Operand::per_row("sums", role, Some(view), &sizes, &[], [SUMS, SUMS])?, partials]

@@ -1,5 +1,6 @@
 //! One value describes a compiled shader.
 
+use super::fusion::{After, Before};
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
@@ -132,6 +133,9 @@ pub(crate) struct Flags {
     pub(crate) sums: [bool; 3],
     /// The elementwise function is the inverse square root unit, not tanh.
     pub(crate) inverse_root: bool,
+    /// What surrounds the norm.
+    pub(crate) before: Before,
+    pub(crate) after: After,
 }
 
 /// How a row is shared out.
@@ -169,6 +173,12 @@ pub(crate) struct Variant {
 pub(crate) enum Target {
     Native,
     Browser,
+}
+
+/// Parts of an axis of `tensors` tensors: see [`Variant::parts`]. Most launches have less than eight, and no more than two
+/// lengths are compiled for them.
+pub(super) fn parts(tensors: usize) -> usize {
+    (tensors + 1).div_ceil(4).max(2)
 }
 
 impl Role {
@@ -211,6 +221,9 @@ impl Entry {
                 ("given", Number),
                 ("moments", SetNumber),
                 ("statistics", SetNumber),
+                ("before", Load),
+                ("after", Load),
+                ("hidden", Store),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -222,6 +235,12 @@ impl Entry {
                 ("given", Number),
                 ("sums", SetNumber),
                 ("partials", Set),
+                ("bias", Load),
+                ("before", Load),
+                ("after", Load),
+                ("grad_hidden", Load),
+                ("grad_before", Store),
+                ("grad_after", Store),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -234,6 +253,10 @@ impl Entry {
                 ("statistics", NumberOfColumn),
                 ("sums", NumberOfColumn),
                 ("partials", Set),
+                ("weight", Load),
+                ("bias", Load),
+                ("before", Load),
+                ("after", Load),
             ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {
@@ -263,6 +286,11 @@ impl Variant {
     /// The slot of an operand, if it is there.
     pub(crate) fn slot(&self, name: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.name == name)
+    }
+
+    /// How many parts, each of four numbers, hold an axis' size and its stride in each tensor.
+    pub(crate) fn parts(&self) -> usize {
+        parts(self.slots.iter().filter(|slot| matches!(slot.place, Place::Full(_))).count())
     }
 
     /// Whether binding `index + 1` may be written.
