@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("device.cuh"),
     kernel_file!("device_cuda.cuh"),
     kernel_file!("device_host.cuh"),
+    kernel_file!("exponential.cuh"),
     kernel_file!("host_fibers.cuh"),
     kernel_file!("host_launch.cuh"),
     kernel_file!("host_machine.cuh"),
