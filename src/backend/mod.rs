@@ -96,7 +96,7 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
 }
 
 /// Refuses a fusion on a backend that has none yet.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "wgpu")]
 fn plain(spec: &Spec, backend: &'static str) -> Result<()> {
     if spec.fusion().is_none() {
         return Ok(());
@@ -112,7 +112,7 @@ pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => plain(spec, "wgpu").and_then(|()| wgpu::forward(spec, operands, stream)),
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => plain(spec, "cuda").and_then(|()| cuda::forward(spec, operands, stream)),
+        Stream::Cuda(stream) => cuda::forward(spec, operands, stream),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
@@ -132,9 +132,7 @@ pub(crate) fn backward(
             plain(spec, "wgpu").and_then(|()| wgpu::backward(spec, operands, workspace, stream))
         }
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => {
-            plain(spec, "cuda").and_then(|()| cuda::backward(spec, operands, workspace, stream))
-        }
+        Stream::Cuda(stream) => cuda::backward(spec, operands, workspace, stream),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
