@@ -118,8 +118,13 @@ fn backward(build: Build, tensors: &Tensors, wanted: [bool; 4]) -> Result<[Vec<f
     }
     let [input, weight, bias, alpha] = &mut grads[..] else { unreachable!("four gradients") };
     let view = |tensor| -> Result<_> { Option::map(Option::as_mut(tensor), Tensor::view_mut).transpose() };
-    let targets =
-        Gradients { input: view(input)?, weight: view(weight)?, bias: view(bias)?, alpha: view(alpha)? };
+    let targets = Gradients {
+        input: view(input)?,
+        weight: view(weight)?,
+        bias: view(bias)?,
+        alpha: view(alpha)?,
+        ..Gradients::default()
+    };
     let statistics = statistics.as_ref().map(|s| s.view()).transpose()?;
     let input = tensors.input.view()?;
     method.backward_into(&g.view()?, &input, statistics.as_ref(), targets, &mut Workspace::new(), &stream)?;

@@ -7,6 +7,9 @@
 //! Parameter gradients: `(4 + log2 n) u Σ|terms|`, `u` being half the distance from 1 to the next number and `n` the
 //! number of terms, and one ulp of the result where the parameter's dtype is narrower than the arithmetic's.
 //!
+//! Where the result is a product with the value of a function, as with gates, the function's terms count beside those of what
+//! it multiplies.
+//!
 //! NaN must meet NaN and infinity the same infinity. Where the exact result is finite but beyond the dtype, infinity is
 //! right, and just below that point an infinity is judged as if it were the first power of two out of range.
 

@@ -1,7 +1,8 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
 use super::{
-    Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes,
+    Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, check_offset,
+    trailing_affine, trailing_axes,
 };
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
@@ -24,8 +25,8 @@ use crate::tensor::{DType, Dims};
 /// grad_bias   = Σ_rows g
 /// ```
 ///
-/// The variance is the biased one. `weight` and `bias` have the normalized shape, are optional independently of each
-/// other, and may have a dtype of their own. Source: Ba et al. 2016, equations 3 and 4; eps and its default as in
+/// The variance is the biased one. `weight` and `bias` have the normalized shape, or as many axes as the input, of which
+/// those of size 1 repeat; they are optional independently of each other, and may have a dtype of their own. Source: Ba et al. 2016, equations 3 and 4; eps and its default as in
 /// PyTorch.
 ///
 /// ```
@@ -43,18 +44,31 @@ use crate::tensor::{DType, Dims};
 pub struct LayerNorm<'a> {
     normalized_shape: Vec<usize>,
     eps: f64,
+    weight_offset: f64,
     parameters: Parameters<'a>,
 }
 
 impl<'a> LayerNorm<'a> {
     /// Normalizes over the last axes, whose sizes are `normalized_shape`. eps is 1e-5.
     pub fn new(normalized_shape: impl Into<Vec<usize>>) -> Self {
-        LayerNorm { normalized_shape: normalized_shape.into(), eps: 1e-5, parameters: Parameters::default() }
+        LayerNorm {
+            normalized_shape: normalized_shape.into(),
+            eps: 1e-5,
+            weight_offset: 0.0,
+            parameters: Parameters::default(),
+        }
     }
 
     /// Added to the variance inside the root. Not negative.
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
+        self
+    }
+
+    /// Added to the weight before it multiplies. With 1, weight and bias of each sample or token are the scale and the shift
+    /// of an adaptive norm: `x_hat * (1 + scale) + shift`.
+    pub fn weight_offset(mut self, offset: f64) -> Self {
+        self.weight_offset = offset;
         self
     }
 
@@ -72,13 +86,13 @@ impl Method for LayerNorm<'_> {
         let reduced = trailing_axes(shape, &self.normalized_shape)?;
         Ok(Spec::Norm(Norm {
             shape: Dims::from_slice(shape),
-            affine: affine_along(shape, &reduced),
+            affine: trailing_affine(&self.parameters, shape, &reduced)?,
             reduced,
             statistic: Statistic::Moments,
             prefix: self.normalized_shape.iter().product(),
             eps: check_eps(self.eps)?,
             eps_position: EpsPosition::Inside,
-            weight_offset: 0.0,
+            weight_offset: check_offset(self.weight_offset)?,
             round_normalized: false,
             frozen: false,
             fusion: self.parameters.fusion,

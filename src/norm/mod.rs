@@ -443,6 +443,24 @@ pub(crate) fn affine_along(shape: &[usize], axes: &[usize]) -> Affine {
     Affine { axes: Dims::from_slice(axes), shape: axes.iter().map(|&axis| shape[axis]).collect() }
 }
 
+/// Weight and bias along the trailing axes `reduced`, or, where they have as many axes as the input, along every axis in which
+/// they are not of size 1.
+pub(crate) fn trailing_affine(
+    parameters: &Parameters<'_>,
+    shape: &[usize],
+    reduced: &[usize],
+) -> Result<Affine> {
+    channels::affine(parameters, shape, reduced, channels::itself)
+}
+
+/// What is added to a weight, if it is a number.
+pub(crate) fn check_offset(offset: f64) -> Result<f64> {
+    if offset.is_finite() {
+        return Ok(offset);
+    }
+    Err(Error::argument("weight_offset", "a finite number", offset))
+}
+
 /// `eps` if it is a number that is not negative.
 pub(crate) fn check_eps(eps: f64) -> Result<f64> {
     if eps >= 0.0 && eps.is_finite() {

@@ -1,7 +1,8 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
 use super::{
-    Method, Parameters, affine_along, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, trailing_axes,
+    Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, check_offset,
+    trailing_affine, trailing_axes,
 };
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
@@ -27,6 +28,8 @@ pub enum Cast {
 /// x_hat = x * rstd
 /// y     = x_hat * (weight + weight_offset) + bias
 /// ```
+///
+/// Weight and bias have the normalized shape, or as many axes as the input, of which those of size 1 repeat.
 ///
 /// `k` is `cols`, or with [`partial`](RmsNorm::partial) the first `floor(p * cols)` columns; all columns are divided.
 ///
@@ -136,9 +139,7 @@ impl Method for RmsNorm<'_> {
             let found = format!("{}, which leaves none of {cols} columns", self.partial);
             return Err(Error::argument("partial", "a fraction that keeps a column", found));
         }
-        if !self.weight_offset.is_finite() {
-            return Err(Error::argument("weight_offset", "a finite number", self.weight_offset));
-        }
+        check_offset(self.weight_offset)?;
         let weight_offset = match (self.cast, self.weight_offset) {
             (Cast::Gemma, 0.0 | 1.0) => 1.0,
             (Cast::Gemma, other) => {
@@ -148,7 +149,7 @@ impl Method for RmsNorm<'_> {
         };
         Ok(Spec::Norm(Norm {
             shape: Dims::from_slice(shape),
-            affine: affine_along(shape, &reduced),
+            affine: trailing_affine(&self.parameters, shape, &reduced)?,
             reduced,
             statistic: Statistic::MeanSquare,
             prefix,

@@ -22,6 +22,12 @@ impl<R: Real> Sized<R> {
     pub(super) fn times(self, other: Self) -> Self {
         Sized { value: self.value * other.value, mag: self.mag * other.mag }
     }
+
+    /// Times the value of a function, which is as inexact in itself as what it multiplies: its terms count beside.
+    fn times_function(self, other: Self) -> Self {
+        let mag = (self.mag + self.value.abs().to_f64()) * other.mag;
+        Sized { value: self.value * other.value, mag }
+    }
 }
 
 /// `1 / (1 + exp(-z))` and the same of `-z`.
@@ -66,7 +72,7 @@ pub(super) fn hidden<R: Real>(prologue: Prologue, x: R, other: Option<R>) -> Siz
             let [a, b] = [input_scale, residual_scale].map(R::new);
             Sized::new(a * x).plus(Sized::new(b * r))
         }
-        (Prologue::Gate, Some(z)) => Sized::new(x).times(silu(z)),
+        (Prologue::Gate, Some(z)) => Sized::new(x).times_function(silu(z)),
         _ => Sized::new(x),
     }
 }
@@ -83,7 +89,9 @@ pub(super) fn hidden_gradients<R: Real>(
             let [a, b] = [input_scale, residual_scale].map(|scale| Sized::new(R::new(scale)));
             (d.times(a), d.times(b))
         }
-        (Prologue::Gate, Some(z)) => (d.times(silu(z)), d.times(Sized::new(x)).times(silu_slope(z))),
+        (Prologue::Gate, Some(z)) => {
+            (d.times_function(silu(z)), d.times(Sized::new(x)).times_function(silu_slope(z)))
+        }
         _ => (d, Sized::new(R::new(0.0))),
     }
 }
@@ -101,7 +109,7 @@ pub(super) fn output<R: Real>(epilogue: Epilogue, v: Sized<R>, other: Option<R>)
             Sized { value, mag: v.mag + value.abs().to_f64() }
         }
         (Epilogue::Residual, Some(r)) => v.plus(Sized::new(r)),
-        (Epilogue::Gate, Some(z)) => v.times(silu(z)),
+        (Epilogue::Gate, Some(z)) => v.times_function(silu(z)),
         _ => v,
     }
 }
@@ -117,9 +125,9 @@ pub(super) fn output_gradients<R: Real>(
     match (epilogue, other) {
         // The function cuts the gradient off, whatever it is.
         (Epilogue::Activation(Activation::Relu), _) if v.value.to_f64() <= 0.0 => (zero, zero),
-        (Epilogue::Activation(activation), _) => (g.times(slope(activation, v)), zero),
+        (Epilogue::Activation(activation), _) => (g.times_function(slope(activation, v)), zero),
         (Epilogue::Residual, _) => (g, g),
-        (Epilogue::Gate, Some(z)) => (g.times(silu(z)), g.times(v).times(silu_slope(z))),
+        (Epilogue::Gate, Some(z)) => (g.times_function(silu(z)), g.times(v).times_function(silu_slope(z))),
         _ => (g, zero),
     }
 }

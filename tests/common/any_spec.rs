@@ -186,7 +186,7 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
         input: Some(target(&mut dx, &layout)),
         weight: problem.weight.then(|| target(&mut dw, &own)),
         bias: Some(target(&mut db, &own)),
-        alpha: None,
+        ..Gradients::default()
     };
     let saved = statistics.view().unwrap();
     method.backward_into(&grad, &input, Some(&saved), grads, &mut workspace, stream).unwrap();
