@@ -2,9 +2,9 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
-use super::Cpu;
 use super::fusion::{
-    Each, GateSlope, Gated, Gelu, GeluSlope, OfElements, Relu, ReluSlope, Scaled, Silu, SiluSlope, Sum,
+    Each, GateGradients, Gated, Gelu, GeluSlope, OfElements, Relu, ReluSlope, Scaled, Silu, SiluSlope, Sum,
+    SumScaled,
 };
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
@@ -14,7 +14,9 @@ use super::row;
 use super::row_backward;
 use super::sink::Sink;
 use super::source::Source;
+use super::stored::typed;
 use super::usual_backward::TaskRows;
+use super::{Cpu, Isa};
 use crate::plan::{Grid, Walk};
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
 use crate::tensor::Dims;
@@ -70,58 +72,115 @@ fn pieces(rows: Range<usize>, cols: usize) -> impl Iterator<Item = (usize, usize
     })
 }
 
+/// The second operand of what is written: the first again, numbers, or a tensor and a tile for its elements.
+enum Other<'s, 'a, F> {
+    Same,
+    Numbers(&'s [F]),
+    Tensor(&'s Source<'a>, &'s mut [F]),
+}
+
+impl<'s, 'a, F> Other<'s, 'a, F> {
+    fn of(source: Option<&'s Source<'a>>, tile: &'s mut [F]) -> Self {
+        source.map_or(Other::Same, |source| Other::Tensor(source, tile))
+    }
+}
+
 /// Writes `f` of some columns of a row to a tensor.
 fn write<F: Real, O: OfElements<F>>(
-    job: (super::Isa, Option<Streaming>),
+    (isa, streamed): (Isa, Option<Streaming>),
     f: O,
-    operands: [&[F]; 3],
+    a: &[F],
+    other: Other<'_, '_, F>,
     sink: &Sink<'_>,
     (row, at): (usize, usize),
     tile: &mut [F],
 ) {
-    let (isa, streamed) = job;
-    let len = operands[0].len();
-    let streamed = streamed.filter(|_| sink.is_direct::<F>(row, at, len));
-    let to = sink.begin(row, at, tile, len);
-    isa.run(Each { f, operands, to: &mut *to, also: None, streamed });
+    let (len, of) = (a.len(), PhantomData);
+    macro_rules! run {
+        ($t:ty) => {
+            if let Some(to) = sink.lend::<$t>(row, at, len) {
+                let also = None::<&mut [F]>;
+                return match other {
+                    Other::Same => isa.run(Each { f, a, b: a, to, also, streamed, of }),
+                    Other::Numbers(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
+                    Other::Tensor(source, tile) => match source.lend::<$t>(row, at, len) {
+                        Some(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
+                        None => {
+                            let b = source.load(row, at, tile, len);
+                            isa.run(Each { f, a, b, to, also, streamed, of });
+                        }
+                    },
+                };
+            }
+        };
+    }
+    typed!(sink.dtype(), F, run);
+    let b = match other {
+        Other::Same => a,
+        Other::Numbers(b) => b,
+        Other::Tensor(source, tile) => source.load(row, at, tile, len),
+    };
+    let to = &mut tile[..len];
+    isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
     sink.commit(row, at, to);
 }
 
-macro_rules! function {
-    ($name:ident $(, $field:ident: $value:expr)*) => {
-        $name { $($field: $value,)* of: PhantomData }
-    };
+/// Where what is normalized goes: the columns from `at` on of some rows, to scratch memory, and to the hidden tensor where
+/// there is one.
+struct Hiding<'j, 'a> {
+    isa: Isa,
+    cols: usize,
+    input: &'j Source<'a>,
+    before: &'j Source<'a>,
+    hidden: Option<&'j Sink<'a>>,
+    streamed: Option<Streaming>,
 }
 
-/// Puts what is normalized of some rows into `line`, and into the hidden tensor where there is one.
-fn hide<F: Real>(
-    fusion: Fusion,
-    [input, before]: [&Source<'_>; 2],
-    hidden: Option<(&Sink<'_>, Option<Streaming>)>,
-    (isa, cols): (super::Isa, usize),
-    rows: Range<usize>,
-    line: &mut [F],
-    [x, other]: [&mut [F]; 2],
-) {
-    for (row, at, len, place) in pieces(rows, cols) {
-        let x = input.load(row, at, x, len);
-        let other = before.load(row, at, other, len);
-        let to = &mut line[place..place + len];
-        // Straight to memory that holds the compute type, else by way of the line.
-        let mut direct = hidden.and_then(|(sink, _)| sink.lend::<F>(row, at, len));
-        let streamed = hidden.and_then(|(_, streamed)| streamed);
-        let operands = [x, other, x];
-        let (to, also) = (&mut *to, direct.as_deref_mut());
-        match fusion.prologue {
+impl Hiding<'_, '_> {
+    /// Puts what is normalized of some rows into `line`.
+    fn run<F: Real>(&self, prologue: Prologue, rows: Range<usize>, line: &mut [F], tiles: [&mut [F]; 2]) {
+        match prologue {
             Prologue::Residual { input_scale, residual_scale } => {
-                let (first, second) = (F::of(input_scale), F::of(residual_scale));
-                let f = function!(Sum, first: first, second: second);
-                isa.run(Each { f, operands, to, also, streamed });
+                let f = Sum { first: F::of(input_scale), second: F::of(residual_scale) };
+                self.each(f, rows, line, tiles);
             }
-            _ => isa.run(Each { f: function!(Gated), operands, to, also, streamed }),
+            _ => self.each(Gated, rows, line, tiles),
         }
-        if let (Some((sink, _)), None) = (hidden, direct) {
-            sink.commit(row, at, &line[place..place + len]);
+    }
+
+    fn each<F: Real, O: OfElements<F>>(
+        &self,
+        f: O,
+        rows: Range<usize>,
+        line: &mut [F],
+        [x, other]: [&mut [F]; 2],
+    ) {
+        let Hiding { isa, cols, input, before, hidden, streamed } = *self;
+        let of = PhantomData;
+        for (row, at, len, place) in pieces(rows, cols) {
+            let to = &mut line[place..place + len];
+            // Straight from memory to memory, where all three tensors have one dtype, in line.
+            macro_rules! run {
+                ($t:ty) => {
+                    if let (Some(a), Some(b)) =
+                        (input.lend::<$t>(row, at, len), before.lend::<$t>(row, at, len))
+                    {
+                        let also = hidden.and_then(|sink| sink.lend::<$t>(row, at, len));
+                        if also.is_some() || hidden.is_none() {
+                            isa.run(Each { f, a, b, to, also, streamed, of });
+                            continue;
+                        }
+                    }
+                };
+            }
+            typed!(input.dtype(), F, run);
+            let to = &mut line[place..place + len];
+            let (a, b) = (input.load(row, at, &mut *x, len), before.load(row, at, &mut *other, len));
+            isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
+            if let Some(sink) = hidden {
+                sink.begin(row, at, &mut *x, len).copy_from_slice(to);
+                sink.commit(row, at, &line[place..place + len]);
+            }
         }
     }
 }
@@ -153,12 +212,14 @@ impl<F: Real> Forward<'_, F> {
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            let sink = self.hidden.as_ref().filter(|_| job.output.is_some());
-            let sink = sink.map(|sink| (sink, self.streamed_hidden));
-            hide(*fusion, [&job.input, before], sink, (isa, cols), rows.clone(), hidden, [x, other]);
+            let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
+            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed };
+            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
-        let is_last = fusion.epilogue == Epilogue::None;
+        // Rows are quickest where input and output have one dtype.
+        let is_last = fusion.epilogue == Epilogue::None
+            && job.output.is_some_and(|sink| sink.dtype() == of_line.input.dtype());
         if !is_last && job.output.is_some() {
             of_line.output = Some(Sink::of_line(&mut *result, grid, &walk, isa));
             of_line.streamed = None;
@@ -168,25 +229,17 @@ impl<F: Real> Forward<'_, F> {
         let Some(sink) = job.output.as_ref().filter(|_| !is_last) else { return };
         let [other, out, ..] = tiles;
         for (row, at, len, place) in pieces(rows, cols) {
-            let v = &result[place..place + len];
-            let other = self.after.as_ref().map(|after| after.load(row, at, &mut *other, len));
-            let (operands, to) = ([v, other.unwrap_or(v), v], (row, at));
-            let job = (isa, job.streamed);
+            let (v, to, job) = (&result[place..place + len], (row, at), (isa, job.streamed));
+            let other = Other::of(self.after.as_ref(), &mut *other);
             match fusion.epilogue {
-                Epilogue::Activation(Activation::Relu) => {
-                    write(job, function!(Relu), operands, sink, to, out);
+                Epilogue::Activation(Activation::Relu) => write(job, Relu, v, other, sink, to, out),
+                Epilogue::Activation(Activation::Silu) => write(job, Silu, v, other, sink, to, out),
+                Epilogue::Activation(Activation::GeluTanh) => write(job, Gelu, v, other, sink, to, out),
+                Epilogue::Gate => write(job, Gated, v, other, sink, to, out),
+                Epilogue::Residual => {
+                    write(job, Sum { first: F::ONE, second: F::ONE }, v, other, sink, to, out);
                 }
-                Epilogue::Activation(Activation::Silu) => {
-                    write(job, function!(Silu), operands, sink, to, out);
-                }
-                Epilogue::Activation(Activation::GeluTanh) => {
-                    write(job, function!(Gelu), operands, sink, to, out);
-                }
-                Epilogue::Gate => write(job, function!(Gated), operands, sink, to, out),
-                Epilogue::Residual | Epilogue::None => {
-                    let f = function!(Sum, first: F::ONE, second: F::ONE);
-                    write(job, f, operands, sink, to, out);
-                }
+                Epilogue::None => write(job, Scaled(F::ONE), v, other, sink, to, out),
             }
         }
     }
@@ -235,7 +288,8 @@ impl<F: Real> Backward<'_, F> {
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            hide(*fusion, [&job.input, before], None, (isa, cols), rows.clone(), hidden, [x, other]);
+            let hiding = Hiding { isa, cols, input: &job.input, before, hidden: None, streamed: None };
+            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         let to = Sink::of_line(&mut *gradient, grid, &walk, isa);
@@ -255,7 +309,7 @@ impl<F: Real> Backward<'_, F> {
         }
         body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
         if is_line {
-            self.unhide(Source::of_sink(&to), rows, tiles);
+            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
         }
     }
 
@@ -265,7 +319,7 @@ impl<F: Real> Backward<'_, F> {
         let c = &self.job.constants;
         for (row, at, len, _) in pieces(rows, c.cols) {
             let g = self.job.grad_output.load(row, at, g, len);
-            write((c.isa, None), function!(Scaled, factor: F::ONE), [g; 3], sink, (row, at), out);
+            write((c.isa, None), Scaled(F::ONE), g, Other::Same, sink, (row, at), out);
         }
     }
 
@@ -296,28 +350,31 @@ impl<F: Real> Backward<'_, F> {
             let lent = tiles.each_mut().map(|tile| &mut **tile);
             row::Rows::new(&forward, lent).forward(rows.clone());
         }
-        let [g, v, z, out, ..] = tiles;
+        let [g, v, z, out, more, ..] = tiles;
         for (row, at, len, _) in pieces(rows, cols) {
             let g = job.grad_output.load(row, at, &mut *g, len);
             let v = Source::of_sink(&to).load(row, at, &mut *v, len);
-            let place = (row, at);
-            let job = (isa, None);
+            let (place, job) = ((row, at), (isa, None));
             match (fusion.epilogue, &self.after) {
                 (Epilogue::Activation(Activation::Relu), _) => {
-                    write(job, function!(ReluSlope), [g, v, g], &to, place, out);
+                    write(job, ReluSlope, g, Other::Numbers(v), &to, place, out);
                 }
                 (Epilogue::Activation(Activation::Silu), _) => {
-                    write(job, function!(SiluSlope), [g, v, g], &to, place, out);
+                    write(job, SiluSlope, g, Other::Numbers(v), &to, place, out);
                 }
                 (Epilogue::Activation(Activation::GeluTanh), _) => {
-                    write(job, function!(GeluSlope), [g, v, g], &to, place, out);
+                    write(job, GeluSlope, g, Other::Numbers(v), &to, place, out);
                 }
                 (_, Some(after)) => {
                     let z = after.load(row, at, &mut *z, len);
-                    write(job, function!(Gated), [g, z, g], &to, place, out);
-                    if let Some(sink) = &self.grad_after {
-                        write(job, function!(GateSlope), [g, v, z], sink, place, out);
-                    }
+                    let Some(sink) = &self.grad_after else {
+                        write(job, Gated, g, Other::Numbers(z), &to, place, out);
+                        continue;
+                    };
+                    let of_gate = sink.begin(row, at, &mut *out, len);
+                    let of_factor = to.begin(row, at, &mut *more, len);
+                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
+                    sink.commit(row, at, of_gate);
                 }
                 (_, None) => {}
             }
@@ -328,39 +385,44 @@ impl<F: Real> Backward<'_, F> {
     /// prologue's other operand.
     fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
         let Backward { job, fusion, .. } = self;
-        let (isa, cols) = (job.constants.isa, job.constants.cols);
-        let [d, more, x, z, sum, out, ..] = tiles;
-        for (row, at, len, _) in pieces(rows, cols) {
-            let mut d = of_norm.load(row, at, &mut *d, len);
-            if let Some(grad_hidden) = &self.grad_hidden {
-                let (operands, to) = ([d, grad_hidden.load(row, at, &mut *more, len), d], &mut sum[..len]);
-                let f = function!(Sum, first: F::ONE, second: F::ONE);
-                isa.run(Each { f, operands, to, also: None, streamed: None });
-                d = &sum[..len];
+        let isa = job.constants.isa;
+        let [d, more, x, z, out, of_gate, summed, ..] = tiles;
+        for (row, at, len, _) in pieces(rows, job.constants.cols) {
+            let (place, write_to) = ((row, at), (isa, job.streamed));
+            let d = of_norm.load(row, at, &mut *d, len);
+            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
+                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
+                for (sink, factor) in scales {
+                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
+                    match &self.grad_hidden {
+                        Some(gradient) => {
+                            let other = Other::Tensor(gradient, &mut *more);
+                            write(write_to, SumScaled(factor), d, other, sink, place, out);
+                        }
+                        None => write(write_to, Scaled(factor), d, Other::Same, sink, place, out),
+                    }
+                }
+                continue;
             }
-            let place = (row, at);
-            let job = (isa, job.streamed);
-            match fusion.prologue {
-                Prologue::Residual { input_scale, residual_scale } => {
-                    let scales = [(self.job.grad_input, input_scale), (self.grad_before, residual_scale)];
-                    for (sink, factor) in scales {
-                        let Some(sink) = &sink else { continue };
-                        let f = function!(Scaled, factor: F::of(factor));
-                        write(job, f, [d; 3], sink, place, out);
-                    }
+            let (Prologue::Gate, Some(before)) = (fusion.prologue, &self.before) else { continue };
+            let z = before.load(row, at, &mut *z, len);
+            let x = job.input.load(row, at, &mut *x, len);
+            let d = match &self.grad_hidden {
+                Some(gradient) => {
+                    let (b, to) = (gradient.load(row, at, &mut *more, len), &mut summed[..len]);
+                    let f = Sum { first: F::ONE, second: F::ONE };
+                    let (also, of) = (None::<&mut [F]>, PhantomData);
+                    isa.run(Each { f, a: d, b, to, also, streamed: None, of });
+                    &summed[..len]
                 }
-                Prologue::Gate => {
-                    let Some(before) = &self.before else { continue };
-                    let x = self.job.input.load(row, at, &mut *x, len);
-                    let z = before.load(row, at, &mut *z, len);
-                    if let Some(sink) = &self.job.grad_input {
-                        write(job, function!(Gated), [d, z, d], sink, place, out);
-                    }
-                    if let Some(sink) = &self.grad_before {
-                        write(job, function!(GateSlope), [d, x, z], sink, place, out);
-                    }
+                None => d,
+            };
+            let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
+            isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
+            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+                if let Some(sink) = &sink {
+                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, &mut *more);
                 }
-                Prologue::None => {}
             }
         }
     }
