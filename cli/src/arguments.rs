@@ -2,6 +2,7 @@
 
 use crate::device::Overrides;
 use crate::method::{MethodName, Settings};
+use crate::surroundings::Surroundings;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use normkit::tensor::DType;
 use std::path::PathBuf;
@@ -163,6 +164,8 @@ pub(crate) struct BenchArguments {
     pub(crate) elements: Option<usize>,
     #[command(flatten)]
     pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) surroundings: Surroundings,
     /// Rounds to take the median of
     #[arg(long, default_value_t = 15, value_name = "N")]
     pub(crate) rounds: usize,

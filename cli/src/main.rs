@@ -16,6 +16,7 @@ mod method;
 mod plot;
 mod report;
 mod speed;
+mod surroundings;
 mod tasks;
 mod timing;
 mod verbose;

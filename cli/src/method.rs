@@ -2,7 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use clap::{Args, ValueEnum};
-use normkit::spec::EpsPosition;
+use normkit::spec::{Epilogue, EpsPosition, Fusion, Prologue};
 use normkit::tensor::View;
 use normkit::{
     BatchNorm, Cast, DeviceTensor, DyT, Eln, GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d, Method,
@@ -204,6 +204,16 @@ pub(crate) struct Tensors<'a> {
     pub(crate) alpha: Option<View<'a>>,
     /// Running mean and variance for batch normalization; the batch's own without.
     pub(crate) running: Option<(&'a DeviceTensor, &'a DeviceTensor)>,
+    /// What surrounds the norm.
+    pub(crate) around: Around<'a>,
+}
+
+/// What surrounds a norm, with the tensors that it needs. Without its residual, a norm's input is the sum.
+#[derive(Clone, Default)]
+pub(crate) struct Around<'a> {
+    pub(crate) fusion: Fusion,
+    pub(crate) before: Option<View<'a>>,
+    pub(crate) after: Option<View<'a>>,
 }
 
 /// The method, ready to be applied to inputs of `shape`, of which `normalized` are the last axes that it works on.
@@ -222,7 +232,34 @@ pub(crate) fn build<'a>(
             method
         }};
     }
-    let Tensors { weight, bias, alpha, running } = tensors;
+    // Those of the calls that put something around a norm.
+    macro_rules! around {
+        ($method:expr, $around:expr) => {{
+            let (mut method, Around { fusion, before, after }) = ($method, $around);
+            method = match (fusion.prologue, before) {
+                (Prologue::Residual { input_scale, residual_scale }, Some(residual)) => {
+                    method.scaled_residual_view(input_scale, residual, residual_scale)
+                }
+                (Prologue::Residual { input_scale, residual_scale }, None) => {
+                    method.of_hidden(input_scale, residual_scale)
+                }
+                (Prologue::Gate, Some(gate)) => method.input_gate_view(gate),
+                _ => method,
+            };
+            match (fusion.epilogue, after) {
+                (Epilogue::Activation(activation), _) => method.activation(activation),
+                (Epilogue::Residual, Some(residual)) => method.output_residual_view(residual),
+                (Epilogue::Gate, Some(gate)) => method.output_gate_view(gate),
+                _ => method,
+            }
+        }};
+    }
+    let Tensors { weight, bias, alpha, running, around } = tensors;
+    let takes_around =
+        !matches!(name, Name::Dyt | Name::Eln | Name::QkNorm | Name::Normalize | Name::WeightNorm);
+    if !around.fusion.is_none() && !takes_around {
+        return Err(Failure::new(format!("--before, --after: nothing is fused with {}", name.name())));
+    }
     if bias.is_some() && !name.has_bias() && name != Name::RmsNorm {
         return Err(Failure::new(format!("--bias: {} has none", name.name())));
     }
@@ -239,7 +276,8 @@ pub(crate) fn build<'a>(
     let eps = settings.eps;
     Ok(match name {
         Name::LayerNorm => {
-            Box::new(method!(LayerNorm::new(normalized), eps(eps), weight_view(weight), bias_view(bias)))
+            let norm = method!(LayerNorm::new(normalized), eps(eps), weight_view(weight), bias_view(bias));
+            Box::new(around!(norm, around))
         }
         Name::RmsNorm => {
             let position = if settings.eps_outside { EpsPosition::Outside } else { EpsPosition::Inside };
@@ -248,14 +286,15 @@ pub(crate) fn build<'a>(
                 Some(CastName::Llama) => Cast::Llama,
                 Some(CastName::Gemma) => Cast::Gemma,
             };
-            Box::new(method!(
+            let norm = method!(
                 RmsNorm::new(normalized).eps_position(position).cast(cast),
                 eps(eps),
                 partial(settings.partial),
                 weight_offset(settings.weight_offset),
                 weight_view(weight),
                 bias_view(bias)
-            ))
+            );
+            Box::new(around!(norm, around))
         }
         Name::Dyt => {
             Box::new(method!(DyT::new(normalized), alpha_view(alpha), weight_view(weight), bias_view(bias)))
@@ -265,6 +304,7 @@ pub(crate) fn build<'a>(
         }
         Name::BatchNorm => {
             let norm = method!(BatchNorm::new(channels()?), eps(eps), weight_view(weight), bias_view(bias));
+            let norm = around!(norm, around);
             match running {
                 Some((mean, var)) => Box::new(norm.frozen(mean, var)?),
                 None => Box::new(norm),
@@ -272,15 +312,15 @@ pub(crate) fn build<'a>(
         }
         Name::GroupNorm => {
             let norm = GroupNorm::new(settings.groups.unwrap_or(32), channels()?);
-            Box::new(method!(norm, eps(eps), weight_view(weight), bias_view(bias)))
+            Box::new(around!(method!(norm, eps(eps), weight_view(weight), bias_view(bias)), around))
         }
         Name::InstanceNorm => {
             let norm = InstanceNorm::new(channels()?);
-            Box::new(method!(norm, eps(eps), weight_view(weight), bias_view(bias)))
+            Box::new(around!(method!(norm, eps(eps), weight_view(weight), bias_view(bias)), around))
         }
         Name::LayerNorm2d => {
             let norm = LayerNorm2d::new(channels()?);
-            Box::new(method!(norm, eps(eps), weight_view(weight), bias_view(bias)))
+            Box::new(around!(method!(norm, eps(eps), weight_view(weight), bias_view(bias)), around))
         }
         Name::QkNorm => {
             let norm = match settings.kind.unwrap_or_default() {

@@ -3,9 +3,9 @@
 use crate::copy::Copy;
 use crate::device::Place;
 use crate::failure::Result;
+use crate::surroundings::Surroundings;
 use crate::timing::interleaved;
 use crate::workload::Workload;
-use normkit::tensor::DType;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -76,10 +76,12 @@ pub(crate) fn measure(
     workload: &mut Workload,
     direction: Direction,
     [rows, cols]: [usize; 2],
-    dtype: DType,
+    surroundings: Surroundings,
     rounds: usize,
 ) -> Result<Speed> {
-    let transfers = direction.transfers();
+    let dtype = workload.dtype();
+    let more = surroundings.transfers(dtype == dtype.compute());
+    let transfers = direction.transfers() + more[usize::from(direction == Direction::Backward)];
     // A copy moves everything twice.
     let mut copy = Copy::new(place, [(rows * transfers).div_ceil(2), cols], dtype)?;
     let ways = copy.ways();

@@ -4,6 +4,7 @@ use crate::arguments::BenchArguments;
 use crate::failure::{Failure, Result};
 use crate::method::{Dim, MethodName as Name, Settings};
 use crate::speed::Direction;
+use crate::surroundings::Surroundings;
 use normkit::tensor::{DType, Layout};
 
 /// Bytes of an input whose first axis is not given: more than the caches hold.
@@ -14,6 +15,7 @@ const INPUT_BYTES: usize = 64 << 20;
 pub(crate) struct Task {
     pub(crate) method: Name,
     pub(crate) settings: Settings,
+    pub(crate) surroundings: Surroundings,
     pub(crate) shape: Vec<usize>,
     /// Axis 1 is innermost in memory.
     pub(crate) channels_last: bool,
@@ -23,8 +25,8 @@ pub(crate) struct Task {
 
 impl Task {
     fn new(method: Name, shape: &[usize]) -> Self {
-        let settings = Settings::default();
-        Task { method, settings, shape: shape.to_vec(), channels_last: false, note: "" }
+        let (settings, surroundings) = (Settings::default(), Surroundings::default());
+        Task { method, settings, surroundings, shape: shape.to_vec(), channels_last: false, note: "" }
     }
 
     /// How its tensors lie in memory.
@@ -46,7 +48,7 @@ impl Task {
     pub(crate) fn label(&self) -> String {
         let sizes: Vec<String> = self.shape.iter().map(usize::to_string).collect();
         let order = if self.channels_last { " channels-last" } else { "" };
-        format!("{}{order}{}", sizes.join(" x "), self.note)
+        format!("{}{order}{}{}", sizes.join(" x "), self.note, self.surroundings.label())
     }
 
     /// Rows and columns of a copy of as many elements.
@@ -93,6 +95,7 @@ pub(crate) fn tasks(arguments: &BenchArguments, dtype: DType) -> Result<Vec<Task
     for task in &mut tasks {
         if let Some(method) = arguments.method {
             arguments.settings.check(method)?;
+            task.surroundings = arguments.surroundings;
             let settings = &arguments.settings;
             task.settings = Settings {
                 dim: settings.dim.or(task.settings.dim),

@@ -1,8 +1,8 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
 use super::{
-    Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, check_offset,
-    trailing_affine, trailing_axes,
+    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_weight_and_bias, check_eps,
+    check_offset, trailing_affine, trailing_axes,
 };
 use crate::Result;
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
@@ -25,8 +25,8 @@ use crate::tensor::{DType, Dims};
 /// grad_bias   = Σ_rows g
 /// ```
 ///
-/// The variance is the biased one. `weight` and `bias` have the normalized shape, or as many axes as the input, of which
-/// those of size 1 repeat; they are optional independently of each other, and may have a dtype of their own. Source: Ba et al. 2016, equations 3 and 4; eps and its default as in
+/// The variance is the biased one. `weight` and `bias` have the normalized shape, are optional independently of each
+/// other, and may have a dtype of their own. Source: Ba et al. 2016, equations 3 and 4; eps and its default as in
 /// PyTorch.
 ///
 /// ```
@@ -65,8 +65,8 @@ impl<'a> LayerNorm<'a> {
         self
     }
 
-    /// Added to the weight before it multiplies. With 1, weight and bias of each sample or token are the scale and the shift
-    /// of an adaptive norm: `x_hat * (1 + scale) + shift`.
+    /// Added to the weight before it multiplies. With 1, weight and bias [of each sample or token](Self::broadcast_parameters)
+    /// are the scale and the shift of an adaptive norm: `x_hat * (1 + scale) + shift`.
     pub fn weight_offset(mut self, offset: f64) -> Self {
         self.weight_offset = offset;
         self
@@ -74,6 +74,7 @@ impl<'a> LayerNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_broadcast!();
     bind_fusion!();
 }
 

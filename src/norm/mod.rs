@@ -58,6 +58,8 @@ pub struct Parameters<'a> {
     pub before: Option<View<'a>>,
     /// The other operand of its epilogue: of the input's shape.
     pub after: Option<View<'a>>,
+    /// Weight and bias of the norms of trailing axes may vary along any axes.
+    broadcast: bool,
     /// A tensor whose view could not be made; reported by the next call.
     error: Option<Error>,
 }
@@ -136,6 +138,19 @@ macro_rules! bind_mask {
 }
 pub(crate) use bind_mask;
 pub(crate) use fusion::bind_fusion;
+
+/// The builder call of norms of trailing axes whose weight and bias may vary along others.
+macro_rules! bind_broadcast {
+    () => {
+        /// Weight and bias may have as many axes as the input, of which those of size 1 repeat: one of each sample, of each
+        /// token or of each group of columns.
+        pub fn broadcast_parameters(mut self) -> Self {
+            self.parameters.broadcast = true;
+            self
+        }
+    };
+}
+pub(crate) use bind_broadcast;
 
 /// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
 #[derive(Default)]
@@ -443,14 +458,17 @@ pub(crate) fn affine_along(shape: &[usize], axes: &[usize]) -> Affine {
     Affine { axes: Dims::from_slice(axes), shape: axes.iter().map(|&axis| shape[axis]).collect() }
 }
 
-/// Weight and bias along the trailing axes `reduced`, or, where they have as many axes as the input, along every axis in which
-/// they are not of size 1.
+/// Weight and bias along the trailing axes `reduced`, or, where they broadcast and have as many axes as the input, along every
+/// axis in which they are not of size 1.
 pub(crate) fn trailing_affine(
     parameters: &Parameters<'_>,
     shape: &[usize],
     reduced: &[usize],
 ) -> Result<Affine> {
-    channels::affine(parameters, shape, reduced, channels::itself)
+    if parameters.broadcast {
+        return channels::affine(parameters, shape, reduced, channels::itself);
+    }
+    Ok(affine_along(shape, reduced))
 }
 
 /// What is added to a weight, if it is a number.

@@ -1,8 +1,8 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
 use super::{
-    Method, Parameters, bind_fusion, bind_mask, bind_weight_and_bias, check_eps, check_offset,
-    trailing_affine, trailing_axes,
+    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_weight_and_bias, check_eps,
+    check_offset, trailing_affine, trailing_axes,
 };
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims};
@@ -28,8 +28,6 @@ pub enum Cast {
 /// x_hat = x * rstd
 /// y     = x_hat * (weight + weight_offset) + bias
 /// ```
-///
-/// Weight and bias have the normalized shape, or as many axes as the input, of which those of size 1 repeat.
 ///
 /// `k` is `cols`, or with [`partial`](RmsNorm::partial) the first `floor(p * cols)` columns; all columns are divided.
 ///
@@ -110,6 +108,7 @@ impl<'a> RmsNorm<'a> {
 
     bind_weight_and_bias!();
     bind_mask!();
+    bind_broadcast!();
     bind_fusion!();
 }
 

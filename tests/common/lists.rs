@@ -2,6 +2,7 @@
 
 use super::{compiles, dim, dtypes, matrices};
 use normkit::check::{Case, Fill, METHODS, Mask, MaskKind, Placement};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
 use normkit::{Cast, Device};
 
@@ -41,6 +42,7 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
             case.name = format!("masked, {cols} columns");
             list.push(case);
         }
+        list.extend(fused(dtype));
         let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
@@ -51,6 +53,30 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
         list.push(bare);
     }
     list
+}
+
+/// Every prologue and every epilogue, in rows of one leaf and of two.
+fn fused(dtype: DType) -> Vec<Case> {
+    let residual = Prologue::Residual { input_scale: 0.75, residual_scale: 1.0 };
+    let activation = Epilogue::Activation;
+    let around = [
+        ("rms_norm", 200, residual, Epilogue::None),
+        ("layer_norm", 4500, residual, activation(Activation::GeluTanh)),
+        ("rms_norm", 70, Prologue::Gate, Epilogue::Residual),
+        ("rms_norm", 515, Prologue::None, Epilogue::Gate),
+        ("layer_norm", 24, Prologue::None, activation(Activation::Silu)),
+        ("group_norm", 200, Prologue::Gate, activation(Activation::Relu)),
+    ];
+    let case = |(method, cols, prologue, epilogue)| {
+        let mut case = Case::matrix(method, dtype, 40, cols);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue }, true);
+        if dtype != DType::F64 {
+            case.other_dtype = DType::F32;
+        }
+        case.name = format!("{cols} columns, {prologue:?}, {epilogue:?}");
+        case
+    };
+    around.map(case).into()
 }
 
 /// Some rows of a case: row `chosen` alone, with the one before it, and with all that follow.

@@ -8,7 +8,7 @@ use crate::plot::{Bar, bars};
 use crate::report::{Report, table};
 use crate::speed::{Direction, Speed, measure};
 use crate::tasks::{Task, tasks};
-use crate::workload::{Operands, Workload};
+use crate::workload::{AroundOperands, Operands, Workload};
 use normkit::tensor::{DType, HostTensor};
 use serde_json::{Value, json};
 
@@ -55,6 +55,8 @@ pub(super) fn bench(arguments: &BenchArguments) -> Result<Report> {
 fn measured(place: &Place, task: Task, dtype: DType, rounds: usize) -> Result<Measured> {
     let parameter_shape = task.method.parameter_shape(&task.shape, &task.settings);
     let parameter = |seed| parameter_shape.as_ref().map(|shape| noise(shape, dtype, seed)).transpose();
+    let fusion = task.surroundings.fusion();
+    let other = |name: Option<&str>, seed| name.map(|_| noise(&task.shape, dtype, seed)).transpose();
     let operands = Operands {
         input: noise(&task.shape, dtype, 1)?,
         grad_output: noise(&task.shape, dtype, 2)?,
@@ -63,10 +65,18 @@ fn measured(place: &Place, task: Task, dtype: DType, rounds: usize) -> Result<Me
         alpha: (task.settings.alpha.or(task.method.first_alpha()))
             .map(|alpha| HostTensor::from_f64(&[alpha], &[1], dtype))
             .transpose()?,
+        around: AroundOperands {
+            fusion,
+            before: other(fusion.prologue.operand(), 5)?,
+            after: other(fusion.epilogue.operand(), 6)?,
+            grad_hidden: other(fusion.prologue.operand().filter(|&name| name == "residual"), 7)?,
+        },
     };
-    let mut workload = Workload::new(place, task.method, task.settings.clone(), task.layout()?, operands)?;
-    let [forward, backward] = Direction::BOTH
-        .map(|direction| measure(place, &mut workload, direction, task.copy_shape(), dtype, rounds));
+    let layout = task.layout()?;
+    let mut workload = Workload::new(place, task.method, task.settings.clone(), layout, operands)?;
+    let [forward, backward] = Direction::BOTH.map(|direction| {
+        measure(place, &mut workload, direction, task.copy_shape(), task.surroundings, rounds)
+    });
     Ok(Measured { backend: place.backend(), task, dtype, speeds: [forward?, backward?] })
 }
 

@@ -9,7 +9,8 @@ use crate::files::Safetensors;
 use crate::method::{Dim, MethodName, Settings};
 use crate::report::{Report, table};
 use crate::speed::{Direction, measure};
-use crate::workload::{Operands, Workload};
+use crate::surroundings::Surroundings;
+use crate::workload::{AroundOperands, Operands, Workload};
 use normkit::tensor::{DType, HostTensor, Layout};
 use serde_json::{Value, json};
 
@@ -59,6 +60,7 @@ impl Recorded {
             alpha: (method.first_alpha())
                 .map(|alpha| HostTensor::from_f64(&[alpha], &[1], dtype))
                 .transpose()?,
+            around: AroundOperands::default(),
         })
     }
 }
@@ -170,7 +172,7 @@ fn speed(place: &Place, method: MethodName, layer: &Recorded, eps: f64) -> Resul
     let mut row = json!({ "backend": place.backend(), "method": method.name() });
     for direction in Direction::BOTH {
         row[direction.name()] =
-            measure(place, &mut workload, direction, shape, DType::F32, ROUNDS)?.to_json();
+            measure(place, &mut workload, direction, shape, Surroundings::default(), ROUNDS)?.to_json();
     }
     Ok(row)
 }

@@ -4,7 +4,7 @@ use crate::arguments::RunArguments;
 use crate::device::Place;
 use crate::failure::{Failure, Result};
 use crate::files;
-use crate::method::{MethodName, Tensors, build};
+use crate::method::{Around, MethodName, Tensors, build};
 use crate::report::Report;
 use normkit::tensor::{DType, HostTensor, Tensor};
 use serde_json::json;
@@ -38,6 +38,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Report> {
         .map(|[mean, var]| Ok::<_, Failure>((device.upload(&mean)?, device.upload(&var)?)))
         .transpose()?;
     let tensors = Tensors {
+        around: Around::default(),
         weight: weight.as_ref().map(Tensor::view).transpose()?,
         bias: bias.as_ref().map(Tensor::view).transpose()?,
         alpha: alpha.as_ref().map(Tensor::view).transpose()?,

@@ -4,7 +4,8 @@
 
 use super::Cpu;
 use super::fusion::{
-    Each, GateSlope, Gated, Gelu, GeluSlope, OfElements, Relu, ReluSlope, Scaled, Silu, SiluSlope, Sum,
+    Added, Each, GateGradients, Gated, Gelu, GeluSlope, OfElements, Relu, ReluSlope, Scaled, Silu, SiluSlope,
+    Sum, SumScaled,
 };
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
@@ -158,7 +159,9 @@ impl<F: Real> Forward<'_, F> {
             hide(*fusion, [&job.input, before], sink, (isa, cols), rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
-        let is_last = fusion.epilogue == Epilogue::None;
+        // Rows are quickest where input and output have one dtype.
+        let is_last = fusion.epilogue == Epilogue::None
+            && job.output.is_some_and(|sink| sink.dtype() == of_line.input.dtype());
         if !is_last && job.output.is_some() {
             of_line.output = Some(Sink::of_line(&mut *result, grid, &walk, isa));
             of_line.streamed = None;
@@ -183,10 +186,8 @@ impl<F: Real> Forward<'_, F> {
                     write(job, function!(Gelu), operands, sink, to, out);
                 }
                 Epilogue::Gate => write(job, function!(Gated), operands, sink, to, out),
-                Epilogue::Residual | Epilogue::None => {
-                    let f = function!(Sum, first: F::ONE, second: F::ONE);
-                    write(job, f, operands, sink, to, out);
-                }
+                Epilogue::Residual => write(job, function!(Added), operands, sink, to, out),
+                Epilogue::None => sink.commit(row, at, v),
             }
         }
     }
@@ -255,7 +256,7 @@ impl<F: Real> Backward<'_, F> {
         }
         body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
         if is_line {
-            self.unhide(Source::of_sink(&to), rows, tiles);
+            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
         }
     }
 
@@ -296,7 +297,7 @@ impl<F: Real> Backward<'_, F> {
             let lent = tiles.each_mut().map(|tile| &mut **tile);
             row::Rows::new(&forward, lent).forward(rows.clone());
         }
-        let [g, v, z, out, ..] = tiles;
+        let [g, v, z, out, more, ..] = tiles;
         for (row, at, len, _) in pieces(rows, cols) {
             let g = job.grad_output.load(row, at, &mut *g, len);
             let v = Source::of_sink(&to).load(row, at, &mut *v, len);
@@ -314,10 +315,14 @@ impl<F: Real> Backward<'_, F> {
                 }
                 (_, Some(after)) => {
                     let z = after.load(row, at, &mut *z, len);
-                    write(job, function!(Gated), [g, z, g], &to, place, out);
-                    if let Some(sink) = &self.grad_after {
-                        write(job, function!(GateSlope), [g, v, z], sink, place, out);
-                    }
+                    let Some(sink) = &self.grad_after else {
+                        write(job, function!(Gated), [g, z, g], &to, place, out);
+                        continue;
+                    };
+                    let of_gate = sink.begin(row, at, &mut *out, len);
+                    let of_factor = to.begin(row, at, &mut *more, len);
+                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
+                    sink.commit(row, at, of_gate);
                 }
                 (_, None) => {}
             }
@@ -329,38 +334,63 @@ impl<F: Real> Backward<'_, F> {
     fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
         let Backward { job, fusion, .. } = self;
         let (isa, cols) = (job.constants.isa, job.constants.cols);
-        let [d, more, x, z, sum, out, ..] = tiles;
+        let [d, more, x, z, out, of_gate, ..] = tiles;
         for (row, at, len, _) in pieces(rows, cols) {
-            let mut d = of_norm.load(row, at, &mut *d, len);
-            if let Some(grad_hidden) = &self.grad_hidden {
-                let (operands, to) = ([d, grad_hidden.load(row, at, &mut *more, len), d], &mut sum[..len]);
-                let f = function!(Sum, first: F::ONE, second: F::ONE);
-                isa.run(Each { f, operands, to, also: None, streamed: None });
-                d = &sum[..len];
-            }
             let place = (row, at);
-            let job = (isa, job.streamed);
-            match fusion.prologue {
-                Prologue::Residual { input_scale, residual_scale } => {
-                    let scales = [(self.job.grad_input, input_scale), (self.grad_before, residual_scale)];
-                    for (sink, factor) in scales {
-                        let Some(sink) = &sink else { continue };
-                        let f = function!(Scaled, factor: F::of(factor));
-                        write(job, f, [d; 3], sink, place, out);
+            let write_to = (isa, job.streamed);
+            let d = of_norm.load(row, at, &mut *d, len);
+            let of_hidden = self.grad_hidden.as_ref().map(|gradient| gradient.load(row, at, &mut *more, len));
+            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
+                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
+                for (sink, factor) in scales {
+                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
+                    match of_hidden {
+                        Some(more) => {
+                            write(
+                                write_to,
+                                function!(SumScaled, factor: factor),
+                                [d, more, d],
+                                sink,
+                                place,
+                                out,
+                            );
+                        }
+                        None => write(write_to, function!(Scaled, factor: factor), [d; 3], sink, place, out),
                     }
                 }
-                Prologue::Gate => {
-                    let Some(before) = &self.before else { continue };
-                    let x = self.job.input.load(row, at, &mut *x, len);
-                    let z = before.load(row, at, &mut *z, len);
-                    if let Some(sink) = &self.job.grad_input {
-                        write(job, function!(Gated), [d, z, d], sink, place, out);
-                    }
-                    if let Some(sink) = &self.grad_before {
-                        write(job, function!(GateSlope), [d, x, z], sink, place, out);
-                    }
+                continue;
+            }
+            let (Prologue::Gate, Some(before)) = (fusion.prologue, &self.before) else { continue };
+            let z = before.load(row, at, &mut *z, len);
+            let x = job.input.load(row, at, &mut *x, len);
+            let mut summed = [F::ZERO; PIECE];
+            let d = match of_hidden {
+                Some(more) => {
+                    let to = &mut summed[..len];
+                    isa.run(Each {
+                        f: function!(Added),
+                        operands: [d, more, d],
+                        to,
+                        also: None,
+                        streamed: None,
+                    });
+                    &summed[..len]
                 }
-                Prologue::None => {}
+                None => d,
+            };
+            let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
+            isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
+            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+                if let Some(sink) = &sink {
+                    write(
+                        (isa, None),
+                        function!(Scaled, factor: F::ONE),
+                        [values; 3],
+                        sink,
+                        place,
+                        &mut *more,
+                    );
+                }
             }
         }
     }

@@ -86,10 +86,12 @@ of_elements! {
     Sum(first, second): |a, b, c| a * first + b * second;
     /// `a * factor`
     Scaled(factor): |a, b, c| a * factor;
+    /// `(a + b) * factor`
+    SumScaled(factor): |a, b, c| (a + b) * factor;
+    /// `a + b`
+    Added(): |a, b, c| a + b;
     /// `a * silu(b)`
     Gated(): |a, b, c| a * silu(b);
-    /// `(a * b) * silu'(c)`
-    GateSlope(): |a, b, c| (a * b) * silu_slope(c);
     /// `relu(a)`
     Relu(): |a, b, c| if a <= F::ZERO { F::ZERO } else { a };
     /// `relu'(b) a`
@@ -102,6 +104,31 @@ of_elements! {
     Gelu(): |a, b, c| gelu(a);
     /// `a * gelu'(b)`
     GeluSlope(): |a, b, c| a * gelu_slope(b);
+}
+
+/// `a * silu(z)` and `(a * b) * silu'(z)`: the gradients of both factors of `b * silu(z)`, of which `a` is the gradient.
+pub(super) struct GateGradients<'a, F> {
+    pub(super) a: &'a [F],
+    pub(super) b: &'a [F],
+    pub(super) z: &'a [F],
+    pub(super) of_factor: &'a mut [F],
+    pub(super) of_gate: &'a mut [F],
+}
+
+impl<F: Real> Operation for GateGradients<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self) {
+        let GateGradients { a, b, z, of_factor, of_gate } = self;
+        let len = a.len();
+        let (b, z) = (&b[..len], &z[..len]);
+        let (of_factor, of_gate) = (&mut of_factor[..len], &mut of_gate[..len]);
+        for i in 0..len {
+            let (s, other) = sigmoids(z[i]);
+            of_factor[i] = a[i] * (z[i] * s);
+            of_gate[i] = (a[i] * b[i]) * (s * (F::ONE + z[i] * other));
+        }
+    }
 }
 
 /// Elements that are computed before they are stored.
