@@ -190,7 +190,11 @@ impl<'c, 'py> Call<'c, 'py> {
             [(self.before, fusion.prologue.operand()), (self.after, fusion.epilogue.operand())]
         {
             let Some(operand) = operand else { continue };
-            let (name, found) = (name.unwrap_or(operand.name), operand.shape());
+            let Some(name) = name else {
+                let expected = "None, since the method has no use for it";
+                return Err(value_error(format!("{}: expected {expected}, found an array", operand.name)));
+            };
+            let found = operand.shape();
             if found != self.input.shape() {
                 let expected = self.input.shape();
                 return Err(value_error(format!("{name}: expected shape {expected:?}, found shape {found:?}")));

@@ -103,15 +103,16 @@ impl Config {
                 bound!(norm, eps: *eps, weight_view: weight, bias_view: bias)
             }
             Config::Modulated { centred: true, cols, eps } => {
-                let norm = LayerNorm::new([*cols]).eps(*eps).weight_offset(1.0);
+                let norm = LayerNorm::new([*cols]).eps(*eps).weight_offset(1.0).broadcast_parameters();
                 bound!(norm, weight_view: weight, bias_view: bias)
             }
             Config::Modulated { centred: false, cols, eps } => {
-                let norm = RmsNorm::new([*cols]).eps(*eps).weight_offset(1.0);
+                let norm = RmsNorm::new([*cols]).eps(*eps).weight_offset(1.0).broadcast_parameters();
                 bound!(norm, weight_view: weight, bias_view: bias)
             }
             Config::GatedRmsNorm { group_size, eps, .. } => {
-                let norm = fused!(RmsNorm::new([*group_size]).eps(*eps), fusion, before, after);
+                let norm = RmsNorm::new([*group_size]).eps(*eps).broadcast_parameters();
+                let norm = fused!(norm, fusion, before, after);
                 bound!(norm, weight_view: weight, bias_view: bias)
             }
             Config::BatchNorm { num_features, eps } => {

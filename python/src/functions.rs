@@ -43,10 +43,9 @@ fn forward<'py>(
 ///     y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
 ///
 /// The variance is the biased one. `normalized_shape` is the size of the last axis, or the sizes of the last axes;
-/// `weight` and `bias` have that shape, and each may be None; with as many axes as `input`, of which those of size 1 are
-/// repeated, they vary by sample or token. They may have a dtype of their own, not wider than the arithmetic's: float32 for
-/// inputs of up to 32 bits, else float64. `activation` is a function of the result, in the same pass: ``"relu"``, ``"silu"``
-/// (``y / (1 + exp(-y))``), ``"gelu_tanh"`` (GELU by way of tanh), or None.
+/// `weight` and `bias` have that shape, and each may be None. They may have a dtype of their own, not wider than the
+/// arithmetic's: float32 for inputs of up to 32 bits, else float64. `activation` is a function of the result, in the same
+/// pass: ``"relu"``, ``"silu"`` (``y / (1 + exp(-y))``), ``"gelu_tanh"`` (GELU by way of tanh), or None.
 ///
 /// Returns an array like `input`: of its library, shape and dtype, on its device. `backend` says where to compute:
 /// ``"cpu"``, ``"wgpu"`` or ``"cuda"``, with copies there and back where the arrays are elsewhere; None is where they

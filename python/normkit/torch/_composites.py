@@ -222,7 +222,7 @@ def gated_rms_norm(
     z = F.silu(gate.to(x.dtype))
     if not norm_before_gate:
         x = x * z
-    groups = x.unflatten(-1, (-1, group_size)) if group_size else x
+    groups = x.reshape(*x.shape[:-1], -1, group_size) if group_size else x
     y = rms_norm(groups, None, groups.shape[-1:], eps, 0.0, "fp32", 1.0).reshape(x.shape)
     if weight is not None:
         y = y * weight.to(x.dtype)

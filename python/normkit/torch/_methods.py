@@ -56,7 +56,7 @@ class Method:
     settings: str
     kernel: Callable[..., Kernel]
     expected: Callable[..., Shape | None]
-    composite: Callable[..., Tensor]
+    composite: Callable[..., Any]
     rows: Callable[..., int] | None = None
     forward: bool = True
     batch_leads: bool = False
