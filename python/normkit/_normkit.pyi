@@ -270,7 +270,8 @@ class Norm:
     def fused(
         self,
         before: Literal["residual"] | None = None,
-        after: Literal["residual"] | Activation | None = None,
+        after: Literal["residual"] | None = None,
+        activation: Activation | None = None,
         input_scale: SupportsFloat = 1.0,
         residual_scale: SupportsFloat = 1.0,
     ) -> Norm: ...

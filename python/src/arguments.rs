@@ -7,9 +7,6 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
 
-/// The functions after a norm, by their names.
-const ACTIVATIONS: [&str; 3] = ["relu", "silu", "gelu_tanh"];
-
 /// A conversion for each argument, since PyO3 does not tell one which argument it converts.
 macro_rules! named {
     ($($name:ident: $conversion:ident -> $type:ty),* $(,)?) => {
@@ -54,7 +51,10 @@ pub(crate) fn kind(object: &Bound<'_, PyAny>) -> PyResult<&'static str> {
 
 /// The name of a function after a norm, or None.
 pub(crate) fn activation(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
-    if object.is_none() { Ok(None) } else { one_of("activation", &ACTIVATIONS, object).map(Some) }
+    if object.is_none() {
+        return Ok(None);
+    }
+    one_of("activation", &["relu", "silu", "gelu_tanh"], object).map(Some)
 }
 
 /// The name of what comes before a norm, or None.
@@ -64,10 +64,7 @@ pub(crate) fn before(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>
 
 /// The name of what comes after a norm, or None.
 pub(crate) fn after(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
-    if object.is_none() {
-        return Ok(None);
-    }
-    one_of("after", &["residual", ACTIVATIONS[0], ACTIVATIONS[1], ACTIVATIONS[2]], object).map(Some)
+    if object.is_none() { Ok(None) } else { one_of("after", &["residual"], object).map(Some) }
 }
 
 /// The name of a backend, or None.

@@ -7,7 +7,7 @@ use crate::fresh::Fresh;
 use crate::place::{Place, Target};
 use normkit::Workspace;
 use normkit::norm::Gradients;
-use normkit::spec::{Prologue, STATISTICS};
+use normkit::spec::{Epilogue, Prologue, STATISTICS};
 use normkit::tensor::{View, ViewMut};
 use pyo3::prelude::*;
 use std::sync::{Mutex, PoisonError};
@@ -183,22 +183,28 @@ impl<'c, 'py> Call<'c, 'py> {
         Ok(finished)
     }
 
-    /// Refuses operands of what surrounds the norm that are not of the input's shape, or that nothing is done with.
+    /// Refuses operands of what surrounds the norm that are not of the input's shape, or that are missing or too many.
     fn check(&self) -> PyResult<()> {
         let fusion = self.config.fusion();
         for (operand, name) in
             [(self.before, fusion.prologue.operand()), (self.after, fusion.epilogue.operand())]
         {
-            let Some(operand) = operand else { continue };
-            let Some(name) = name else {
-                let expected = "None, since the method has no use for it";
-                return Err(value_error(format!("{}: expected {expected}, found an array", operand.name)));
+            let expected = self.input.shape();
+            let message = match (name, operand) {
+                (None, None) => continue,
+                // What a norm is of may be the sum already.
+                (Some("residual"), None) if fusion.epilogue != Epilogue::Residual => continue,
+                (Some(_), Some(operand)) if operand.shape() == expected => continue,
+                (Some(name), None) => format!("{name}: expected shape {expected:?}, found None"),
+                (Some(name), Some(operand)) => {
+                    format!("{name}: expected shape {expected:?}, found shape {:?}", operand.shape())
+                }
+                (None, Some(operand)) => {
+                    let expected = "None, since the method has no use for it";
+                    format!("{}: expected {expected}, found an array", operand.name)
+                }
             };
-            let found = operand.shape();
-            if found != self.input.shape() {
-                let expected = self.input.shape();
-                return Err(value_error(format!("{name}: expected shape {expected:?}, found shape {found:?}")));
-            }
+            return Err(value_error(message));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use crate::arguments as arg;
 use crate::array::{Array, Autograd};
 use crate::call::{Call, Gradient, Needs, Wanted, rows};
 use crate::config::{Config, activated, cast, head_kind};
+use crate::errors::value_error;
 use crate::running::{Running, RunningArrays};
 use normkit::spec::{Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
@@ -148,13 +149,14 @@ impl Norm {
         Norm { config: Config::GatedRmsNorm { cols, group_size, eps, norm_before_gate } }
     }
 
-    /// The same norm with a residual before it, ``input_scale * input + residual_scale * residual``, and after it a residual
-    /// or an activation.
-    #[pyo3(signature = (before=None, after=None, input_scale=1.0, residual_scale=1.0))]
+    /// The same norm with a residual before it, ``input_scale * input + residual_scale * residual``, and after it either a
+    /// residual or an activation.
+    #[pyo3(signature = (before=None, after=None, activation=None, input_scale=1.0, residual_scale=1.0))]
     fn fused(
         &self,
         #[pyo3(from_py_with = arg::before)] before: Option<&'static str>,
         #[pyo3(from_py_with = arg::after)] after: Option<&'static str>,
+        #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
         #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
         #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
     ) -> PyResult<Self> {
@@ -162,7 +164,14 @@ impl Norm {
             Some(_) => Prologue::Residual { input_scale, residual_scale },
             None => Prologue::None,
         };
-        let epilogue = if after == Some("residual") { Epilogue::Residual } else { activated(after).epilogue };
+        let epilogue = match (after, activation) {
+            (Some(_), Some(found)) => {
+                let expected = "None beside a residual after the norm";
+                return Err(value_error(format!("activation: expected {expected}, found '{found}'")));
+            }
+            (Some(_), None) => Epilogue::Residual,
+            (None, activation) => activated(activation).epilogue,
+        };
         Ok(Norm { config: self.config.clone().fused(Fusion { prologue, epilogue })? })
     }
 

@@ -9,13 +9,10 @@ impl Config {
     /// The shape in which the method sees an input of `shape`.
     pub(crate) fn seen_shape(&self, shape: &[usize]) -> Result<Dims> {
         let &Config::GatedRmsNorm { cols, group_size, .. } = self else { return Ok(Dims::from_slice(shape)) };
-        if group_size == 0 || !cols.is_multiple_of(group_size) {
-            let expected = format!("a divisor of the last axis, {cols}");
-            return Err(argument("group_size", expected, group_size.to_string()));
-        }
+        let groups = groups(cols, group_size)?;
         match shape.split_last() {
             Some((last, leading)) if *last == cols => {
-                Ok(leading.iter().copied().chain([cols / group_size, group_size]).collect())
+                Ok(leading.iter().copied().chain([groups, group_size]).collect())
             }
             _ => Err(argument("input", format!("a last axis of {cols}"), format!("shape {shape:?}"))),
         }
@@ -88,12 +85,20 @@ impl Config {
             }
             Config::GatedRmsNorm { cols, group_size, .. } => {
                 let mut seen = Dims::from_elem(1, shape.len().saturating_sub(1));
-                seen.extend([cols / group_size, group_size]);
+                seen.extend([groups(cols, group_size)?, group_size]);
                 Ok(Some(seen))
             }
             _ => Ok(None),
         }
     }
+}
+
+/// How many groups the last axis has.
+fn groups(cols: usize, group_size: usize) -> Result<usize> {
+    if group_size > 0 && cols.is_multiple_of(group_size) {
+        return Ok(cols / group_size);
+    }
+    Err(argument("group_size", format!("a divisor of the last axis, {cols}"), group_size.to_string()))
 }
 
 /// A scale or shift with all axes of an input of `shape`: those that it has but the last are the input's first ones.

@@ -108,14 +108,14 @@ NORMS: dict[str, Entry] = {
         lambda input, weight: torch._weight_norm(input, weight, -1),
     ),
     "group_norm, silu": (
-        Norm.group_norm(3, 6).fused(after="silu"),
+        Norm.group_norm(3, 6).fused(activation="silu"),
         IMAGE,
         {"weight": W, "bias": B},
         lambda input, weight, bias: normkit.group_norm(input, 3, weight, bias, activation="silu"),
         lambda input, weight, bias: F.silu(F.group_norm(input, 3, weight, bias)),
     ),
     "rms_norm, residual before": (
-        Norm.rms_norm(6, 1e-6).fused("residual", None, 0.5, 2.0),
+        Norm.rms_norm(6, 1e-6).fused("residual", None, None, 0.5, 2.0),
         X,
         {"weight": W, "before": data(4, 6)},
         lambda input, weight, before: normkit.add_rms_norm(
@@ -285,7 +285,7 @@ def test_tensors_that_require_grad_are_looked_at_as_memory() -> None:
 
 def test_the_hidden_value_stands_for_what_it_is_a_sum_of() -> None:
     """Where it is exact, backward gives the same bits of it as of its terms, and both gradients of a sum."""
-    norm = Norm.rms_norm(6, 1e-6).fused("residual", None, 0.5, 2.0)
+    norm = Norm.rms_norm(6, 1e-6).fused("residual", None, None, 0.5, 2.0)
     residual, grad_output, grad_hidden = data(4, 6), data(4, 6), data(4, 6)
     output, hidden, statistics = norm.hidden(X, W, before=residual)
     assert norm.hidden(X, W, before=residual, statistics=False)[2] is None
@@ -305,8 +305,8 @@ def test_the_hidden_value_stands_for_what_it_is_a_sum_of() -> None:
 def test_what_cannot_surround_a_norm_is_refused() -> None:
     for norm in (Norm.normalize(), Norm.dyt(6), Norm.weight_norm(0), Norm.modulated(6)):
         with pytest.raises(ValueError, match="^fused:"):
-            norm.fused(after="silu")
-    for wrong in ({"before": "gate"}, {"after": "tanh"}):
+            norm.fused(activation="silu")
+    for wrong in ({"before": "gate"}, {"after": "silu"}, {"activation": "tanh"}):
         with pytest.raises(ValueError, match="|".join(wrong)):
             Norm.layer_norm(6).fused(**wrong)
     with pytest.raises(ValueError, match="^before:"):

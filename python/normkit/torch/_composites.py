@@ -142,49 +142,43 @@ def activated(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return composite
 
 
-def _sum(
-    input: Tensor, residual: Tensor, input_scale: float, residual_scale: float, base: Tensor | None
-) -> Tensor:
-    dtype = _compute_dtype(input)
-    total = input.to(dtype) * input_scale + residual.to(dtype) * residual_scale
-    return total if base is None else base.to(dtype) + total
+def _sum(input: Tensor, residual: Tensor | None, input_scale: float, residual_scale: float) -> Tensor:
+    """Without a residual the input is the sum."""
+    x = input.to(_compute_dtype(input))
+    return x if residual is None else x * input_scale + residual.to(x.dtype) * residual_scale
 
 
 def add_layer_norm(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor,
+    residual: Tensor | None,
     normalized_shape: Sequence[int],
     eps: float,
     input_scale: float,
     residual_scale: float,
-    *,
-    base: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`base` is added to the hidden value, here and below."""
-    h = _sum(input, residual, input_scale, residual_scale, base)
-    return layer_norm(h, weight, bias, normalized_shape, eps).to(input.dtype), h.to(residual.dtype)
+    h = _sum(input, residual, input_scale, residual_scale)
+    y = layer_norm(h, weight, bias, normalized_shape, eps)
+    return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
 
 
 def add_rms_norm(
     input: Tensor,
     weight: Tensor | None,
-    residual: Tensor,
+    residual: Tensor | None,
     normalized_shape: Sequence[int],
     eps: float | None,
     offset: float,
     cast: str,
     input_scale: float,
     residual_scale: float,
-    *,
-    base: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if eps is None:
         eps = torch.finfo(input.dtype).eps
-    h = _sum(input, residual, input_scale, residual_scale, base)
+    h = _sum(input, residual, input_scale, residual_scale)
     y = rms_norm(h, weight, normalized_shape, eps, offset, cast, 1.0)
-    return y.to(input.dtype), h.to(residual.dtype)
+    return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
 
 
 def _modulate(normalized: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:

@@ -63,24 +63,24 @@ class _Named:
 
 @lru_cache(maxsize=512)
 def _layer_norm(shape: tuple[int, ...], eps: float, activation: Any) -> Kernel:
-    return Norm.layer_norm(shape, eps).fused(after=activation)
+    return Norm.layer_norm(shape, eps).fused(activation=activation)
 
 
 @lru_cache(maxsize=512)
 def _rms_norm(
     shape: tuple[int, ...], eps: float | None, offset: float, cast: Any, partial: float, activation: Any
 ) -> Kernel:
-    return Norm.rms_norm(shape, eps, offset, cast, partial).fused(after=activation)
+    return Norm.rms_norm(shape, eps, offset, cast, partial).fused(activation=activation)
 
 
 @lru_cache(maxsize=512)
 def _group_norm(num_groups: int, num_channels: int, eps: float, activation: Any) -> Kernel:
-    return Norm.group_norm(num_groups, num_channels, eps).fused(after=activation)
+    return Norm.group_norm(num_groups, num_channels, eps).fused(activation=activation)
 
 
 @lru_cache(maxsize=512)
 def _add_layer_norm(shape: tuple[int, ...], eps: float, input_scale: float, residual_scale: float) -> Kernel:
-    norm = Norm.layer_norm(shape, eps).fused("residual", None, input_scale, residual_scale)
+    norm = Norm.layer_norm(shape, eps).fused("residual", None, None, input_scale, residual_scale)
     return _Named(norm, ("weight", "bias", "before"), hidden=True)
 
 
@@ -93,7 +93,7 @@ def _add_rms_norm(
     input_scale: float,
     residual_scale: float,
 ) -> Kernel:
-    norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, input_scale, residual_scale)
+    norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, None, input_scale, residual_scale)
     return _Named(norm, ("weight", "before"), hidden=True)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,15 +22,15 @@ def second_derivative(
 ) -> list[Tensor | None]:
     """Gradients of `grad_outputs` and `tensors`; `second_grads` are those of the gradients of `tensors`."""
     create_graph = torch.is_grad_enabled()
-    composite: Callable[..., Any] = method.composite
     with torch.enable_grad():
         # Aliases, as gradients may themselves depend on the tensors, by ways that are not asked for here.
         leaves: list[Any] = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-        hidden = leaves[0] if method.hidden and tensors[-1] is None else None
-        if hidden is not None:
-            # It came in the input's place: gradients are those of what is added to it.
-            composite = partial(composite, base=hidden)
-            leaves = [torch.zeros_like(hidden), *leaves[1:-1], torch.zeros_like(hidden)]
+        if method.hidden and tensors[-1] is None:
+            # The sum is there in the place of both summands, whose gradients are its gradient, scaled.
+            first, *middle, last = second_grads
+            summands = zip(settings[-2:], (first, last), strict=True)
+            scaled = [scale * grad for scale, grad in summands if grad is not None]
+            second_grads = [functools.reduce(torch.add, scaled) if scaled else None, *middle, None]
         asked = []
         for position, second in enumerate(second_grads):
             if second is not None:
@@ -39,22 +39,22 @@ def second_derivative(
                 asked.append((leaves[position], second))
         if not asked:
             return [None] * len(wanted)
-        sources = leaves if hidden is None else [hidden, *leaves[1:-1], None]
-        results = composite(*leaves, *settings)
+        results = method.composite(*leaves, *settings)
         results = results if method.hidden else (results,)
-        given = [(one, grad) for one, grad in zip(results, grad_outputs, strict=True) if grad is not None]
+        pairs = zip(results, grad_outputs, strict=True)
+        given = [(one, grad) for one, grad in pairs if grad is not None and one.requires_grad]
         grads = torch.autograd.grad(
             [one for one, _ in given],
             [leaf for leaf, _ in asked],
             [grad for _, grad in given],
             create_graph=True,
         )
-        pairs = [(grad, second) for grad, (_, second) in zip(grads, asked, strict=True) if grad.requires_grad]
+        curved = [(grad, second) for grad, (_, second) in zip(grads, asked, strict=True) if grad.requires_grad]
         second_derivatives = iter(
             torch.autograd.grad(
-                [grad for grad, _ in pairs],
-                [leaf for leaf, want in zip((*grad_outputs, *sources), wanted, strict=True) if want],
-                [second for _, second in pairs],
+                [grad for grad, _ in curved],
+                [leaf for leaf, want in zip((*grad_outputs, *leaves), wanted, strict=True) if want],
+                [second for _, second in curved],
                 create_graph=create_graph,
                 allow_unused=True,
             )

@@ -70,6 +70,7 @@ class _Forward(_Differentiable):
         ctx.settings = settings
         if operators.method.hidden:
             ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(*_constant(ctx, outputs))
             return tuple(outputs)
         return outputs[0]
 
@@ -85,6 +86,12 @@ class _Forward(_Differentiable):
         return None, None, None, *grads, *(None,) * (len(wanted) - 3 - len(grads))
 
 
+def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Of the outputs that are differentiated in general, those that are constant here: a sum whose terms are."""
+    wanted = ctx.needs_input_grad
+    return () if wanted[3] or wanted[-1] else outputs[1:]
+
+
 class _Train(_Forward):
     """The same with the statistics as another output."""
 
@@ -93,9 +100,10 @@ class _Train(_Forward):
         ctx: Any, operators: Operators, plain: bool, settings: Settings, *tensors: Tensor | None
     ) -> Any:
         outputs = _Forward.forward(ctx, operators, plain, settings, *tensors)
+        outputs = outputs if operators.method.hidden else (outputs,)
         statistics = ctx.to_save[-1]
-        ctx.mark_non_differentiable(statistics)
-        return (*outputs, statistics) if operators.method.hidden else (outputs, statistics)
+        ctx.mark_non_differentiable(*_constant(ctx, outputs), statistics)
+        return *outputs, statistics
 
 
 class _Backward(_Differentiable):

@@ -126,6 +126,16 @@ def test_either_result_may_go_unused(dtype: torch.dtype, scales: tuple[float, fl
     torch.testing.assert_close(both[2], of_norm[2])
 
 
+def test_a_sum_of_constants_is_one() -> None:
+    x, r, w = leaves((4, 16), (4, 16), (16,))
+    y, h = nk.add_rms_norm(x.detach(), r.detach(), 16, w)
+    assert y.requires_grad and not h.requires_grad
+    (grad,) = torch.autograd.grad(y.pow(2).sum(), w, create_graph=True)
+    torch.autograd.grad(grad.pow(2).sum(), w)
+    y, h = torch.ops.normkit.add_rms_norm(x.detach(), w, r, [16], None, 0.0, "fp32", 1.0, 1.0)
+    assert h.requires_grad
+
+
 def test_a_chain_of_blocks_is_that_of_its_parts() -> None:
     """Pre-norm: each norm's sum is the next one's residual."""
     x, *weights = leaves((2, 5, 16), *[(16,)] * 4, dtype=torch.float64)
