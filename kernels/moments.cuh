@@ -1,4 +1,5 @@
 #pragma once
+#include "fusion.cuh"
 #include "leaf.cuh"
 #include "power.cuh"
 #include "statistics.cuh"
@@ -24,8 +25,7 @@ template <> struct Window<double, false> {
 template <class V> struct LeafMoments {
     using F = typename V::F;
     using I = Index<V>;
-    using Raw = Stored<V, typename V::input>;
-    using Input = typename V::input;
+    using Kept = typename Prologue<V>::Kept;
     using Mask = typename V::mask;
     static constexpr bool CENTRED = V::KIND == Kind::Moments;
     static constexpr bool LARGEST = V::KIND == Kind::Largest;
@@ -37,7 +37,7 @@ template <class V> struct LeafMoments {
     const Params<V>& p;
     Leaf<V>& leaf;
     // The leaf's elements, where it is kept.
-    const Raw (&held)[KEPT];
+    const Kept (&held)[KEPT];
 
     // What is subtracted, and in the last resort a second time.
     F shift = 0, rest = 0;
@@ -45,7 +45,7 @@ template <class V> struct LeafMoments {
     // How far before the end the first element lies that counts.
     I before = 0;
 
-    DEVICE Numbers<V> input(I col) const { return load_quad<V, Input>(p, leaf.place, col, leaf.end); }
+    DEVICE Numbers<V> input(I col) const { return Prologue<V>::numbers(p, leaf.place, col, leaf.end); }
 
     // Calls `then(k)` for those of the columns from `col` on that the statistic sees.
     template <class Then> DEVICE void counted(I col, Then then) const {
@@ -159,11 +159,7 @@ template <class V> struct LeafMoments {
     }
 
     DEVICE F first_shift() {
-        auto get = [&](I col) {
-            using T = typename Input::T;
-            T x = device::load<T, 1>(element<V, Input>(p, leaf.place, col)).at[0];
-            return scale(device::widen_to<F>(x), -exponent);
-        };
+        auto get = [&](I col) { return scale(Prologue<V>::one(p, leaf.place, col), -exponent); };
         if constexpr (Mask::PRESENT) {
             return before > 0 ? get(leaf.end - before) : F(0);
         } else {

@@ -1,10 +1,12 @@
 #pragma once
+#include "fusion.cuh"
 #include "leaf.cuh"
 #include "row_sums.cuh"
 #include "statistics.cuh"
 // grad_input = rstd * (ghat - mean(ghat) - x_hat * mean(ghat * x_hat)), ghat = grad_output * weight, by leaves of rows, in
 // up to two stages: COMPUTE the leaf's sums, APPLY those of the row. PLAIN sums are those of the parameters' gradients,
-// over the part of a row that shares a parameter. A leaf that is kept is read once.
+// over the part of a row that shares a parameter. A leaf that is kept is read once. What x is made of, and what of the
+// output's gradient reaches the norm, is said in `fusion.cuh`.
 
 // Bounds of a leaf's sums, and the least of its |ghat| that must be there, for nothing to be lost.
 template <class F> struct SumsWindow;
@@ -19,7 +21,9 @@ template <class V> struct Backward {
     using F = typename V::F;
     using I = Index<V>;
     using Input = typename V::input;
-    using Gradient = typename V::grad_output;
+    using Output = typename V::grad_output;
+    using Other = typename V::after;
+    using Result = Epilogue<V>;
     using Weight = typename V::weight;
     using Mask = typename V::mask;
     using Window = SumsWindow<F>;
@@ -29,17 +33,102 @@ template <class V> struct Backward {
     // The weight varies in the row.
     static constexpr bool INNER_WEIGHT = Weight::PRESENT && !V::OUTER_WEIGHT && !V::PLAIN;
     static constexpr int KEPT = Leaf<V>::HELD > 0 ? Leaf<V>::HELD : 1;
+    // How threads keep elements, and what reaches the norm of the output's gradient: as they are stored, if they are.
+    using KeptInput = typename Prologue<V>::Kept;
+    using KeptGradient = typename Either<Result::CHANGES_GRADIENT, Numbers<V>, Stored<V, Output>>::Type;
 
     const Params<V>& p;
     Leaf<V>& leaf;
-    Stored<V, Input> (&held_x)[KEPT];
-    Stored<V, Gradient> (&held_g)[KEPT];
+    KeptInput (&held_x)[KEPT];
+    KeptGradient (&held_g)[KEPT];
     Statistics<F> s = {};
     // Exponents taken out of grad_output and of the weight.
     i32 g_exponent = 0, w_exponent = 0;
 
-    DEVICE Numbers<V> input(I col) const { return load_quad<V, Input>(p, leaf.place, col, leaf.end); }
-    DEVICE Numbers<V> gradient(I col) const { return load_quad<V, Gradient>(p, leaf.place, col, leaf.end); }
+    DEVICE Numbers<V> input(I col) const { return Prologue<V>::numbers(p, leaf.place, col, leaf.end); }
+
+    DEVICE Stored<V, Output> output_gradient(I col) const {
+        return load_stored<V, Output>(p, leaf.place, col, leaf.end);
+    }
+
+    // Of the epilogue's other operand.
+    DEVICE Stored<V, Other> other(I col) const {
+        if constexpr (Other::PRESENT) {
+            return load_stored<V, Other>(p, leaf.place, col, leaf.end);
+        } else {
+            return {};
+        }
+    }
+
+    // What reaches the norm of the output's gradient. The LAST time that a pass wants it, the gradient of the epilogue's
+    // other operand is written, too: that of the output may be overwritten soon.
+    template <bool LAST>
+    DEVICE KeptGradient gradient(I col, const KeptInput& x, const Stored<V, Output>& g, const Stored<V, Other>& z) const {
+        constexpr bool WRITES = LAST && V::APPLY && V::grad_after::PRESENT;
+        Numbers<V> of_norm = widened<V>(g);
+        if constexpr (Result::CHANGES_GRADIENT || WRITES) {
+            Numbers<V> value = {}, of_other;
+            if constexpr (Result::NEEDS_VALUE) {
+                value = values(col, widened<V>(x));
+            }
+            const Numbers<V> beside = widened<V>(z);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                const auto both = Result::gradients(of_norm.at[k], value.at[k], beside.at[k]);
+                of_norm.at[k] = both.of_value;
+                of_other.at[k] = both.of_other;
+            }
+            if constexpr (WRITES) {
+                if (leaf.live) {
+                    store_quad<V, typename V::grad_after>(p, leaf.place, col, leaf.end, of_other);
+                }
+            }
+        }
+        if constexpr (Result::CHANGES_GRADIENT) {
+            return of_norm;
+        } else {
+            return g;
+        }
+    }
+
+    // What the norm gave of the columns from `col` on.
+    DEVICE Numbers<V> values(I col, const Numbers<V>& x) const {
+        Numbers<V> weight = {}, bias = {}, mask, v;
+        if constexpr (Weight::PRESENT) {
+            weight = load_quad<V, Weight>(p, leaf.place, col, leaf.end);
+        }
+        if constexpr (V::bias::PRESENT) {
+            bias = load_quad<V, typename V::bias>(p, leaf.place, col, leaf.end);
+        }
+        if constexpr (Mask::PRESENT) {
+            mask = load_quad<V, Mask>(p, leaf.place, col, leaf.end);
+        }
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            v.at[k] = scaled_and_shifted(p, rounded_hat(x.at[k]), weight.at[k], bias.at[k]);
+            if constexpr (Mask::PRESENT) {
+                v.at[k] = magnitude(mask.at[k]) != 0 ? v.at[k] : F(0);
+            }
+        }
+        return v;
+    }
+
+    // What is normalized and what reaches the norm of the gradients, as numbers.
+    struct Both {
+        Numbers<V> x, g;
+    };
+
+    // Those that are kept, or else read again.
+    template <bool LAST> DEVICE Both both(int i, I col) const {
+        if constexpr (Leaf<V>::HELD > 0) {
+            return {widened<V>(held_x[i]), widened<V>(held_g[i])};
+        } else {
+            return both_again<LAST>(col);
+        }
+    }
+
+    template <bool LAST = false> DEVICE Both both_again(I col) const {
+        const KeptInput x = Prologue<V>::load(p, leaf.place, col, leaf.end);
+        return {widened<V>(x), widened<V>(gradient<LAST>(col, x, output_gradient(col), other(col)))};
+    }
 
     DEVICE F with_offset(F weight) const { return V::OFFSET ? weight + p.s.weight_offset : weight; }
 
@@ -100,13 +189,11 @@ template <class V> struct Backward {
     DEVICE Pair<F> first_sums() {
         return leaf.sums([&](int i, I col, Numbers<V>& a, Numbers<V>& b) {
             a = b = {};
-            constexpr bool IS_HELD = Leaf<V>::HELD > 0;
-            Numbers<V> x = IS_HELD ? widened<V>(held_x[i]) : input(col);
-            Numbers<V> g = IS_HELD ? widened<V>(held_g[i]) : gradient(col);
+            const Both of = both<false>(i, col);
             Numbers<V> w = weights(col);
             taking_part(col, [&](int k) {
-                a.at[k] = ghat(g.at[k], w.at[k]);
-                b.at[k] = a.at[k] * (V::PLAIN ? rounded_hat(x.at[k]) : x_hat(x.at[k]));
+                a.at[k] = ghat(of.g.at[k], w.at[k]);
+                b.at[k] = a.at[k] * (V::PLAIN ? rounded_hat(of.x.at[k]) : x_hat(of.x.at[k]));
             });
         });
     }
@@ -119,7 +206,7 @@ template <class V> struct Backward {
     DEVICE Seen largest_seen() {
         Bits<F> most[3] = {0, 0, INNER_WEIGHT ? 0 : magnitude(F(1))};
         leaf.each_in_turn([&](I col) {
-            Numbers<V> g = gradient(col), w = weights(col);
+            Numbers<V> g = both_again(col).g, w = weights(col);
             taking_part(col, [&](int k) {
                 most[0] = Most()(most[0], magnitude(ghat(g.at[k], w.at[k])));
                 most[1] = Most()(most[1], magnitude(g.at[k]));
@@ -135,10 +222,11 @@ template <class V> struct Backward {
     DEVICE Pair<F> scaled_sums() {
         return leaf.sums_again([&](int, I col, Numbers<V>& a, Numbers<V>& b) {
             a = b = {};
-            Numbers<V> x = input(col), g = gradient(col), w = weights(col);
+            const Both of = both_again(col);
+            Numbers<V> w = weights(col);
             taking_part(col, [&](int k) {
-                a.at[k] = scaled_ghat(g.at[k], w.at[k]);
-                b.at[k] = a.at[k] * x_hat(x.at[k]);
+                a.at[k] = scaled_ghat(of.g.at[k], w.at[k]);
+                b.at[k] = a.at[k] * x_hat(of.x.at[k]);
             });
         });
     }
@@ -276,15 +364,13 @@ template <class V> struct Backward {
         }
         bool is_scaled = (g_exponent | w_exponent) != 0;
         leaf.each([&](int i, I col) {
-            constexpr bool IS_HELD = Leaf<V>::HELD > 0;
-            Numbers<V> x = IS_HELD ? widened<V>(held_x[i]) : input(col);
-            Numbers<V> g = IS_HELD ? widened<V>(held_g[i]) : gradient(col);
+            const Both of = both<true>(i, col);
             Numbers<V> w = weights(col);
             Numbers<V> y = {};
             taking_part(col, [&](int k) {
-                F d = is_scaled ? scaled_ghat(g.at[k], w.at[k]) : ghat(g.at[k], w.at[k]);
+                F d = is_scaled ? scaled_ghat(of.g.at[k], w.at[k]) : ghat(of.g.at[k], w.at[k]);
                 if (!V::PREFIX || i64(col + I(k)) < p.s.prefix) {
-                    F second = direction(x.at[k]) * c.b;
+                    F second = direction(of.x.at[k]) * c.b;
                     d = CENTRED ? (d - c.a) - second : d - second;
                 }
                 d = s.rstd * d;
@@ -294,7 +380,7 @@ template <class V> struct Backward {
                 y.at[k] = power == 0 ? d : scale(d, power);
             });
             if (leaf.live) {
-                store_quad<V, typename V::grad_input>(p, leaf.place, col, leaf.end, y);
+                Prologue<V>::store_gradients(p, leaf.place, col, leaf.end, y);
             }
         });
     }
@@ -303,10 +389,15 @@ template <class V> struct Backward {
         using Saved = typename V::statistics;
         s = to_statistics(numbers_of<V, Saved, STATISTICS_SIZE>(p, leaf.place, 0));
         if constexpr (Leaf<V>::HELD > 0) {
+            // All is asked for before anything is written, which might be the memory of what follows.
+            Stored<V, Output> asked_g[KEPT];
+            Stored<V, Other> asked_z[KEPT];
             leaf.each([&](int i, I col) {
-                held_x[i] = load_stored<V, Input>(p, leaf.place, col, leaf.end);
-                held_g[i] = load_stored<V, Gradient>(p, leaf.place, col, leaf.end);
+                held_x[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
+                asked_g[i] = output_gradient(col);
+                asked_z[i] = other(col);
             });
+            leaf.each([&](int i, I col) { held_g[i] = gradient<true>(col, held_x[i], asked_g[i], asked_z[i]); });
         }
         RowSums<F> sums = no_sums<F>();
         if constexpr (V::COMPUTE) {
@@ -331,8 +422,8 @@ template <class V> DEVICE void norm_backward(const Params<V>& p) {
     if (!leaf.enter()) {
         return;
     }
-    Stored<V, typename V::input> held_x[Backward<V>::KEPT];
-    Stored<V, typename V::grad_output> held_g[Backward<V>::KEPT];
+    typename Backward<V>::KeptInput held_x[Backward<V>::KEPT];
+    typename Backward<V>::KeptGradient held_g[Backward<V>::KEPT];
     Backward<V> backward = {p, leaf, held_x, held_g};
     backward.run();
 }

@@ -63,8 +63,8 @@ template <class V> DEVICE void norm_backward_fused(const Params<V>& p) {
         u64 stop = begin + ROW_LEAF < end ? begin + ROW_LEAF : end;
         for (u64 row = begin; row < stop; ++row) {
             leaf.enter_row(row);
-            Stored<V, typename V::input> held_x[HELD];
-            Stored<V, typename V::grad_output> held_g[HELD];
+            typename Backward<V>::KeptInput held_x[HELD];
+            typename Backward<V>::KeptGradient held_g[HELD];
             Backward<V> backward = {p, leaf, held_x, held_g};
             backward.run();
             leaf.each([&](int i, I col) {

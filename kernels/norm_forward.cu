@@ -1,19 +1,20 @@
 #pragma once
 #include "moments.cuh"
 // y = (x - mean) * rstd * weight + bias by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH them to
-// statistics, APPLY those to its elements. A leaf that is kept is read once.
+// statistics, APPLY those to its elements. A leaf that is kept is read once. What x is made of, and what becomes of y, is
+// said in `fusion.cuh`.
 
 template <class V> struct Forward {
     using F = typename V::F;
     using I = Index<V>;
     using Input = typename V::input;
-    using Raw = Stored<V, Input>;
+    using Kept = typename Prologue<V>::Kept;
     static constexpr int KEPT = LeafMoments<V>::KEPT;
     static constexpr bool CENTRED = V::KIND == Kind::Moments;
 
     const Params<V>& p;
     Leaf<V>& leaf;
-    Raw (&held)[KEPT];
+    Kept (&held)[KEPT];
 
     // Moments of all of the row, where the teams of a block have its leaves.
     DEVICE Moments<F> merged(const Moments<F>& m) {
@@ -30,7 +31,7 @@ template <class V> struct Forward {
 
     // Writes what the elements from column `col` on become.
     DEVICE void write(I col, const Numbers<V>& x, const Statistics<F>& s) {
-        Numbers<V> weight, bias, mask, y;
+        Numbers<V> weight = {}, bias = {}, after = {}, mask, y;
         if constexpr (V::weight::PRESENT) {
             weight = load_quad<V, typename V::weight>(p, leaf.place, col, leaf.end);
         }
@@ -39,6 +40,9 @@ template <class V> struct Forward {
         }
         if constexpr (V::mask::PRESENT) {
             mask = load_quad<V, typename V::mask>(p, leaf.place, col, leaf.end);
+        }
+        if constexpr (V::after::PRESENT) {
+            after = load_quad<V, typename V::after>(p, leaf.place, col, leaf.end);
         }
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             F e = s.exponent == 0 ? x.at[k] : scale(x.at[k], -s.exponent);
@@ -49,25 +53,23 @@ template <class V> struct Forward {
             if constexpr (V::ROUND) {
                 e = device::widen_to<F>(device::narrow<typename Input::T>(e));
             }
-            if constexpr (V::weight::PRESENT) {
-                e = e * (V::OFFSET ? weight.at[k] + p.s.weight_offset : weight.at[k]);
-            }
-            if constexpr (V::bias::PRESENT) {
-                e = e + bias.at[k];
-            }
+            e = scaled_and_shifted(p, e, weight.at[k], bias.at[k]);
             if constexpr (V::mask::PRESENT) {
                 e = magnitude(mask.at[k]) != 0 ? e : F(0);
             }
-            y.at[k] = e;
+            y.at[k] = Epilogue<V>::output(e, after.at[k]);
         }
         if (leaf.live) {
+            if constexpr (V::hidden::PRESENT) {
+                store_quad<V, typename V::hidden>(p, leaf.place, col, leaf.end, x);
+            }
             store_quad<V, typename V::output>(p, leaf.place, col, leaf.end, y);
         }
     }
 
     DEVICE void run() {
         if constexpr (Leaf<V>::HELD > 0) {
-            leaf.each([&](int i, I col) { held[i] = load_stored<V, Input>(p, leaf.place, col, leaf.end); });
+            leaf.each([&](int i, I col) { held[i] = Prologue<V>::load(p, leaf.place, col, leaf.end); });
         }
         Statistics<F> s = {};
         if constexpr (V::COMPUTE) {
@@ -93,7 +95,8 @@ template <class V> struct Forward {
         }
         if constexpr (V::APPLY) {
             leaf.each([&](int i, I col) {
-                write(col, Leaf<V>::HELD > 0 ? widened<V>(held[i]) : load_quad<V, Input>(p, leaf.place, col, leaf.end), s);
+                constexpr bool IS_HELD = Leaf<V>::HELD > 0;
+                write(col, IS_HELD ? widened<V>(held[i]) : Prologue<V>::numbers(p, leaf.place, col, leaf.end), s);
             });
         }
     }
@@ -104,7 +107,7 @@ template <class V> DEVICE void norm_forward(const Params<V>& p) {
     if (!leaf.enter()) {
         return;
     }
-    Stored<V, typename V::input> held[LeafMoments<V>::KEPT];
+    typename Prologue<V>::Kept held[LeafMoments<V>::KEPT];
     Forward<V> forward = {p, leaf, held};
     forward.run();
 }

@@ -11,6 +11,11 @@ using u64 = device::u64;
 // What is summed over a row.
 enum class Kind { Moments, MeanSquare, Norm2, Norm1, Largest, IntegerPower, Power };
 
+// What is normalized: the input, or what a prologue makes of it, which takes another operand, `before`.
+enum class Before { None, Residual, ScaledResidual, Gate };
+// What an epilogue makes of what the norm gives; those that take another operand call it `after`.
+enum class After { None, Relu, Silu, GeluTanh, Residual, Gate };
+
 // How the WIDTH elements that a thread works on at a time are reached.
 enum class Access {
     // At once: they lie side by side, aligned to all of them.
@@ -62,6 +67,8 @@ template <class F> struct Scalars {
     F power, power_low, inv_power, inv_power_low, slope_power, slope_power_low;
     // The weight of a new sample in a running estimate, and of what was there.
     F factor, rest;
+    // What a prologue multiplies the input and the residual by.
+    F input_scale, residual_scale;
 };
 
 // An axis of the index space, and every operand's stride along it, in elements.
@@ -175,6 +182,11 @@ template <class V, class T> DEVICE Numbers<V> widened(const device::Pack<T, V::W
         y.at[i] = device::widen_to<typename V::F>(x.at[i]);
     }
     return y;
+}
+
+// Numbers that are no elements of a tensor.
+template <class V> DEVICE Numbers<V> widened(const Numbers<V>& x) {
+    return x;
 }
 
 template <class V, class O>

@@ -2,6 +2,7 @@
 // columns share the sums of the columns added like a row.
 #pragma once
 #include "columns.cuh"
+#include "fusion.cuh"
 #include "leaf.cuh"
 #include "pairwise.cuh"
 #include "row_sums.cuh"
@@ -31,6 +32,8 @@ template <class V, class O, int N> struct NumbersOfColumns {
 template <class V> struct AffineRow {
     Stored<V, typename V::grad_output> grad_output;
     Stored<V, typename V::input> input;
+    Stored<V, typename V::before> before;
+    Stored<V, typename V::after> after;
     Stored<V, typename V::mask> mask;
     NumbersOfColumns<V, typename V::statistics, STATISTICS_SIZE> statistics;
     NumbersOfColumns<V, typename V::sums, SUMS_SIZE> sums;
@@ -41,9 +44,23 @@ template <class V> struct AffineTerms {
     using Row = AffineRow<V>;
     // Where the weight's sums are among those that are wanted, and the bias's.
     static constexpr int WEIGHT = 0, BIAS = V::SUM_WEIGHT ? 1 : 0, WANTED = BIAS + (V::SUM_BIAS ? 1 : 0);
+    // Terms are made of normalized elements.
+    static constexpr bool NORMALIZES = V::SUM_WEIGHT || Epilogue<V>::IS_ACTIVATION;
 
     const Params<V>& p;
     const Index<V> col;
+    // The parameters themselves, where the gradient depends on what the norm gave.
+    Numbers<V> own_weight = {}, own_bias = {};
+
+    DEVICE AffineTerms(const Params<V>& params, Index<V> columns) : p(params), col(columns) {
+        const Place<V> first = place_of_row(p, u64(p.s.first_row));
+        if constexpr (V::weight::PRESENT) {
+            own_weight = load_quad<V, typename V::weight>(p, first, col, Index<V>(p.s.cols));
+        }
+        if constexpr (V::bias::PRESENT) {
+            own_bias = load_quad<V, typename V::bias>(p, first, col, Index<V>(p.s.cols));
+        }
+    }
 
     DEVICE Row load(const Place<V>& row) const {
         const Index<V> cols = Index<V>(p.s.cols);
@@ -52,9 +69,15 @@ template <class V> struct AffineTerms {
             x.sums.load(p, row, col);
         } else {
             x.grad_output = load_stored<V, typename V::grad_output>(p, row, col, cols);
-            if constexpr (V::SUM_WEIGHT) {
+            if constexpr (NORMALIZES) {
                 x.input = load_stored<V, typename V::input>(p, row, col, cols);
                 x.statistics.load(p, row, col);
+            }
+            if constexpr (NORMALIZES && V::before::PRESENT) {
+                x.before = load_stored<V, typename V::before>(p, row, col, cols);
+            }
+            if constexpr (V::after::PRESENT) {
+                x.after = load_stored<V, typename V::after>(p, row, col, cols);
             }
             if constexpr (V::mask::PRESENT) {
                 x.mask = load_stored<V, typename V::mask>(p, row, col, cols);
@@ -67,7 +90,7 @@ template <class V> struct AffineTerms {
         using T = typename V::input::T;
         // Columns that have the same statistics.
         constexpr int ALIKE = V::WIDTH / decltype(row.statistics)::EACH;
-        Numbers<V> x = widened<V>(row.input);
+        Numbers<V> x = widened<V>(Prologue<V>::made(p, row.input, row.before));
         UNROLL for (int first = 0; first < V::WIDTH; first += ALIKE) {
             const Statistics<F> s = to_statistics(row.statistics.of(first));
             // Rarely so: one branch for all of them.
@@ -98,8 +121,17 @@ template <class V> struct AffineTerms {
             }
         } else {
             bias = widened<V>(row.grad_output);
-            if constexpr (V::SUM_WEIGHT) {
+            if constexpr (NORMALIZES) {
                 weight = x_hat(row);
+            }
+            if constexpr (Epilogue<V>::CHANGES_GRADIENT) {
+                const Numbers<V> after = widened<V>(row.after);
+                UNROLL for (int i = 0; i < V::WIDTH; ++i) {
+                    const F v = scaled_and_shifted(p, weight.at[i], own_weight.at[i], own_bias.at[i]);
+                    bias.at[i] = Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;
+                }
+            }
+            if constexpr (V::SUM_WEIGHT) {
                 UNROLL for (int i = 0; i < V::WIDTH; ++i) {
                     weight.at[i] = bias.at[i] * weight.at[i];
                 }
@@ -132,7 +164,7 @@ template <class V> struct AffineTerms {
 // Partial sums of grad_output * x_hat and of grad_output over the rows of a chunk.
 template <class V> DEVICE void affine(const Params<V>& p) {
     SumsOfChunk<V, AffineTerms<V>::WANTED> chunk(p);
-    chunk.run(AffineTerms<V>{p, chunk.col});
+    chunk.run(AffineTerms<V>(p, chunk.col));
 }
 
 // The pairwise sum of chunks' numbers at `from`, `stride` apart, by one thread. There are no negative zeros among sums, so

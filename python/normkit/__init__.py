@@ -10,19 +10,25 @@ array([[-1.,  1.],
        [-1.,  1.]], dtype=float32)
 """
 
-from normkit._added import add_layer_norm, add_rms_norm
 from normkit._normkit import (
     __version__,
+    add_layer_norm,
+    add_rms_norm,
     backends,
     batch_norm,
     devices,
     dyt,
+    gated_rms_norm,
     group_norm,
     instance_norm,
     layer_norm,
+    layer_norm_add,
+    modulated_layer_norm,
+    modulated_rms_norm,
     normalize,
     qk_norm,
     rms_norm,
+    rms_norm_add,
     weight_norm,
 )
 
@@ -34,11 +40,16 @@ __all__ = [
     "batch_norm",
     "devices",
     "dyt",
+    "gated_rms_norm",
     "group_norm",
     "instance_norm",
     "layer_norm",
+    "layer_norm_add",
+    "modulated_layer_norm",
+    "modulated_rms_norm",
     "normalize",
     "qk_norm",
     "rms_norm",
+    "rms_norm_add",
     "weight_norm",
 ]

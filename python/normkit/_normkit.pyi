@@ -28,6 +28,7 @@ Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Backend: TypeAlias = Literal["cpu", "wgpu", "cuda", "cuda-host"]
 Cast: TypeAlias = Literal["fp32", "llama", "gemma"]
 HeadKind: TypeAlias = Literal["rms", "l2", "layer"]
+Activation: TypeAlias = Literal["relu", "silu", "gelu_tanh"]
 
 def layer_norm(
     input: Array,
@@ -36,6 +37,7 @@ def layer_norm(
     bias: SupportsDLPack | None = None,
     eps: SupportsFloat = 1e-5,
     *,
+    activation: Activation | None = None,
     backend: Backend | None = None,
 ) -> Array: ...
 def rms_norm(
@@ -47,6 +49,7 @@ def rms_norm(
     offset: SupportsFloat = 0.0,
     cast: Cast = "fp32",
     partial: SupportsFloat = 1.0,
+    activation: Activation | None = None,
     backend: Backend | None = None,
 ) -> Array: ...
 def batch_norm(
@@ -68,6 +71,7 @@ def group_norm(
     bias: SupportsDLPack | None = None,
     eps: SupportsFloat = 1e-5,
     *,
+    activation: Activation | None = None,
     backend: Backend | None = None,
 ) -> Array: ...
 def instance_norm(
@@ -113,6 +117,79 @@ def weight_norm(
     g: SupportsDLPack,
     dim: SupportsIndex | None = 0,
     *,
+    backend: Backend | None = None,
+) -> Array: ...
+def add_layer_norm(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    input_scale: SupportsFloat = 1.0,
+    residual_scale: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> tuple[Array, Array]: ...
+def add_rms_norm(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    input_scale: SupportsFloat = 1.0,
+    residual_scale: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> tuple[Array, Array]: ...
+def layer_norm_add(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def rms_norm_add(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    backend: Backend | None = None,
+) -> Array: ...
+def modulated_layer_norm(
+    input: Array,
+    scale: SupportsDLPack,
+    shift: SupportsDLPack,
+    eps: SupportsFloat = 1e-6,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def modulated_rms_norm(
+    input: Array,
+    scale: SupportsDLPack,
+    shift: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-6,
+    *,
+    backend: Backend | None = None,
+) -> Array: ...
+def gated_rms_norm(
+    input: Array,
+    gate: SupportsDLPack,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    group_size: SupportsIndex | None = None,
+    norm_before_gate: bool = True,
     backend: Backend | None = None,
 ) -> Array: ...
 def backends() -> list[str]: ...
@@ -181,12 +258,31 @@ class Norm:
     def head_norm(kind: HeadKind, eps: SupportsFloat = 1e-6) -> Norm: ...
     @staticmethod
     def weight_norm(dim: SupportsIndex | None) -> Norm: ...
+    @staticmethod
+    def modulated(cols: SupportsIndex, eps: SupportsFloat = 1e-6, centred: bool = True) -> Norm: ...
+    @staticmethod
+    def gated_rms_norm(
+        cols: SupportsIndex,
+        eps: SupportsFloat = 1e-5,
+        group_size: SupportsIndex | None = None,
+        norm_before_gate: bool = True,
+    ) -> Norm: ...
+    def fused(
+        self,
+        before: Literal["residual"] | None = None,
+        after: Literal["residual"] | None = None,
+        activation: Activation | None = None,
+        input_scale: SupportsFloat = 1.0,
+        residual_scale: SupportsFloat = 1.0,
+    ) -> Norm: ...
     def forward(
         self,
         input: Array,
         weight: SupportsDLPack | None = None,
         bias: SupportsDLPack | None = None,
         alpha: SupportsDLPack | None = None,
+        before: SupportsDLPack | None = None,
+        after: SupportsDLPack | None = None,
     ) -> Array: ...
     def train(
         self,
@@ -194,7 +290,19 @@ class Norm:
         weight: SupportsDLPack | None = None,
         bias: SupportsDLPack | None = None,
         alpha: SupportsDLPack | None = None,
+        before: SupportsDLPack | None = None,
+        after: SupportsDLPack | None = None,
     ) -> tuple[Array, Statistics | None]: ...
+    def hidden(
+        self,
+        input: Array,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        alpha: SupportsDLPack | None = None,
+        before: SupportsDLPack | None = None,
+        after: SupportsDLPack | None = None,
+        statistics: bool = True,
+    ) -> tuple[Array, Array, Statistics | None]: ...
     def backward(
         self,
         grad_output: Array,
@@ -203,6 +311,9 @@ class Norm:
         weight: SupportsDLPack | None = None,
         bias: SupportsDLPack | None = None,
         alpha: SupportsDLPack | None = None,
-        needs: SupportsIndex = 15,
-    ) -> tuple[Array | None, Any | None, Any | None, Any | None]: ...
+        before: SupportsDLPack | None = None,
+        after: SupportsDLPack | None = None,
+        grad_hidden: SupportsDLPack | None = None,
+        needs: SupportsIndex = 63,
+    ) -> tuple[Array | None, Any | None, Any | None, Any | None, Any | None, Any | None]: ...
     def rows(self, shape: Shape) -> int: ...

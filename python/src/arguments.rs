@@ -22,14 +22,21 @@ named! {
     p: real -> f64,
     offset: real -> f64,
     partial: real -> f64,
+    input_scale: real -> f64,
+    residual_scale: real -> f64,
     num_groups: count -> usize,
     num_features: count -> usize,
     num_channels: count -> usize,
+    cols: count -> usize,
+    group_size: count -> usize,
     dim: integer -> isize,
     normalized_shape: sizes -> Vec<usize>,
     shape: sizes -> Vec<usize>,
     training: flag -> bool,
     use_input_stats: flag -> bool,
+    norm_before_gate: flag -> bool,
+    centred: flag -> bool,
+    statistics: flag -> bool,
 }
 
 /// The name of a cast mode.
@@ -42,6 +49,24 @@ pub(crate) fn kind(object: &Bound<'_, PyAny>) -> PyResult<&'static str> {
     one_of("kind", &["rms", "l2", "layer"], object)
 }
 
+/// The name of a function after a norm, or None.
+pub(crate) fn activation(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
+    if object.is_none() {
+        return Ok(None);
+    }
+    one_of("activation", &["relu", "silu", "gelu_tanh"], object).map(Some)
+}
+
+/// The name of what comes before a norm, or None.
+pub(crate) fn before(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
+    if object.is_none() { Ok(None) } else { one_of("before", &["residual"], object).map(Some) }
+}
+
+/// The name of what comes after a norm, or None.
+pub(crate) fn after(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
+    if object.is_none() { Ok(None) } else { one_of("after", &["residual"], object).map(Some) }
+}
+
 /// The name of a backend, or None.
 pub(crate) fn backend(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
     if object.is_none() { Ok(None) } else { one_of("backend", &BACKENDS, object).map(Some) }
@@ -50,6 +75,11 @@ pub(crate) fn backend(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str
 /// eps where None has a meaning of its own.
 pub(crate) fn optional_eps(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     if object.is_none() { Ok(None) } else { eps(object).map(Some) }
+}
+
+/// The size of a group where None is all.
+pub(crate) fn optional_group_size(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if object.is_none() { Ok(None) } else { group_size(object).map(Some) }
 }
 
 /// The axis of a weight norm; None and -1 are the whole tensor.

@@ -2,24 +2,28 @@
 
 use crate::array::Array;
 use crate::config::{Bound as Parameters, Config};
-use crate::errors::{exception, renamed};
+use crate::errors::{exception, renamed, value_error};
 use crate::fresh::Fresh;
 use crate::place::{Place, Target};
 use normkit::Workspace;
 use normkit::norm::Gradients;
-use normkit::spec::STATISTICS;
+use normkit::spec::{Epilogue, Prologue, STATISTICS};
+use normkit::tensor::{View, ViewMut};
 use pyo3::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
 /// A pass over `input`: the method, and the arrays of its parameters.
+#[derive(Clone, Copy)]
 pub(crate) struct Call<'c, 'py> {
     pub(crate) config: &'c Config,
     pub(crate) input: &'c Array<'py>,
     pub(crate) weight: Option<&'c Array<'py>>,
     pub(crate) bias: Option<&'c Array<'py>>,
     pub(crate) alpha: Option<&'c Array<'py>>,
-    /// What the function at hand calls arguments that the method calls otherwise.
-    pub(crate) names: &'c [(&'c str, &'c str)],
+    /// The other operand of what comes before the norm.
+    pub(crate) before: Option<&'c Array<'py>>,
+    /// The other operand of what comes after it.
+    pub(crate) after: Option<&'c Array<'py>>,
 }
 
 /// Scratch of earlier calls on the CPU, for later ones.
@@ -34,6 +38,8 @@ impl Needs {
     pub(crate) const WEIGHT: u8 = 2;
     pub(crate) const BIAS: u8 = 4;
     pub(crate) const ALPHA: u8 = 8;
+    pub(crate) const BEFORE: u8 = 16;
+    pub(crate) const AFTER: u8 = 32;
 
     /// An array for the gradient of `like`, if there is one and its gradient is wanted.
     pub(crate) fn gradient<'py>(
@@ -47,93 +53,171 @@ impl Needs {
     }
 }
 
-/// The gradients of input, weight, bias and alpha; None for those that were not wanted.
+/// What a forward pass is to give beside the output.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// What was normalized.
+    pub(crate) hidden: bool,
+    /// What backward needs, if the method has any.
+    pub(crate) statistics: bool,
+}
+
+/// What a forward pass gives.
+pub(crate) struct Results<'py> {
+    pub(crate) output: Bound<'py, PyAny>,
+    pub(crate) hidden: Gradient<'py>,
+    pub(crate) statistics: Gradient<'py>,
+}
+
+/// A gradient, or None where it was not wanted.
 pub(crate) type Gradient<'py> = Option<Bound<'py, PyAny>>;
 
-impl<'py> Call<'_, 'py> {
-    /// The normalized input.
-    pub(crate) fn forward(&self, py: Python<'py>, backend: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
-        let place = Place::of(self.input, backend)?;
-        let output = Fresh::new(py, self.input, self.input.shape(), None)?;
-        let config = self.config;
-        let inputs = [Some(self.input), self.weight, self.bias, self.alpha];
-        let result =
-            place.run(py, inputs, [Some(Target::New(&output.memory))], move |inputs, outputs, stream| {
-                let [Some(input), weight, bias, alpha] = inputs else { return Ok(()) };
-                let [Some(mut output)] = outputs else { return Ok(()) };
-                let norm = config.bind(Parameters { weight, bias, alpha });
-                norm.forward_into(&input, &mut output, None, stream)
-            })?;
-        self.named(result)?;
-        output.finish()
+impl<'c, 'py> Call<'c, 'py> {
+    /// Of a method without parameters.
+    pub(crate) fn new(config: &'c Config, input: &'c Array<'py>) -> Self {
+        Call { config, input, weight: None, bias: None, alpha: None, before: None, after: None }
     }
 
-    /// The normalized input and what backward needs: the statistics, if the method has any.
-    pub(crate) fn train(
+    /// The normalized input.
+    pub(crate) fn forward(&self, py: Python<'py>, backend: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
+        self.run(py, backend, Wanted::default()).map(|results| results.output)
+    }
+
+    /// A forward pass.
+    pub(crate) fn run(
         &self,
         py: Python<'py>,
         backend: Option<&str>,
-    ) -> PyResult<(Bound<'py, PyAny>, Gradient<'py>)> {
+        wanted: Wanted,
+    ) -> PyResult<Results<'py>> {
+        self.check()?;
         let place = Place::of(self.input, backend)?;
         let output = Fresh::new(py, self.input, self.input.shape(), None)?;
-        let statistics = self.statistics(py)?;
+        let hidden = if wanted.hidden { Some(self.hidden(py)?) } else { None };
+        let statistics = if wanted.statistics { self.statistics(py)? } else { None };
         let config = self.config;
-        let inputs = [Some(self.input), self.weight, self.bias, self.alpha];
-        let outputs =
-            [Some(Target::New(&output.memory)), statistics.as_ref().map(|s| Target::New(&s.memory))];
+        let inputs = [Some(self.input), self.weight, self.bias, self.alpha, self.before, self.after];
+        let outputs = [Some(&output), hidden.as_ref(), statistics.as_ref()]
+            .map(|fresh| fresh.map(|fresh| Target::New(&fresh.memory)));
         let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
-            let [Some(input), weight, bias, alpha] = inputs else { return Ok(()) };
-            let [Some(mut output), mut statistics] = outputs else { return Ok(()) };
-            let norm = config.bind(Parameters { weight, bias, alpha });
-            norm.forward_into(&input, &mut output, statistics.as_mut(), stream)
+            let [Some(input), weight, bias, alpha, before, after] = inputs else { return Ok(()) };
+            let [Some(output), hidden, mut statistics] = outputs else { return Ok(()) };
+            let norm = bound(config, input.shape(), [weight, bias, alpha, before, after])?;
+            let (input, mut output) = (config.seen(input)?, config.seen_mut(output)?);
+            let mut hidden = hidden.map(|view| config.seen_mut(view)).transpose()?;
+            norm.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics.as_mut(), stream)
         })?;
         self.named(result)?;
-        Ok((output.finish()?, statistics.map(Fresh::finish).transpose()?))
+        Ok(Results {
+            output: output.finish()?,
+            hidden: hidden.map(Fresh::finish).transpose()?,
+            statistics: statistics.map(Fresh::finish).transpose()?,
+        })
     }
 
-    /// The gradients that are wanted, given that of the output and the statistics of the forward pass.
+    /// The gradients of input, weight, bias, alpha and both operands of what surrounds the norm, where they are wanted,
+    /// given those of the output and of the hidden value and the statistics of the forward pass.
     pub(crate) fn backward(
         &self,
         py: Python<'py>,
-        grad_output: &Array<'py>,
+        (grad_output, grad_hidden): (&Array<'py>, Option<&Array<'py>>),
         statistics: Option<&Array<'py>>,
         needs: Needs,
-    ) -> PyResult<[Gradient<'py>; 4]> {
+    ) -> PyResult<[Gradient<'py>; 6]> {
+        self.check()?;
         let place = Place::of(self.input, None)?;
         let fresh = |like, bit| needs.gradient(py, like, bit);
+        // The hidden value stands for the residual, too.
+        let is_hidden = matches!(self.config.fusion().prologue, Prologue::Residual { .. });
         let fresh = [
             fresh(Some(self.input), Needs::INPUT)?,
             fresh(self.weight, Needs::WEIGHT)?,
             fresh(self.bias, Needs::BIAS)?,
             fresh(self.alpha, Needs::ALPHA)?,
+            fresh(self.before.or(is_hidden.then_some(self.input)), Needs::BEFORE)?,
+            fresh(self.after, Needs::AFTER)?,
         ];
         let config = self.config;
-        let inputs = [Some(grad_output), Some(self.input), statistics, self.weight, self.bias, self.alpha];
+        let inputs = [
+            Some(grad_output),
+            Some(self.input),
+            grad_hidden,
+            statistics,
+            self.weight,
+            self.bias,
+            self.alpha,
+            self.before,
+            self.after,
+        ];
         let outputs = fresh.each_ref().map(|fresh| fresh.as_ref().map(|fresh| Target::New(&fresh.memory)));
         let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         let workspace = &mut scratch;
         let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
-            let [Some(grad_output), Some(input), statistics, weight, bias, alpha] = inputs else {
+            let [Some(grad_output), Some(input), grad_hidden, statistics, parameters @ ..] = inputs else {
                 return Ok(());
             };
-            let [grad_input, grad_weight, grad_bias, grad_alpha] = outputs;
-            let norm = config.bind(Parameters { weight, bias, alpha });
-            let grads =
-                Gradients { input: grad_input, weight: grad_weight, bias: grad_bias, alpha: grad_alpha };
-            norm.backward_into(&grad_output, &input, statistics.as_ref(), grads, workspace, stream)
+            let shape = input.layout().shape().to_vec();
+            let norm = bound(config, &shape, parameters)?;
+            let (grad_output, input) = (config.seen(grad_output)?, config.seen(input)?);
+            let grad_hidden = grad_hidden.map(|view| config.seen(view)).transpose()?;
+            let grads = gradients(config, &shape, outputs)?;
+            let statistics = statistics.as_ref();
+            norm.backward_hidden_into(
+                &grad_output,
+                grad_hidden.as_ref(),
+                &input,
+                statistics,
+                grads,
+                workspace,
+                stream,
+            )
         })?;
         if place.is_cpu() {
             SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         }
         self.named(result)?;
-        let [input, weight, bias, alpha] = fresh;
-        let finish = |fresh: Option<Fresh<'py>>| fresh.map(Fresh::finish).transpose();
-        Ok([finish(input)?, finish(weight)?, finish(bias)?, finish(alpha)?])
+        let mut finished = [const { None }; 6];
+        for (finished, fresh) in finished.iter_mut().zip(fresh) {
+            *finished = fresh.map(Fresh::finish).transpose()?;
+        }
+        Ok(finished)
+    }
+
+    /// Refuses operands of what surrounds the norm that are not of the input's shape, or that are missing or too many.
+    fn check(&self) -> PyResult<()> {
+        let fusion = self.config.fusion();
+        for (operand, name) in
+            [(self.before, fusion.prologue.operand()), (self.after, fusion.epilogue.operand())]
+        {
+            let expected = self.input.shape();
+            let message = match (name, operand) {
+                (None, None) => continue,
+                // What a norm is of may be the sum already.
+                (Some("residual"), None) if fusion.epilogue != Epilogue::Residual => continue,
+                (Some(_), Some(operand)) if operand.shape() == expected => continue,
+                (Some(name), None) => format!("{name}: expected shape {expected:?}, found None"),
+                (Some(name), Some(operand)) => {
+                    format!("{name}: expected shape {expected:?}, found shape {:?}", operand.shape())
+                }
+                (None, Some(operand)) => {
+                    let expected = "None, since the method has no use for it";
+                    format!("{}: expected {expected}, found an array", operand.name)
+                }
+            };
+            return Err(value_error(message));
+        }
+        Ok(())
+    }
+
+    /// An array for what is normalized, of the residual's dtype where there is one.
+    fn hidden(&self, py: Python<'py>) -> PyResult<Fresh<'py>> {
+        let dtype = self.before.unwrap_or(self.input).dtype();
+        Fresh::new(py, self.input, self.input.shape(), Some(dtype))
     }
 
     /// An array for the statistics, if the method has any.
     fn statistics(&self, py: Python<'py>) -> PyResult<Option<Fresh<'py>>> {
-        let Some(rows) = rows(self.config, self.input.shape(), self.input.dtype(), self.names)? else {
+        let Some(rows) = rows(self.config, self.input.shape(), self.input.dtype())? else {
             return Ok(None);
         };
         let compute = self.input.dtype().compute();
@@ -141,8 +225,47 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn named(&self, result: normkit::Result<()>) -> PyResult<()> {
-        result.map_err(|error| renamed(error, self.names))
+        result.map_err(|error| renamed(error, self.config.names()))
     }
+}
+
+/// The method with its parameters and operands beside an input of `shape`.
+fn bound<'v>(
+    config: &Config,
+    shape: &[usize],
+    [weight, bias, alpha, before, after]: [Option<View<'v>>; 5],
+) -> normkit::Result<crate::config::Runnable<'v>> {
+    let learned = |name, view: Option<View<'v>>| {
+        view.map(|view| config.seen_parameter(name, view, shape)).transpose()
+    };
+    let operand = |view: Option<View<'v>>| view.map(|view| config.seen(view)).transpose();
+    Ok(config.bind(Parameters {
+        weight: learned("weight", weight)?,
+        bias: learned("bias", bias)?,
+        alpha,
+        before: operand(before)?,
+        after: operand(after)?,
+    }))
+}
+
+/// Where the gradients go, in the order of [`Call::backward`].
+fn gradients<'v>(
+    config: &Config,
+    shape: &[usize],
+    [input, weight, bias, alpha, before, after]: [Option<ViewMut<'v>>; 6],
+) -> normkit::Result<Gradients<'v>> {
+    let learned = |name, view: Option<ViewMut<'v>>| {
+        view.map(|view| config.seen_parameter_mut(name, view, shape)).transpose()
+    };
+    let operand = |view: Option<ViewMut<'v>>| view.map(|view| config.seen_mut(view)).transpose();
+    Ok(Gradients {
+        input: operand(input)?,
+        weight: learned("weight", weight)?,
+        bias: learned("bias", bias)?,
+        alpha,
+        before: operand(before)?,
+        after: operand(after)?,
+    })
 }
 
 /// The rows that share statistics in an input of `shape`, if the method has statistics.
@@ -150,13 +273,13 @@ pub(crate) fn rows(
     config: &Config,
     shape: &[usize],
     dtype: normkit::tensor::DType,
-    names: &[(&str, &str)],
 ) -> PyResult<Option<usize>> {
     if let Config::DyT { .. } = config {
         return Ok(None);
     }
     let norm = config.bind(Parameters::default());
-    let shape = norm.statistics_shape(shape, dtype).map_err(|error| renamed(error, names))?;
+    let shape = config.seen_shape(shape).and_then(|shape| norm.statistics_shape(&shape, dtype));
+    let shape = shape.map_err(|error| renamed(error, config.names()))?;
     Ok(shape.map(|[rows, _]| rows))
 }
 

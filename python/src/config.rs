@@ -1,6 +1,7 @@
 //! The methods with their options, before they are given parameters.
 
 use crate::errors::value_error;
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
 use normkit::tensor::View;
 use normkit::{
     BatchNorm, Cast, DyT, GroupNorm, InstanceNorm, LayerNorm, Method, Normalize, QkNorm, RmsNorm, WeightNorm,
@@ -10,10 +11,21 @@ use pyo3::prelude::*;
 /// A method and its options.
 #[derive(Debug, Clone)]
 pub(crate) enum Config {
-    LayerNorm { normalized_shape: Vec<usize>, eps: f64 },
-    RmsNorm { normalized_shape: Vec<usize>, eps: Option<f64>, offset: f64, cast: Cast, partial: f64 },
+    LayerNorm { normalized_shape: Vec<usize>, eps: f64, fusion: Fusion },
+    RmsNorm {
+        normalized_shape: Vec<usize>,
+        eps: Option<f64>,
+        offset: f64,
+        cast: Cast,
+        partial: f64,
+        fusion: Fusion,
+    },
+    /// Of the last axis, by a scale and a shift of each sample or token; with `centred` a layer norm, else an RMS norm.
+    Modulated { centred: bool, cols: usize, eps: f64 },
+    /// Of groups of `group_size` of the last axis's `cols` elements.
+    GatedRmsNorm { cols: usize, group_size: usize, eps: f64, norm_before_gate: bool },
     BatchNorm { num_features: usize, eps: f64 },
-    GroupNorm { num_groups: usize, num_channels: usize, eps: f64 },
+    GroupNorm { num_groups: usize, num_channels: usize, eps: f64, fusion: Fusion },
     InstanceNorm { num_features: usize, eps: f64 },
     Normalize { p: f64, dim: isize, eps: f64 },
     DyT { normalized_shape: Vec<usize> },
@@ -29,12 +41,14 @@ pub(crate) enum HeadKind {
     Layer,
 }
 
-/// The learned parameters of a call.
+/// The learned parameters of a call, and the other operands of what surrounds the norm.
 #[derive(Default)]
 pub(crate) struct Bound<'a> {
     pub(crate) weight: Option<View<'a>>,
     pub(crate) bias: Option<View<'a>>,
     pub(crate) alpha: Option<View<'a>>,
+    pub(crate) before: Option<View<'a>>,
+    pub(crate) after: Option<View<'a>>,
 }
 
 /// A method that a call may take along while other Python threads run.
@@ -51,24 +65,62 @@ macro_rules! bound {
     }};
 }
 
+/// Puts what surrounds a norm around it. A residual before it that is not there has been added to the input already.
+macro_rules! fused {
+    ($norm:expr, $fusion:expr, $before:expr, $after:expr) => {{
+        let (norm, fusion) = ($norm, $fusion);
+        let norm = match (fusion.prologue, $before) {
+            (Prologue::Residual { input_scale, residual_scale }, Some(residual)) => {
+                norm.scaled_residual_view(input_scale, residual, residual_scale)
+            }
+            (Prologue::Residual { input_scale, residual_scale }, None) => {
+                norm.of_hidden(input_scale, residual_scale)
+            }
+            (Prologue::Gate, Some(gate)) => norm.input_gate_view(gate),
+            _ => norm,
+        };
+        match (fusion.epilogue, $after) {
+            (Epilogue::Activation(activation), _) => norm.activation(activation),
+            (Epilogue::Residual, Some(residual)) => norm.output_residual_view(residual),
+            (Epilogue::Gate, Some(gate)) => norm.output_gate_view(gate),
+            _ => norm,
+        }
+    }};
+}
+
 impl Config {
     /// The method with its parameters. Those that it has no use for are to have been [checked](Config::check).
-    pub(crate) fn bind<'a>(&self, Bound { weight, bias, alpha }: Bound<'a>) -> Runnable<'a> {
+    pub(crate) fn bind<'a>(&self, Bound { weight, bias, alpha, before, after }: Bound<'a>) -> Runnable<'a> {
+        let fusion = self.fusion();
         match self {
-            Config::LayerNorm { normalized_shape, eps } => {
-                bound!(LayerNorm::new(&normalized_shape[..]).eps(*eps), weight_view: weight, bias_view: bias)
+            Config::LayerNorm { normalized_shape, eps, .. } => {
+                let norm = fused!(LayerNorm::new(&normalized_shape[..]).eps(*eps), fusion, before, after);
+                bound!(norm, weight_view: weight, bias_view: bias)
             }
-            Config::RmsNorm { normalized_shape, eps, offset, cast, partial } => {
-                let mut norm = RmsNorm::new(&normalized_shape[..]);
-                norm = norm.weight_offset(*offset).cast(*cast).partial(*partial);
+            Config::RmsNorm { normalized_shape, eps, offset, cast, partial, .. } => {
+                let norm = fused!(RmsNorm::new(&normalized_shape[..]), fusion, before, after);
+                let norm = norm.weight_offset(*offset).cast(*cast).partial(*partial);
                 bound!(norm, eps: *eps, weight_view: weight, bias_view: bias)
+            }
+            Config::Modulated { centred: true, cols, eps } => {
+                let norm = LayerNorm::new([*cols]).eps(*eps).weight_offset(1.0).broadcast_parameters();
+                bound!(norm, weight_view: weight, bias_view: bias)
+            }
+            Config::Modulated { centred: false, cols, eps } => {
+                let norm = RmsNorm::new([*cols]).eps(*eps).weight_offset(1.0).broadcast_parameters();
+                bound!(norm, weight_view: weight, bias_view: bias)
+            }
+            Config::GatedRmsNorm { group_size, eps, .. } => {
+                let norm = RmsNorm::new([*group_size]).eps(*eps).broadcast_parameters();
+                let norm = fused!(norm, fusion, before, after);
+                bound!(norm, weight_view: weight, bias_view: bias)
             }
             Config::BatchNorm { num_features, eps } => {
                 bound!(BatchNorm::new(*num_features).eps(*eps), weight_view: weight, bias_view: bias)
             }
-            Config::GroupNorm { num_groups, num_channels, eps } => {
+            Config::GroupNorm { num_groups, num_channels, eps, .. } => {
                 let norm = GroupNorm::new(*num_groups, *num_channels).eps(*eps);
-                bound!(norm, weight_view: weight, bias_view: bias)
+                bound!(fused!(norm, fusion, before, after), weight_view: weight, bias_view: bias)
             }
             Config::InstanceNorm { num_features, eps } => {
                 bound!(InstanceNorm::new(*num_features).eps(*eps), weight_view: weight, bias_view: bias)
@@ -83,6 +135,47 @@ impl Config {
             }
             Config::WeightNorm { dim } => bound!(WeightNorm::new(*dim), g_view: weight),
         }
+    }
+
+    /// What surrounds the norm.
+    pub(crate) fn fusion(&self) -> Fusion {
+        match *self {
+            Config::LayerNorm { fusion, .. }
+            | Config::RmsNorm { fusion, .. }
+            | Config::GroupNorm { fusion, .. } => fusion,
+            Config::GatedRmsNorm { norm_before_gate: true, .. } => {
+                Fusion { epilogue: Epilogue::Gate, ..Fusion::default() }
+            }
+            Config::GatedRmsNorm { norm_before_gate: false, .. } => {
+                Fusion { prologue: Prologue::Gate, ..Fusion::default() }
+            }
+            _ => Fusion::default(),
+        }
+    }
+
+    /// The same norm with this around it.
+    pub(crate) fn fused(mut self, new: Fusion) -> PyResult<Self> {
+        match &mut self {
+            Config::LayerNorm { fusion, .. }
+            | Config::RmsNorm { fusion, .. }
+            | Config::GroupNorm { fusion, .. } => *fusion = new,
+            _ => return Err(value_error("fused: expected a layer_norm, rms_norm or group_norm, found another norm")),
+        }
+        Ok(self)
+    }
+
+    /// What the method's users call its arguments.
+    pub(crate) fn names(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Config::WeightNorm { .. } => &[("input", "v"), ("weight", "g"), ("memory", "v")],
+            Config::Modulated { .. } => &[("weight", "scale"), ("bias", "shift")],
+            _ => &[],
+        }
+    }
+
+    /// What its users call the argument `name`.
+    pub(crate) fn called(&self, name: &'static str) -> &'static str {
+        self.names().iter().find_map(|(own, called)| (*own == name).then_some(*called)).unwrap_or(name)
     }
 
     /// Refuses parameters that the method has no use for.
@@ -101,6 +194,11 @@ impl Config {
                     "{name}: expected None, since the method has none, found an array"
                 )));
             }
+        }
+        if let Config::Modulated { .. } = self
+            && !weight
+        {
+            return Err(value_error("scale: expected an array, found None"));
         }
         if let Config::DyT { .. } = self
             && !alpha
@@ -136,4 +234,15 @@ pub(crate) fn head_kind(name: &str) -> HeadKind {
         "layer" => HeadKind::Layer,
         _ => HeadKind::Rms,
     }
+}
+
+/// The function after a norm by its name, in what surrounds the norm; None is none.
+pub(crate) fn activated(name: Option<&str>) -> Fusion {
+    let activation = match name {
+        None => return Fusion::default(),
+        Some("relu") => Activation::Relu,
+        Some("silu") => Activation::Silu,
+        Some(_) => Activation::GeluTanh,
+    };
+    Fusion { epilogue: Epilogue::Activation(activation), ..Fusion::default() }
 }

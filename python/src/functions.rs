@@ -3,7 +3,7 @@
 use crate::arguments as arg;
 use crate::array::{Array, Autograd};
 use crate::call::Call;
-use crate::config::{Config, cast, head_kind, heads};
+use crate::config::{Config, activated, cast, head_kind, heads};
 use crate::errors::{renamed, value_error};
 use crate::fresh::Fresh;
 use crate::place::{Place, Target};
@@ -12,15 +12,15 @@ use normkit::norm::Pair;
 use normkit::{Error, Method};
 use pyo3::prelude::*;
 
-type Any<'py> = Bound<'py, PyAny>;
-type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+pub(crate) type Any<'py> = Bound<'py, PyAny>;
+pub(crate) type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 
 /// The argument `name`, which is not to be followed by an autograd engine.
-fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
+pub(crate) fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
     Array::new(name, object, Autograd::Refused)
 }
 
-fn optional<'py>(name: &'static str, object: Optional<'_, 'py>) -> PyResult<Option<Array<'py>>> {
+pub(crate) fn optional<'py>(name: &'static str, object: Optional<'_, 'py>) -> PyResult<Option<Array<'py>>> {
     Array::optional(name, object, Autograd::Refused)
 }
 
@@ -34,7 +34,7 @@ fn forward<'py>(
 ) -> PyResult<Any<'py>> {
     let (weight, bias) = (optional("weight", weight)?, optional("bias", bias)?);
     let (weight, bias) = (weight.as_ref(), bias.as_ref());
-    Call { config, input, weight, bias, alpha: None, names: &[] }.forward(py, backend)
+    Call { weight, bias, ..Call::new(config, input) }.forward(py, backend)
 }
 
 /// Layer normalization over the last axes (Ba, Kiros, Hinton 2016, arXiv 1607.06450), as
@@ -44,7 +44,8 @@ fn forward<'py>(
 ///
 /// The variance is the biased one. `normalized_shape` is the size of the last axis, or the sizes of the last axes;
 /// `weight` and `bias` have that shape, and each may be None. They may have a dtype of their own, not wider than the
-/// arithmetic's: float32 for inputs of up to 32 bits, else float64.
+/// arithmetic's: float32 for inputs of up to 32 bits, else float64. `activation` is a function of the result, in the same
+/// pass: ``"relu"``, ``"silu"`` (``y / (1 + exp(-y))``), ``"gelu_tanh"`` (GELU by way of tanh), or None.
 ///
 /// Returns an array like `input`: of its library, shape and dtype, on its device. `backend` says where to compute:
 /// ``"cpu"``, ``"wgpu"`` or ``"cuda"``, with copies there and back where the arrays are elsewhere; None is where they
@@ -58,16 +59,17 @@ fn forward<'py>(
 /// array([[-1.,  1.],
 ///        [-1.,  1.]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (input, normalized_shape, weight=None, bias=None, eps=1e-5, *, backend=None))]
+#[pyo3(signature = (input, normalized_shape, weight=None, bias=None, eps=1e-5, *, activation=None, backend=None))]
 pub(crate) fn layer_norm<'py>(
     input: &Any<'py>,
     #[pyo3(from_py_with = arg::normalized_shape)] normalized_shape: Vec<usize>,
     weight: Optional<'_, 'py>,
     bias: Optional<'_, 'py>,
     #[pyo3(from_py_with = arg::eps)] eps: f64,
+    #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
-    let config = Config::LayerNorm { normalized_shape, eps };
+    let config = Config::LayerNorm { normalized_shape, eps, fusion: activated(activation) };
     forward(&config, &array("input", input)?, (weight, bias), input.py(), backend)
 }
 
@@ -81,13 +83,13 @@ pub(crate) fn layer_norm<'py>(
 /// input's dtype before the weight; ``"gemma"`` has an offset of 1 and rounds once. `partial` takes the mean square
 /// from the first part of each row, ``floor(partial * size)`` elements.
 ///
-/// `normalized_shape`, `weight`, `backend`, the result and the errors are as in :func:`layer_norm`.
+/// `normalized_shape`, `weight`, `activation`, `backend`, the result and the errors are as in :func:`layer_norm`.
 ///
 /// >>> import numpy, normkit
 /// >>> normkit.rms_norm(numpy.float32([[3, 4, 0, 0]]), 4, eps=0.0)
 /// array([[1.2, 1.6, 0. , 0. ]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (input, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", partial=1.0, backend=None))]
+#[pyo3(signature = (input, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", partial=1.0, activation=None, backend=None))]
 pub(crate) fn rms_norm<'py>(
     input: &Any<'py>,
     #[pyo3(from_py_with = arg::normalized_shape)] normalized_shape: Vec<usize>,
@@ -96,10 +98,11 @@ pub(crate) fn rms_norm<'py>(
     #[pyo3(from_py_with = arg::offset)] offset: f64,
     #[pyo3(from_py_with = arg::cast)] cast: &'static str,
     #[pyo3(from_py_with = arg::partial)] partial: f64,
+    #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
-    let cast = self::cast(cast);
-    let config = Config::RmsNorm { normalized_shape, eps, offset, cast, partial };
+    let (cast, fusion) = (self::cast(cast), activated(activation));
+    let config = Config::RmsNorm { normalized_shape, eps, offset, cast, partial, fusion };
     forward(&config, &array("input", input)?, (weight, None), input.py(), backend)
 }
 
@@ -151,24 +154,25 @@ pub(crate) fn batch_norm<'py>(
 /// Mean and biased variance are those of each of the `num_groups` groups of channels of each sample of
 /// ``[N, C, ...]``. `weight` and `bias` have shape ``[C]``, and each may be None.
 ///
-/// `backend`, the result and the errors are as in :func:`layer_norm`.
+/// `activation`, `backend`, the result and the errors are as in :func:`layer_norm`.
 ///
 /// >>> import numpy, normkit
 /// >>> normkit.group_norm(numpy.float32([[1, 3, 2, 6]]), 2, eps=0.0)
 /// array([[-1.,  1., -1.,  1.]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (input, num_groups, weight=None, bias=None, eps=1e-5, *, backend=None))]
+#[pyo3(signature = (input, num_groups, weight=None, bias=None, eps=1e-5, *, activation=None, backend=None))]
 pub(crate) fn group_norm<'py>(
     input: &Any<'py>,
     #[pyo3(from_py_with = arg::num_groups)] num_groups: usize,
     weight: Optional<'_, 'py>,
     bias: Optional<'_, 'py>,
     #[pyo3(from_py_with = arg::eps)] eps: f64,
+    #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<Any<'py>> {
     let array = array("input", input)?;
     let num_channels = channels(&array)?;
-    let config = Config::GroupNorm { num_groups, num_channels, eps };
+    let config = Config::GroupNorm { num_groups, num_channels, eps, fusion: activated(activation) };
     forward(&config, &array, (weight, bias), input.py(), backend)
 }
 
@@ -278,7 +282,7 @@ pub(crate) fn dyt<'py>(
         None => vec![last],
     };
     let config = Config::DyT { normalized_shape };
-    let call = Call { config: &config, input: &input, weight, bias, alpha: Some(&alpha), names: &[] };
+    let call = Call { weight, bias, alpha: Some(&alpha), ..Call::new(&config, &input) };
     call.forward(py, backend)
 }
 
@@ -371,7 +375,5 @@ pub(crate) fn weight_norm<'py>(
 ) -> PyResult<Any<'py>> {
     let config = Config::WeightNorm { dim };
     let (input, weight) = (array("v", v)?, array("g", g)?);
-    let (input, weight) = (&input, Some(&weight));
-    let names = &[("input", "v"), ("weight", "g"), ("memory", "v")];
-    Call { config: &config, input, weight, bias: None, alpha: None, names }.forward(v.py(), backend)
+    Call { weight: Some(&weight), ..Call::new(&config, &input) }.forward(v.py(), backend)
 }

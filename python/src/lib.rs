@@ -1,6 +1,6 @@
 //! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
 //!
-//! `functions` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
+//! `functions` and `fused` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
 //! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
 //! which device a call runs, and `call` runs it while other Python threads go on.
 
@@ -16,10 +16,12 @@ mod exchange;
 mod export;
 mod fresh;
 mod functions;
+mod fused;
 mod low;
 mod memory;
 mod place;
 mod running;
+mod seen;
 
 /// The extension module.
 #[pyo3::pymodule]
@@ -29,6 +31,11 @@ mod _normkit {
     #[pymodule_export]
     use super::functions::{
         batch_norm, dyt, group_norm, instance_norm, layer_norm, normalize, qk_norm, rms_norm, weight_norm,
+    };
+    #[pymodule_export]
+    use super::fused::{
+        add_layer_norm, add_rms_norm, gated_rms_norm, layer_norm_add, modulated_layer_norm,
+        modulated_rms_norm, rms_norm_add,
     };
     #[pymodule_export]
     use super::low::{

@@ -2,9 +2,11 @@
 
 use crate::arguments as arg;
 use crate::array::{Array, Autograd};
-use crate::call::{Call, Gradient, Needs, rows};
-use crate::config::{Config, cast, head_kind};
+use crate::call::{Call, Gradient, Needs, Wanted, rows};
+use crate::config::{Config, activated, cast, head_kind};
+use crate::errors::value_error;
 use crate::running::{Running, RunningArrays};
+use normkit::spec::{Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
 use pyo3::prelude::*;
 
@@ -12,6 +14,8 @@ type Any<'py> = Bound<'py, PyAny>;
 type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 type Pair<'py> = (Any<'py>, Any<'py>);
 type Gradients<'py> = (Gradient<'py>, Gradient<'py>, Gradient<'py>);
+type Every<'py> =
+    (Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>);
 
 fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
     Array::new(name, object, Autograd::Ignored)
@@ -37,7 +41,8 @@ impl Norm {
         #[pyo3(from_py_with = arg::normalized_shape)] normalized_shape: Vec<usize>,
         #[pyo3(from_py_with = arg::eps)] eps: f64,
     ) -> Self {
-        Norm { config: Config::LayerNorm { normalized_shape, eps } }
+        let fusion = Fusion::default();
+        Norm { config: Config::LayerNorm { normalized_shape, eps, fusion } }
     }
 
     /// Root-mean-square normalization over the last axes.
@@ -50,8 +55,8 @@ impl Norm {
         #[pyo3(from_py_with = arg::cast)] cast: &'static str,
         #[pyo3(from_py_with = arg::partial)] partial: f64,
     ) -> Self {
-        let cast = self::cast(cast);
-        Norm { config: Config::RmsNorm { normalized_shape, eps, offset, cast, partial } }
+        let (cast, fusion) = (self::cast(cast), Fusion::default());
+        Norm { config: Config::RmsNorm { normalized_shape, eps, offset, cast, partial, fusion } }
     }
 
     /// Batch normalization by the batch's own statistics.
@@ -72,7 +77,8 @@ impl Norm {
         #[pyo3(from_py_with = arg::num_channels)] num_channels: usize,
         #[pyo3(from_py_with = arg::eps)] eps: f64,
     ) -> Self {
-        Norm { config: Config::GroupNorm { num_groups, num_channels, eps } }
+        let fusion = Fusion::default();
+        Norm { config: Config::GroupNorm { num_groups, num_channels, eps, fusion } }
     }
 
     /// Instance normalization by each instance's own statistics.
@@ -118,38 +124,115 @@ impl Norm {
         Norm { config: Config::WeightNorm { dim } }
     }
 
-    /// How many rows of statistics an input of `shape` has; 0 where the method has none.
-    fn rows(&self, #[pyo3(from_py_with = arg::shape)] shape: Vec<usize>) -> PyResult<usize> {
-        Ok(rows(&self.config, &shape, DType::F32, self.names())?.unwrap_or(0))
+    /// The adaptive norm of the last axis, of `cols` elements, whose weight is the scale without its 1 and whose bias is the
+    /// shift: a layer norm with `centred`, else an RMS norm.
+    #[staticmethod]
+    #[pyo3(signature = (cols, eps=1e-6, centred=true))]
+    fn modulated(
+        #[pyo3(from_py_with = arg::cols)] cols: usize,
+        #[pyo3(from_py_with = arg::eps)] eps: f64,
+        #[pyo3(from_py_with = arg::centred)] centred: bool,
+    ) -> Self {
+        Norm { config: Config::Modulated { centred, cols, eps } }
     }
 
-    /// The normalized input.
-    #[pyo3(signature = (input, weight=None, bias=None, alpha=None))]
+    /// The RMS norm of groups of the last axis, of `cols` elements, with a gate after the norm, or before it.
+    #[staticmethod]
+    #[pyo3(signature = (cols, eps=1e-5, group_size=None, norm_before_gate=true))]
+    fn gated_rms_norm(
+        #[pyo3(from_py_with = arg::cols)] cols: usize,
+        #[pyo3(from_py_with = arg::eps)] eps: f64,
+        #[pyo3(from_py_with = arg::optional_group_size)] group_size: Option<usize>,
+        #[pyo3(from_py_with = arg::norm_before_gate)] norm_before_gate: bool,
+    ) -> Self {
+        let group_size = group_size.unwrap_or(cols);
+        Norm { config: Config::GatedRmsNorm { cols, group_size, eps, norm_before_gate } }
+    }
+
+    /// The same norm with a residual before it, ``input_scale * input + residual_scale * residual``, and after it either a
+    /// residual or an activation.
+    #[pyo3(signature = (before=None, after=None, activation=None, input_scale=1.0, residual_scale=1.0))]
+    fn fused(
+        &self,
+        #[pyo3(from_py_with = arg::before)] before: Option<&'static str>,
+        #[pyo3(from_py_with = arg::after)] after: Option<&'static str>,
+        #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
+        #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
+        #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+    ) -> PyResult<Self> {
+        let prologue = match before {
+            Some(_) => Prologue::Residual { input_scale, residual_scale },
+            None => Prologue::None,
+        };
+        let epilogue = match (after, activation) {
+            (Some(_), Some(found)) => {
+                let expected = "None beside a residual after the norm";
+                return Err(value_error(format!("activation: expected {expected}, found '{found}'")));
+            }
+            (Some(_), None) => Epilogue::Residual,
+            (None, activation) => activated(activation).epilogue,
+        };
+        Ok(Norm { config: self.config.clone().fused(Fusion { prologue, epilogue })? })
+    }
+
+    /// How many rows of statistics an input of `shape` has; 0 where the method has none.
+    fn rows(&self, #[pyo3(from_py_with = arg::shape)] shape: Vec<usize>) -> PyResult<usize> {
+        Ok(rows(&self.config, &shape, DType::F32)?.unwrap_or(0))
+    }
+
+    /// The normalized input. `before` and `after` are the other operands of what surrounds the norm, here and below.
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None))]
     fn forward<'py>(
         &self,
         input: &Any<'py>,
         weight: Optional<'_, 'py>,
         bias: Optional<'_, 'py>,
         alpha: Optional<'_, 'py>,
+        before: Optional<'_, 'py>,
+        after: Optional<'_, 'py>,
     ) -> PyResult<Any<'py>> {
-        self.call(input, weight, bias, alpha, |call| call.forward(input.py(), None))
+        let arrays = [weight, bias, alpha, before, after];
+        self.call(input, arrays, |call| call.forward(input.py(), None))
     }
 
     /// The normalized input, and the statistics `[rows, 4]` that backward needs, if the method has any.
-    #[pyo3(signature = (input, weight=None, bias=None, alpha=None))]
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None))]
     fn train<'py>(
         &self,
         input: &Any<'py>,
         weight: Optional<'_, 'py>,
         bias: Optional<'_, 'py>,
         alpha: Optional<'_, 'py>,
+        before: Optional<'_, 'py>,
+        after: Optional<'_, 'py>,
     ) -> PyResult<(Any<'py>, Gradient<'py>)> {
-        self.call(input, weight, bias, alpha, |call| call.train(input.py(), None))
+        let wanted = Wanted { statistics: true, ..Wanted::default() };
+        let arrays = [weight, bias, alpha, before, after];
+        let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
+        Ok((results.output, results.statistics))
     }
 
-    /// The gradients of input, weight, bias and alpha: those whose bits, 1, 2, 4 and 8, are in `needs`.
-    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, needs=15))]
-    #[allow(clippy::type_complexity, reason = "it is what Python is told")]
+    /// The normalized input, what was normalized, and with `statistics` what backward needs.
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None, statistics=true))]
+    fn hidden<'py>(
+        &self,
+        input: &Any<'py>,
+        weight: Optional<'_, 'py>,
+        bias: Optional<'_, 'py>,
+        alpha: Optional<'_, 'py>,
+        before: Optional<'_, 'py>,
+        after: Optional<'_, 'py>,
+        #[pyo3(from_py_with = arg::statistics)] statistics: bool,
+    ) -> PyResult<(Any<'py>, Gradient<'py>, Gradient<'py>)> {
+        let wanted = Wanted { statistics, hidden: true };
+        let arrays = [weight, bias, alpha, before, after];
+        let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
+        Ok((results.output, results.hidden, results.statistics))
+    }
+
+    /// The gradients of input, weight, bias, alpha, and the operands `before` and `after`: those whose bits, 1, 2, 4, 8, 16
+    /// and 32, are in `needs`. Where `before` is a residual that is None, `input` is the hidden value.
+    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, before=None, after=None, grad_hidden=None, needs=63))]
     fn backward<'py>(
         &self,
         grad_output: &Any<'py>,
@@ -158,40 +241,45 @@ impl Norm {
         weight: Optional<'_, 'py>,
         bias: Optional<'_, 'py>,
         alpha: Optional<'_, 'py>,
+        before: Optional<'_, 'py>,
+        after: Optional<'_, 'py>,
+        grad_hidden: Optional<'_, 'py>,
         needs: u8,
-    ) -> PyResult<(Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>)> {
+    ) -> PyResult<Every<'py>> {
         let grad_output = array("grad_output", grad_output)?;
+        let grad_hidden = optional("grad_hidden", grad_hidden)?;
         let statistics = optional("statistics", statistics)?;
-        self.call(input, weight, bias, alpha, |call| {
-            let grads = call.backward(input.py(), &grad_output, statistics.as_ref(), Needs(needs))?;
-            let [grad_input, grad_weight, grad_bias, grad_alpha] = grads;
-            Ok((grad_input, grad_weight, grad_bias, grad_alpha))
+        self.call(input, [weight, bias, alpha, before, after], |call| {
+            let grads = (&grad_output, grad_hidden.as_ref());
+            call.backward(input.py(), grads, statistics.as_ref(), Needs(needs)).map(Into::into)
         })
     }
 }
 
 impl Norm {
-    /// What the method's users call its arguments.
-    fn names(&self) -> &'static [(&'static str, &'static str)] {
-        match self.config {
-            Config::WeightNorm { .. } => &[("input", "v"), ("weight", "g")],
-            _ => &[],
-        }
-    }
-
+    /// Calls `run` with the arrays: weight, bias, alpha, and the operands of what surrounds the norm.
     fn call<'py, R>(
         &self,
         input: &Any<'py>,
-        weight: Optional<'_, 'py>,
-        bias: Optional<'_, 'py>,
-        alpha: Optional<'_, 'py>,
+        [weight, bias, alpha, before, after]: [Optional<'_, 'py>; 5],
         run: impl FnOnce(Call<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
         self.config.check(weight.is_some(), bias.is_some(), alpha.is_some())?;
         let (input, alpha) = (array("input", input)?, optional("alpha", alpha)?);
-        let (weight, bias) = (optional("weight", weight)?, optional("bias", bias)?);
-        let (weight, bias, alpha) = (weight.as_ref(), bias.as_ref(), alpha.as_ref());
-        run(Call { config: &self.config, input: &input, weight, bias, alpha, names: self.names() })
+        let weight = optional(self.config.called("weight"), weight)?;
+        let bias = optional(self.config.called("bias"), bias)?;
+        let Fusion { prologue, epilogue } = self.config.fusion();
+        let before = optional(prologue.operand().unwrap_or("before"), before)?;
+        let after = optional(epilogue.operand().unwrap_or("after"), after)?;
+        run(Call {
+            config: &self.config,
+            input: &input,
+            weight: weight.as_ref(),
+            bias: bias.as_ref(),
+            alpha: alpha.as_ref(),
+            before: before.as_ref(),
+            after: after.as_ref(),
+        })
     }
 }
 

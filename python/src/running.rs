@@ -1,7 +1,7 @@
 //! Batch and instance normalization with running statistics.
 
 use crate::array::{Array, Autograd};
-use crate::call::{Call, Gradient, Needs, checked};
+use crate::call::{Call, Gradient, Needs, Wanted, checked};
 use crate::config::Config;
 use crate::errors::{type_error, value_error};
 use crate::fresh::Fresh;
@@ -225,7 +225,8 @@ impl<'py> Running<'_, 'py> {
                 return Ok(());
             };
             let [grad_input, grad_weight, grad_bias] = outputs;
-            let grads = Gradients { input: grad_input, weight: grad_weight, bias: grad_bias, alpha: None };
+            let grads =
+                Gradients { input: grad_input, weight: grad_weight, bias: grad_bias, ..Gradients::default() };
             let norm =
                 batch_norm(input.shape(), eps, weight, bias).frozen(&Borrowed(mean), &Borrowed(var))?;
             norm.backward_into(&grad_output, &input, None, grads, &mut Workspace::new(), stream)
@@ -282,9 +283,10 @@ impl<'py> Running<'_, 'py> {
         backend: Option<&str>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let (input, weight, bias) = (self.input, self.weight, self.bias);
-        let call = Call { config: &config, input, weight, bias, alpha: None, names: &[] };
-        let (output, statistics) = call.train(py, backend)?;
-        Ok((output, statistics.ok_or_else(|| value_error("input: expected a norm with statistics"))?))
+        let call = Call { weight, bias, ..Call::new(&config, input) };
+        let results = call.run(py, backend, Wanted { statistics: true, ..Wanted::default() })?;
+        let missing = || value_error("input: expected a norm with statistics");
+        Ok((results.output, results.statistics.ok_or_else(missing)?))
     }
 
     /// Moves running statistics towards the means over samples of the instances' means and variances.

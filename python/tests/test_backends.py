@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from arrays import as_torch, bits
-from methods import matrices
+from fused import every_case
 
 import normkit
 
@@ -24,6 +24,10 @@ ON_WGPU = (
     "normalize, p=2.0",
     "dyt",
     "weight_norm",
+    "add_rms_norm",
+    "layer_norm_add",
+    "modulated_layer_norm, each",
+    "gated_rms_norm, groups",
 )
 
 
@@ -34,7 +38,7 @@ def test_wgpu_is_usable() -> None:
 
 @pytest.mark.parametrize("name", ON_WGPU)
 def test_wgpu_gives_the_bits_of_the_cpu(name: str) -> None:
-    (case,) = [case for case in matrices(F32, 3, 100) if case.name.startswith(f"{name} float32")]
+    (case,) = [case for case in every_case(F32, 3, 100) if case.name.startswith(f"{name} float32")]
     wanted = case.call(normkit)
     for convert in (lambda x: x, as_torch, lambda x: np.asfortranarray(x)[::-1][::-1]):
         for found, expected in zip(case.call(normkit, convert, backend="wgpu"), wanted, strict=True):

@@ -22,23 +22,42 @@ SIX, ONES = np.linspace(0.5, 1.5, 6, dtype=np.float32), np.ones(6, np.float32)
 
 # A valid call of each function, by the names of its arguments.
 CALLS: dict[str, dict[str, Any]] = {
-    "layer_norm": {"input": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5},
+    "layer_norm": {
+        "input": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5,
+        "activation": None,
+    },
     "rms_norm": {
         "input": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
-        "offset": 0.0, "cast": "fp32", "partial": 1.0,
+        "offset": 0.0, "cast": "fp32", "partial": 1.0, "activation": None,
     },
     "add_layer_norm": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5,
+        "input_scale": 1.0, "residual_scale": 1.0,
     },
     "add_rms_norm": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
+        "offset": 0.0, "cast": "fp32", "input_scale": 1.0, "residual_scale": 1.0,
+    },
+    "layer_norm_add": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5,
+    },
+    "rms_norm_add": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
         "offset": 0.0, "cast": "fp32",
+    },
+    "modulated_layer_norm": {"input": X, "scale": SIX, "shift": SIX, "eps": 1e-6},
+    "modulated_rms_norm": {"input": X, "scale": SIX, "shift": SIX, "eps": 1e-6},
+    "gated_rms_norm": {
+        "input": X, "gate": X, "weight": SIX, "bias": SIX, "eps": 1e-5,
+        "group_size": 3, "norm_before_gate": True,
     },
     "batch_norm": {
         "input": IMAGE, "running_mean": ONES, "running_var": ONES, "weight": SIX, "bias": SIX,
         "training": False, "momentum": 0.1, "eps": 1e-5,
     },
-    "group_norm": {"input": IMAGE, "num_groups": 3, "weight": SIX, "bias": SIX, "eps": 1e-5},
+    "group_norm": {
+        "input": IMAGE, "num_groups": 3, "weight": SIX, "bias": SIX, "eps": 1e-5, "activation": None,
+    },
     "instance_norm": {
         "input": IMAGE, "running_mean": None, "running_var": None, "weight": SIX, "bias": SIX,
         "use_input_stats": True, "momentum": 0.1, "eps": 1e-5,
@@ -49,7 +68,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "weight_norm": {"v": X, "g": np.ones((4, 1), np.float32), "dim": 0},
 }  # fmt: skip
 OPTIONAL = {"weight", "bias", "running_mean", "running_var", "q_weight", "k_weight"}
-ARRAYS = {"input", "residual", "q", "k", "v", "g", *OPTIONAL}
+ARRAYS = {"input", "residual", "gate", "scale", "shift", "q", "k", "v", "g", *OPTIONAL}
 EVERY_ARRAY = [(function, name) for function, call in CALLS.items() for name in call if name in ARRAYS]
 
 
@@ -73,7 +92,7 @@ def refused(
 
 
 def test_the_calls_are_valid() -> None:
-    assert set(CALLS) == {name for name in normkit.__all__ if name.endswith(("norm", "normalize", "dyt"))}
+    assert set(CALLS) == {name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "normalize", "dyt"))}
     for function, arguments in CALLS.items():
         getattr(normkit, function)(**arguments)
         assert list(arguments) == [
@@ -104,7 +123,7 @@ def test_dtypes(function: str, name: str) -> None:
 def test_objects_that_are_no_arrays(function: str, name: str) -> None:
     for other in ([[1.0] * 6] * 4, (1.0, 2.0), "array", b"array", {}, object(), 1j, np.float32, range(6)):
         refused(function, {name: other}, TypeError)
-    if name not in OPTIONAL:
+    if name not in OPTIONAL and (function, name) != ("modulated_rms_norm", "shift"):
         refused(function, {name: None}, TypeError)
         for number in (1, 1.0, True):
             refused(function, {name: number}, TypeError)
@@ -151,7 +170,7 @@ def test_meta_tensors_and_other_devices() -> None:
 NUMBERS = [
     (f, name)
     for f, call in CALLS.items()
-    for name in ("eps", "momentum", "offset", "partial", "p")
+    for name in ("eps", "momentum", "offset", "partial", "p", "input_scale", "residual_scale")
     if name in call
 ]
 
@@ -163,7 +182,7 @@ def test_numbers(function: str, name: str) -> None:
         changes = {"running_mean": ONES.copy(), "running_var": ONES.copy()}
         changes |= {"training": True} if function == "batch_norm" else {}
     for bad in (-1.0, math.nan, math.inf, -math.inf, 10**400):
-        if (name, bad) in {("p", math.inf), ("offset", -1.0)}:
+        if (name, bad) in {("p", math.inf), ("offset", -1.0), ("input_scale", -1.0), ("residual_scale", -1.0)}:
             continue
         refused(function, {**changes, name: bad}, ValueError, names={name})
     for other in ("1", [1.0], object(), 1j, np.ones(2)):
@@ -196,13 +215,28 @@ def test_other_options() -> None:
         refused("group_norm", {"num_groups": groups}, ValueError)
     for groups in (2.0, "2", None, [2]):
         refused("group_norm", {"num_groups": groups}, TypeError)
+    for size in (0, 4, 7, -1, 2**40, 2**64):
+        refused("gated_rms_norm", {"group_size": size}, ValueError)
+    for size in (2.0, "2", [2]):
+        refused("gated_rms_norm", {"group_size": size}, TypeError)
+    refused("gated_rms_norm", {"norm_before_gate": 1}, TypeError)
+    for function in ("layer_norm", "rms_norm", "group_norm"):
+        refused(function, {"activation": "gelu"}, ValueError)
+        refused(function, {"activation": 1}, TypeError)
+    for function, operand in (("layer_norm_add", "residual"), ("gated_rms_norm", "gate")):
+        refused(function, {operand: X[:3]}, ValueError)
+        refused(function, {operand: X.astype(np.float64)}, TypeError)
+    for shape in ((4,), (1,), (3, 6), (1, 4, 6), (4, 1)):
+        both = {name: np.ones(shape, np.float32) for name in ("scale", "shift")}
+        refused("modulated_layer_norm", both, ValueError)
+    refused("modulated_layer_norm", {"scale": X}, ValueError, names={"scale", "shift"})
     for alpha in (np.ones(2, np.float32), np.zeros(0, np.float32), torch.ones(1, 2)):
         refused("dyt", {"alpha": alpha}, ValueError)
     for other in ("0.5", None, [0.5], 1j):
         refused("dyt", {"alpha": other}, TypeError)
 
 
-@pytest.mark.parametrize("function", ["layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm"])
+@pytest.mark.parametrize("function", [name for name, call in CALLS.items() if "normalized_shape" in call])
 def test_normalized_shape(function: str) -> None:
     names = {"normalized_shape", "input"}
     for bad in (

@@ -28,6 +28,12 @@ X, IMAGE, HEADS = data(4, 6), data(3, 6, 5), data(2, 4, 6)
 W, B = 1 + 0.3 * data(6), data(6)
 ALPHA = np.array([0.5])
 
+
+def grouped(x: torch.Tensor) -> torch.Tensor:
+    """The RMS norm of groups of three."""
+    return F.rms_norm(x.unflatten(-1, (-1, 3)), (3,), None, 1e-5).flatten(-2)
+
+
 # Name, norm, input, parameters, the function of normkit and torch's on the same arguments.
 Entry = tuple[Norm, Array, dict[str, Array], Callable[..., Any], Callable[..., torch.Tensor]]
 NORMS: dict[str, Entry] = {
@@ -101,6 +107,52 @@ NORMS: dict[str, Entry] = {
         lambda input, weight: normkit.weight_norm(input, weight, None),
         lambda input, weight: torch._weight_norm(input, weight, -1),
     ),
+    "group_norm, silu": (
+        Norm.group_norm(3, 6).fused(activation="silu"),
+        IMAGE,
+        {"weight": W, "bias": B},
+        lambda input, weight, bias: normkit.group_norm(input, 3, weight, bias, activation="silu"),
+        lambda input, weight, bias: F.silu(F.group_norm(input, 3, weight, bias)),
+    ),
+    "rms_norm, residual before": (
+        Norm.rms_norm(6, 1e-6).fused("residual", None, None, 0.5, 2.0),
+        X,
+        {"weight": W, "before": data(4, 6)},
+        lambda input, weight, before: normkit.add_rms_norm(
+            input, before, 6, weight, 1e-6, input_scale=0.5, residual_scale=2.0
+        )[0],
+        lambda input, weight, before: F.rms_norm(0.5 * input + 2.0 * before, (6,), weight, 1e-6),
+    ),
+    "layer_norm, residual after": (
+        Norm.layer_norm(6).fused(after="residual"),
+        X,
+        {"weight": W, "bias": B, "after": data(4, 6)},
+        lambda input, weight, bias, after: normkit.layer_norm_add(input, after, 6, weight, bias),
+        lambda input, weight, bias, after: after + F.layer_norm(input, (6,), weight, bias),
+    ),
+    "modulated": (
+        Norm.modulated(6),
+        X,
+        {"weight": data(4, 6), "bias": data(4, 6)},
+        lambda input, weight, bias: normkit.modulated_layer_norm(input, weight, bias),
+        lambda input, weight, bias: F.layer_norm(input, (6,), eps=1e-6) * (1 + weight) + bias,
+    ),
+    "gated_rms_norm": (
+        Norm.gated_rms_norm(6, 1e-5, 3),
+        X,
+        {"weight": W, "bias": B, "after": data(4, 6)},
+        lambda input, weight, bias, after: normkit.gated_rms_norm(input, after, weight, bias, group_size=3),
+        lambda input, weight, bias, after: (grouped(input) * weight + bias) * F.silu(after),
+    ),
+    "gated_rms_norm, gate first": (
+        Norm.gated_rms_norm(6, 1e-5, 3, False),
+        X,
+        {"weight": W, "before": data(4, 6)},
+        lambda input, weight, before: normkit.gated_rms_norm(
+            input, before, weight, group_size=3, norm_before_gate=False
+        ),
+        lambda input, weight, before: grouped(input * F.silu(before)) * weight,
+    ),
 }
 
 
@@ -135,10 +187,10 @@ def test_gradients_are_torchs_in_float64(name: str) -> None:
     np.testing.assert_allclose(output, result.detach().numpy(), rtol=1e-12, atol=1e-12)
     grads = torch.autograd.grad(result, list(leaves.values()), torch.from_numpy(grad_output))
     wanted = dict(zip(leaves, grads, strict=True))
-    order = ("input", "weight", "bias", "alpha")
-    for needs in (15, 1, 2, 4, 8, 6, 0):
+    order = ("input", "weight", "bias", "alpha", "before", "after")
+    for needs in (63, 1, 2, 4, 8, 16, 32, 6, 0):
         found = norm.backward(grad_output, x, statistics, **parameters, needs=needs)
-        assert len(found) == 4
+        assert len(found) == 6
         for bit, (key, gradient) in enumerate(zip(order, found, strict=True)):
             if key not in leaves or not needs & (1 << bit):
                 assert gradient is None, f"{key}, needs {needs}"
@@ -229,3 +281,37 @@ def test_tensors_that_require_grad_are_looked_at_as_memory() -> None:
     x = torch.from_numpy(X).requires_grad_()
     output = Norm.layer_norm(6).forward(x, torch.from_numpy(W).requires_grad_())
     assert not output.requires_grad and np.array_equal(output.numpy(), normkit.layer_norm(X, 6, W))
+
+
+def test_the_hidden_value_stands_for_what_it_is_a_sum_of() -> None:
+    """Where it is exact, backward gives the same bits of it as of its terms, and both gradients of a sum."""
+    norm = Norm.rms_norm(6, 1e-6).fused("residual", None, None, 0.5, 2.0)
+    residual, grad_output, grad_hidden = data(4, 6), data(4, 6), data(4, 6)
+    output, hidden, statistics = norm.hidden(X, W, before=residual)
+    assert norm.hidden(X, W, before=residual, statistics=False)[2] is None
+    assert np.array_equal(bits(hidden), bits(0.5 * X + 2.0 * residual))
+    grads = {"grad_hidden": grad_hidden}
+    of_terms = norm.backward(grad_output, X, statistics, W, before=residual, **grads)
+    of_hidden = norm.backward(grad_output, hidden, statistics, W, **grads)
+    for one, two in zip(of_terms, of_hidden, strict=True):
+        assert (one is None) == (two is None) and (one is None or np.array_equal(bits(one), bits(two)))
+    assert of_terms[0] is not None and of_terms[4] is not None
+    np.testing.assert_allclose(of_terms[4], 4 * of_terms[0], rtol=1e-14)
+    without = norm.backward(grad_output, X, statistics, W, before=residual)
+    assert without[0] is not None
+    np.testing.assert_allclose(of_terms[0] - without[0], 0.5 * grad_hidden, rtol=1e-9, atol=1e-12)
+
+
+def test_what_cannot_surround_a_norm_is_refused() -> None:
+    for norm in (Norm.normalize(), Norm.dyt(6), Norm.weight_norm(0), Norm.modulated(6)):
+        with pytest.raises(ValueError, match="^fused:"):
+            norm.fused(activation="silu")
+    for wrong in ({"before": "gate"}, {"after": "silu"}, {"activation": "tanh"}):
+        with pytest.raises(ValueError, match="|".join(wrong)):
+            Norm.layer_norm(6).fused(**wrong)
+    with pytest.raises(ValueError, match="^before:"):
+        Norm.layer_norm(6).forward(X, before=X)
+    with pytest.raises(ValueError, match="^after:"):
+        Norm.layer_norm(6).forward(X, after=X)
+    with pytest.raises(ValueError, match="^hidden:"):
+        Norm.layer_norm(6).hidden(X)

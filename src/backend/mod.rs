@@ -95,16 +95,6 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
-/// Refuses a fusion on a backend that has none yet.
-#[cfg(feature = "cuda")]
-fn plain(spec: &Spec, backend: &'static str) -> Result<()> {
-    if spec.fusion().is_none() {
-        return Ok(());
-    }
-    let reason = "fused operations run on the CPU only".to_string();
-    Err(crate::Error::Backend { backend, what: "a fused operation".into(), reason })
-}
-
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
     match stream {
@@ -112,7 +102,7 @@ pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => plain(spec, "cuda").and_then(|()| cuda::forward(spec, operands, stream)),
+        Stream::Cuda(stream) => cuda::forward(spec, operands, stream),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
@@ -130,9 +120,7 @@ pub(crate) fn backward(
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
         #[cfg(feature = "cuda")]
-        Stream::Cuda(stream) => {
-            plain(spec, "cuda").and_then(|()| cuda::backward(spec, operands, workspace, stream))
-        }
+        Stream::Cuda(stream) => cuda::backward(spec, operands, workspace, stream),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }

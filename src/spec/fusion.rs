@@ -1,7 +1,27 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
-/// What surrounds a norm: `output = epilogue(norm(prologue(input)))`.
+/// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
+///
+/// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`. The norm sees the
+/// hidden value unrounded; `docs/numerics.md` has every operation, those of the gradients too.
+///
+/// ```
+/// use normkit::prelude::*;
+/// use normkit::spec::Activation;
+/// let x = HostTensor::from_vec(vec![1.0f32, 2.0], &[1, 2])?;
+/// let stream = HostTensor::from_vec(vec![2.0f32, 2.0], &[1, 2])?;
+/// // h = x + stream, y = h / rms(h)
+/// let norm = RmsNorm::new([2]).eps(0.0).residual(&stream);
+/// let (y, h, saved) = norm.forward_hidden(&x)?;
+/// assert_eq!(h.to_f64(), [3.0, 4.0]);
+/// let grads = norm.backward_hidden(&y, Some(&h), &x, &saved)?;
+/// assert_eq!(grads.input.to_f64(), grads.before.unwrap().to_f64());
+/// // max(layer_norm(x), 0)
+/// let norm = LayerNorm::new([2]).eps(0.0).activation(Activation::Relu);
+/// assert_eq!(norm.forward(&x)?.to_f64(), [0.0, 1.0]);
+/// # Ok::<(), normkit::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Fusion {
     /// What is normalized, the *hidden* value.

@@ -15,8 +15,6 @@ from normkit.torch import parametrizations
 from normkit.torch.convert import Conversion, Left, Replaced, convert
 from normkit.torch.fold import fold_pre_ln
 from normkit.torch.functional import (
-    add_layer_norm,
-    add_rms_norm,
     batch_norm,
     dyt,
     group_norm,
@@ -27,6 +25,16 @@ from normkit.torch.functional import (
     rms_norm,
     weight_norm,
 )
+from normkit.torch.fused import (
+    add_layer_norm,
+    add_rms_norm,
+    gated_rms_norm,
+    layer_norm_add,
+    modulated_layer_norm,
+    modulated_rms_norm,
+    rms_norm_add,
+)
+from normkit.torch.fused_modules import AddLayerNorm, AddRMSNorm, GatedRMSNorm
 from normkit.torch.modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -42,11 +50,14 @@ from normkit.torch.modules import (
 )
 
 __all__ = [
+    "AddLayerNorm",
+    "AddRMSNorm",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Conversion",
     "DyT",
+    "GatedRMSNorm",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -62,12 +73,17 @@ __all__ = [
     "convert",
     "dyt",
     "fold_pre_ln",
+    "gated_rms_norm",
     "group_norm",
     "instance_norm",
     "layer_norm",
+    "layer_norm_add",
+    "modulated_layer_norm",
+    "modulated_rms_norm",
     "normalize",
     "parametrizations",
     "qk_norm",
     "rms_norm",
+    "rms_norm_add",
     "weight_norm",
 ]

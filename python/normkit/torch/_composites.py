@@ -7,7 +7,8 @@ float64), and gives the input's dtype.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,3 +122,104 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> Tensor:
     norm = torch.linalg.vector_norm(x, 2, axes, keepdim=True)
     scale = g.to(x.dtype).reshape(norm.shape) / torch.where(norm > 0, norm, 1.0)
     return torch.where(norm > 0, x * scale, 0.0).to(v.dtype)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def activated(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The norm, and then the activation that its last setting names."""
+
+    def composite(input: Tensor, *arguments: Any) -> Tensor:
+        *others, activation = arguments
+        output = norm(input, *others).to(_compute_dtype(input))
+        return _ACTIVATIONS[activation](output).to(input.dtype)
+
+    return composite
+
+
+def _sum(input: Tensor, residual: Tensor | None, input_scale: float, residual_scale: float) -> Tensor:
+    """Without a residual the input is the sum."""
+    x = input.to(_compute_dtype(input))
+    return x if residual is None else x * input_scale + residual.to(x.dtype) * residual_scale
+
+
+def add_layer_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    normalized_shape: Sequence[int],
+    eps: float,
+    input_scale: float,
+    residual_scale: float,
+) -> tuple[Tensor, Tensor]:
+    h = _sum(input, residual, input_scale, residual_scale)
+    y = layer_norm(h, weight, bias, normalized_shape, eps)
+    return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
+
+
+def add_rms_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    residual: Tensor | None,
+    normalized_shape: Sequence[int],
+    eps: float | None,
+    offset: float,
+    cast: str,
+    input_scale: float,
+    residual_scale: float,
+) -> tuple[Tensor, Tensor]:
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
+    h = _sum(input, residual, input_scale, residual_scale)
+    y = rms_norm(h, weight, normalized_shape, eps, offset, cast, 1.0)
+    return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
+
+
+def _modulate(normalized: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    def aligned(parameter: Tensor) -> Tensor:
+        """With all axes of the input: those but the last are its first ones."""
+        ones = [1] * (normalized.dim() - parameter.dim())
+        wide = parameter.to(normalized.dtype)
+        return wide.reshape(*parameter.shape[:-1], *ones, parameter.shape[-1])
+
+    y = normalized * (1 + aligned(scale))
+    return y if shift is None else y + aligned(shift)
+
+
+def modulated_layer_norm(input: Tensor, scale: Tensor, shift: Tensor | None, eps: float) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    return _modulate(F.layer_norm(x, x.shape[-1:], eps=eps), scale, shift).to(input.dtype)
+
+
+def modulated_rms_norm(input: Tensor, scale: Tensor, shift: Tensor | None, eps: float) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    y = rms_norm(x, None, x.shape[-1:], eps, 0.0, "fp32", 1.0)
+    return _modulate(y, scale, shift).to(input.dtype)
+
+
+def gated_rms_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    gate: Tensor,
+    eps: float,
+    group_size: int | None,
+    norm_before_gate: bool,
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    z = F.silu(gate.to(x.dtype))
+    if not norm_before_gate:
+        x = x * z
+    groups = x.reshape(*x.shape[:-1], -1, group_size) if group_size else x
+    y = rms_norm(groups, None, groups.shape[-1:], eps, 0.0, "fp32", 1.0).reshape(x.shape)
+    if weight is not None:
+        y = y * weight.to(x.dtype)
+    if bias is not None:
+        y = y + bias.to(x.dtype)
+    return (y * z if norm_before_gate else y).to(input.dtype)

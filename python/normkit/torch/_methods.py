@@ -44,6 +44,11 @@ class Method:
     raises the ValueError that says what is wrong with the input), `rows(shape, *settings)` the rows of the
     statistics; a method without `rows` saves none. `composite(input, *parameters, *settings)` is the method
     in torch's operations.
+
+    With `operand` the last parameter is a tensor of the input's shape. With `hidden` it is a residual, and the
+    method gives a second result, what is normalized; the composite then gives both. `derivative` names the
+    method whose derivative this one has, its last parameter being added to the result. `fits(own, shape)`
+    says whether a parameter may have the shape `own`, for methods without an expected one.
     """
 
     name: str
@@ -51,11 +56,15 @@ class Method:
     settings: str
     kernel: Callable[..., Kernel]
     expected: Callable[..., Shape | None]
-    composite: Callable[..., Tensor]
+    composite: Callable[..., Any]
     rows: Callable[..., int] | None = None
     forward: bool = True
     batch_leads: bool = False
     autocast: bool = False
+    operand: bool = False
+    hidden: bool = False
+    derivative: str | None = None
+    fits: Callable[[Shape, Shape], bool] | None = None
 
     @property
     def mutates(self) -> bool:
@@ -72,12 +81,35 @@ class Method:
         """How many parameters have a gradient: all but the running statistics."""
         return sum(not name.startswith("running_") for name in self.parameters)
 
+    @property
+    def outputs(self) -> int:
+        """How many results it has that are differentiated."""
+        return 1 + self.hidden
+
+    def check(self, shape: Shape, parameters: Sequence[Tensor | None], settings: Sequence[Any]) -> None:
+        """Raises the ValueError that says which of the tensors has the wrong shape."""
+        expected = self.expected(shape, *settings)
+        for name, parameter in zip(self.parameters, parameters, strict=True):
+            is_operand = self.operand and name == self.parameters[-1]
+            if parameter is None:
+                if is_operand:
+                    raise ValueError(f"{name}: expected a tensor of the input's shape, found None")
+                continue
+            own, wanted = list(parameter.shape), shape if is_operand else expected
+            if self.fits is not None and not self.fits(own, shape):
+                raise ValueError(
+                    f"{name}: expected the first and the last axes of {_sizes(shape)}, or 1 for any but the "
+                    f"last, found shape {own}"
+                )
+            if name != "alpha" and wanted is not None and own != list(wanted):
+                raise ValueError(f"{name}: expected shape {list(wanted)}, found shape {own}")
+
 
 def _sizes(size: Any) -> str:
     return str(list(size))
 
 
-def _trailing(shape: Shape, normalized_shape: Shape) -> Shape:
+def trailing(shape: Shape, normalized_shape: Shape) -> Shape:
     start = len(shape) - len(normalized_shape)
     if start < 0 or not normalized_shape or list(shape[start:]) != list(normalized_shape):
         raise ValueError(
@@ -87,7 +119,7 @@ def _trailing(shape: Shape, normalized_shape: Shape) -> Shape:
     return normalized_shape
 
 
-def _leading(shape: Shape, normalized_shape: Shape) -> int:
+def leading(shape: Shape, normalized_shape: Shape) -> int:
     return math.prod(shape[: len(shape) - len(normalized_shape)])
 
 
@@ -97,7 +129,7 @@ def _channels(shape: Shape) -> Shape:
     return [shape[1]]
 
 
-def _groups(shape: Shape, num_groups: int) -> Shape:
+def channels_in_groups(shape: Shape, num_groups: int) -> Shape:
     channels = _channels(shape)
     if num_groups < 1 or channels[0] % num_groups != 0:
         raise ValueError(f"num_groups: expected a divisor of {channels[0]} channels, found {num_groups}")
@@ -202,8 +234,8 @@ METHODS = (
         ("weight", "bias"),
         "SymInt[] normalized_shape, float eps",
         kernel=lambda x, shape, eps: _layer_norm(tuple(shape), eps),
-        expected=lambda shape, normalized, eps: _trailing(shape, normalized),
-        rows=lambda shape, normalized, eps: _leading(shape, normalized),
+        expected=lambda shape, normalized, eps: trailing(shape, normalized),
+        rows=lambda shape, normalized, eps: leading(shape, normalized),
         composite=_composites.layer_norm,
         batch_leads=True,
         autocast=True,
@@ -213,8 +245,8 @@ METHODS = (
         ("weight",),
         "SymInt[] normalized_shape, float? eps, float offset, str cast, float partial",
         kernel=lambda x, shape, *settings: _rms_norm(tuple(shape), *settings),
-        expected=lambda shape, normalized, *settings: _trailing(shape, normalized),
-        rows=lambda shape, normalized, *settings: _leading(shape, normalized),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
         composite=_composites.rms_norm,
         batch_leads=True,
         autocast=True,
@@ -242,7 +274,7 @@ METHODS = (
         ("weight", "bias"),
         "int num_groups, float eps",
         kernel=lambda x, num_groups, eps: _group_norm(num_groups, x.shape[1], eps),
-        expected=lambda shape, num_groups, eps: _groups(shape, num_groups),
+        expected=lambda shape, num_groups, eps: channels_in_groups(shape, num_groups),
         rows=lambda shape, num_groups, eps: shape[0] * num_groups,
         composite=_composites.group_norm,
         autocast=True,
@@ -281,7 +313,7 @@ METHODS = (
         ("weight", "bias", "alpha"),
         "SymInt[] normalized_shape",
         kernel=lambda x, shape: _dyt(tuple(shape)),
-        expected=_trailing,
+        expected=trailing,
         composite=_composites.dyt,
         batch_leads=True,
     ),

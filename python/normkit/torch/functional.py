@@ -7,7 +7,7 @@ have a dtype of their own.
 
 All functions work under `torch.compile` without graph breaks, under `torch.vmap` and `torch.func.grad`, and
 can be differentiated twice. `torch.autocast("cuda")` casts to float32 where torch does it (layer_norm,
-rms_norm, group_norm, normalize, and the functions built on them); on the CPU it changes nothing, as in torch.
+rms_norm, group_norm, normalize, and these with what surrounds them); on the CPU it changes nothing, as in torch.
 
 ValueError and TypeError name the argument that is wrong; RuntimeError is for devices.
 """
@@ -22,8 +22,6 @@ from torch import Tensor
 from normkit.torch.ops import OPERATORS
 
 __all__ = [
-    "add_layer_norm",
-    "add_rms_norm",
     "batch_norm",
     "dyt",
     "group_norm",
@@ -36,10 +34,13 @@ __all__ = [
 ]
 
 _layer_norm = OPERATORS["layer_norm"]
+_layer_norm_activated = OPERATORS["layer_norm_activated"]
 _rms_norm = OPERATORS["rms_norm"]
+_rms_norm_activated = OPERATORS["rms_norm_activated"]
 _batch_norm = OPERATORS["batch_norm"]
 _batch_norm_frozen = OPERATORS["batch_norm_frozen"]
 _group_norm = OPERATORS["group_norm"]
+_group_norm_activated = OPERATORS["group_norm_activated"]
 _instance_norm = OPERATORS["instance_norm"]
 _instance_norm_running = OPERATORS["instance_norm_running"]
 _normalize = OPERATORS["normalize"]
@@ -48,7 +49,7 @@ _head_norm = OPERATORS["head_norm"]
 _weight_norm = OPERATORS["weight_norm"]
 
 
-def _sizes(normalized_shape: int | Sequence[int]) -> Sequence[int]:
+def sizes(normalized_shape: int | Sequence[int]) -> Sequence[int]:
     return (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
 
 
@@ -58,13 +59,19 @@ def layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """`weight * (x - mean) / sqrt(var + eps) + bias` over the last axes, whose sizes are `normalized_shape`.
 
     weight and bias have that shape. The variance is the biased one. As `torch.nn.functional.layer_norm`; Ba,
-    Kiros and Hinton 2016.
+    Kiros and Hinton 2016. activation is a function of the result, in the same pass: "relu", "silu", "gelu_tanh"
+    (as `torch.nn.functional.gelu` with approximate="tanh"), or None.
     """
-    return _layer_norm((_sizes(normalized_shape), eps), input, weight, bias)
+    if activation is not None:
+        settings = (sizes(normalized_shape), eps, activation)
+        return _layer_norm_activated(settings, input, weight, bias)
+    return _layer_norm((sizes(normalized_shape), eps), input, weight, bias)
 
 
 def rms_norm(
@@ -76,51 +83,19 @@ def rms_norm(
     offset: float = 0.0,
     cast: str = "fp32",
     partial: float = 1.0,
+    activation: str | None = None,
 ) -> Tensor:
     """`(weight + offset) * x / sqrt(mean(x²) + eps)` over the last axes, whose sizes are `normalized_shape`.
 
     eps None is `torch.finfo(input.dtype).eps`. cast says where a half-precision model rounds: "fp32" once at
     the end, "llama" also before the weight, "gemma" once at the end with the weight stored as a difference
     from one. With `partial` the mean square is that of the first `floor(partial * cols)` elements only. As
-    `torch.nn.functional.rms_norm`; Zhang and Sennrich 2019.
+    `torch.nn.functional.rms_norm`; Zhang and Sennrich 2019. activation is that of `layer_norm`.
     """
-    return _rms_norm((_sizes(normalized_shape), eps, offset, cast, partial), input, weight)
-
-
-def add_layer_norm(
-    input: Tensor,
-    residual: Tensor,
-    normalized_shape: int | Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> tuple[Tensor, Tensor]:
-    """`h = input + residual`; gives `(layer_norm(h, ...), h)`. Both tensors have one shape and dtype."""
-    total = _sum(input, residual)
-    return layer_norm(total, normalized_shape, weight, bias, eps), total
-
-
-def add_rms_norm(
-    input: Tensor,
-    residual: Tensor,
-    normalized_shape: int | Sequence[int],
-    weight: Tensor | None = None,
-    eps: float | None = None,
-    *,
-    offset: float = 0.0,
-    cast: str = "fp32",
-) -> tuple[Tensor, Tensor]:
-    """`h = input + residual`; gives `(rms_norm(h, ...), h)`. Both tensors have one shape and dtype."""
-    total = _sum(input, residual)
-    return rms_norm(total, normalized_shape, weight, eps, offset=offset, cast=cast), total
-
-
-def _sum(input: Tensor, residual: Tensor) -> Tensor:
-    if residual.shape != input.shape:
-        raise ValueError(f"residual: expected shape {list(input.shape)}, found shape {list(residual.shape)}")
-    if residual.dtype != input.dtype:
-        raise TypeError(f"residual: expected dtype {input.dtype}, found {residual.dtype}")
-    return input + residual
+    if activation is not None:
+        activated = (sizes(normalized_shape), eps, offset, cast, partial, activation)
+        return _rms_norm_activated(activated, input, weight)
+    return _rms_norm((sizes(normalized_shape), eps, offset, cast, partial), input, weight)
 
 
 def batch_norm(
@@ -161,11 +136,16 @@ def group_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """LayerNorm of each of `num_groups` groups of channels of each sample of `[N, C, ...]`.
 
-    weight and bias are `[C]`. As `torch.nn.functional.group_norm`; Wu and He 2018.
+    weight and bias are `[C]`. As `torch.nn.functional.group_norm`; Wu and He 2018. activation is that of
+    `layer_norm`: "silu" is what follows in the residual blocks of diffusion models.
     """
+    if activation is not None:
+        return _group_norm_activated((num_groups, eps, activation), input, weight, bias)
     return _group_norm((num_groups, eps), input, weight, bias)
 
 

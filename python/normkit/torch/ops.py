@@ -1,7 +1,7 @@
 """The operators `torch.ops.normkit.*`: kernels, shapes for tracing, derivatives, batching, autocast.
 
-Each method has up to three: `NAME` gives the output, `NAME_train` the output and the statistics that the
-backward pass needs, `NAME_backward` the gradients. `NAME` and `NAME_train` are differentiable; the derivative
+Each method has up to three: `NAME` gives the output (or the output and the hidden value), `NAME_train` also the
+statistics that the backward pass needs, `NAME_backward` the gradients. `NAME` and `NAME_train` are differentiable; the derivative
 of `NAME_backward`, which double backward needs, goes through torch's own operations. Forward-mode derivatives
 raise NotImplementedError.
 
@@ -23,7 +23,9 @@ from torch.autograd import forward_ad
 
 from normkit.torch._batching import batching
 from normkit.torch._dispatch import is_plain, tracks, wants_grad
+from normkit.torch._fused_methods import FUSED
 from normkit.torch._methods import METHODS, Grads, Method
+from normkit.torch._second_derivative import second_derivative
 
 _library: Any = torch.library.Library("normkit", "DEF")  # type: ignore[no-untyped-call]
 _tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)
@@ -31,6 +33,8 @@ _devices = ("CPU", "CUDA")
 _function: Any = torch.autograd.function.FunctionMeta
 
 Settings = tuple[Any, ...]
+# dtypes of tensors that hold what arithmetic in them gives.
+_unrounded = {torch.float32, torch.float64}
 
 
 @contextmanager
@@ -54,40 +58,52 @@ class _Differentiable(torch.autograd.function._SingleLevelFunction):
 
 
 class _Forward(_Differentiable):
-    """A method's output, with its derivative. `plain` says whether to go round the dispatcher."""
+    """A method's output, or its outputs, with their derivative. `plain` says whether to go round the dispatcher."""
 
     @staticmethod
     def forward(
         ctx: Any, operators: Operators, plain: bool, settings: Settings, *tensors: Tensor | None
     ) -> Any:
-        output, statistics = operators.train(plain, settings, tensors)
-        ctx.save_for_backward(*tensors[: operators.kept], statistics)
+        *outputs, statistics = operators.train(plain, settings, tensors)
+        ctx.save_for_backward(*operators.kept(tensors, outputs), statistics)
         ctx.operators = operators
         ctx.settings = settings
-        return output
+        if operators.method.hidden:
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(*_constant(ctx, outputs))
+            return tuple(outputs)
+        return outputs[0]
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, *grad_statistics: None) -> Any:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> Any:
         *tensors, statistics = ctx.saved_tensors
         operators: Operators = ctx.operators
         needs, wanted = 0, ctx.needs_input_grad
         for position in range(1 + operators.method.learned):
             needs |= wanted[3 + position] << position
-        grads = operators.differentiate(grad_output, tensors, statistics, ctx.settings, needs)
+        grad_outputs = grad_outputs[: operators.method.outputs]
+        grads = operators.differentiate(grad_outputs, tensors, statistics, ctx.settings, needs)
         return None, None, None, *grads, *(None,) * (len(wanted) - 3 - len(grads))
 
 
+def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Of the outputs that are differentiated in general, those that are constant here: a sum whose terms are."""
+    wanted = ctx.needs_input_grad
+    return () if wanted[3] or wanted[-1] else outputs[1:]
+
+
 class _Train(_Forward):
-    """The same with the statistics as a second output."""
+    """The same with the statistics as another output."""
 
     @staticmethod
     def forward(
         ctx: Any, operators: Operators, plain: bool, settings: Settings, *tensors: Tensor | None
     ) -> Any:
-        output = _Forward.forward(ctx, operators, plain, settings, *tensors)
+        outputs = _Forward.forward(ctx, operators, plain, settings, *tensors)
+        outputs = outputs if operators.method.hidden else (outputs,)
         statistics = ctx.to_save[-1]
-        ctx.mark_non_differentiable(statistics)
-        return output, statistics
+        ctx.mark_non_differentiable(*_constant(ctx, outputs), statistics)
+        return *outputs, statistics
 
 
 class _Backward(_Differentiable):
@@ -99,65 +115,36 @@ class _Backward(_Differentiable):
         operators: Operators,
         settings: Settings,
         needs: int,
-        grad_output: Tensor,
         statistics: Tensor | None,
         *tensors: Tensor | None,
     ) -> Any:
         ctx.operators = operators
         ctx.settings = settings
-        ctx.save_for_backward(grad_output, *tensors)
+        ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
+        count = operators.method.outputs
         with _below_autograd():
-            return operators.backward_op(grad_output, tensors[0], statistics, *tensors[1:], *settings, needs)
+            return operators.backward_op(
+                *tensors[: count + 1], statistics, *tensors[count + 1 :], *settings, needs
+            )
 
     @staticmethod
     def backward(ctx: Any, *second_grads: Tensor | None) -> Any:
-        grad_output, *tensors = ctx.saved_tensors
-        wanted = (ctx.needs_input_grad[3], *ctx.needs_input_grad[5:])
-        composite = ctx.operators.method.composite
-        first, *rest = _second_derivative(composite, ctx.settings, grad_output, tensors, second_grads, wanted)
-        return None, None, None, first, None, *rest
-
-
-def _second_derivative(
-    composite: Callable[..., Tensor],
-    settings: Settings,
-    grad_output: Tensor,
-    tensors: Sequence[Tensor | None],
-    second_grads: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """Gradients of `grad_output` and `tensors`; `second_grads` are those of the gradients of `tensors`."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Aliases, as grad_output may itself depend on the tensors, by ways that are not asked for here.
-        leaves: list[Any] = [tensor if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-        asked = []
-        for position, second in enumerate(second_grads):
-            if second is not None:
-                leaf = leaves[position]
-                leaves[position] = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
-                asked.append((leaves[position], second))
-        if not asked:
-            return [None] * len(wanted)
-        output = composite(*leaves, *settings)
-        grads = torch.autograd.grad(output, [leaf for leaf, _ in asked], grad_output, create_graph=True)
-        pairs = [(grad, second) for grad, (_, second) in zip(grads, asked, strict=True) if grad.requires_grad]
-        results = iter(
-            torch.autograd.grad(
-                [grad for grad, _ in pairs],
-                [leaf for leaf, want in zip((grad_output, *leaves), wanted, strict=True) if want],
-                [second for _, second in pairs],
-                create_graph=create_graph,
-                allow_unused=True,
-            )
+        tensors, count = ctx.saved_tensors, ctx.operators.method.outputs
+        grads = second_derivative(
+            ctx.operators.method,
+            ctx.settings,
+            tensors[:count],
+            tensors[count:],
+            second_grads,
+            ctx.needs_input_grad[4:],
         )
-    return [next(results) if want else None for want in wanted]
+        return None, None, None, None, *grads
 
 
-def _empty_like(tensor: Tensor) -> Tensor:
+def _empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Row-major, or channels-last for images and volumes that are so, as the kernels' results are."""
-    return torch.empty_like(tensor, memory_format=suggest_memory_format(tensor))
+    return torch.empty_like(tensor, dtype=dtype, memory_format=suggest_memory_format(tensor))
 
 
 class Operators:
@@ -166,7 +153,6 @@ class Operators:
     def __init__(self, method: Method) -> None:
         self.method = method
         self.arity = 1 + len(method.parameters)
-        self.kept = 1 + method.saved
         # Classes of their own, whose names are those of the gradient's nodes: LayerNormBackward.
         name = method.name.title().replace("_", "")
         self.forward_function = _function(name, (_Forward,), {})
@@ -181,30 +167,33 @@ class Operators:
         )
         saved = "".join(f", Tensor? {name}" for name in method.parameters[: method.saved])
         grads = ", ".join(["Tensor"] * (1 + method.learned))
+        outputs = ", ".join(["Tensor"] * method.outputs)
         if method.forward:
             self.forward_op = self._define(
                 method.name,
-                f"({tensors}, {method.settings}) -> Tensor",
+                f"({tensors}, {method.settings}) -> ({outputs})",
                 kernel=lambda *a: self._kernel(a).forward(*a[: self.arity]),
-                fake=lambda *a: self._fake_train(*a)[0],
+                fake=lambda *a: self._fake_train(*a)[:2] if method.hidden else self._fake_train(*a)[0],
                 autograd=self._differentiable_forward,
             )
         if method.rows is not None:
             self.train_op = self._define(
                 f"{method.name}_train",
-                f"({tensors}, {method.settings}) -> (Tensor, Tensor)",
+                f"({tensors}, {method.settings}) -> ({outputs}, Tensor)",
                 kernel=lambda *a: self._kernel(a).train(*a[: self.arity]),
                 fake=self._fake_train,
                 autograd=self._differentiable_train,
             )
-        self.backward_op = self._define(
-            f"{method.name}_backward",
-            f"(Tensor grad_output, Tensor input, Tensor? statistics{saved}, {method.settings}, int needs)"
-            f" -> ({grads})",
-            kernel=self._backward_kernel,
-            fake=self._fake_backward,
-            autograd=self._differentiable_backward,
-        )
+        if method.derivative is None:
+            grad_outputs = "Tensor grad_output" + ", Tensor? grad_hidden" * method.hidden
+            self.backward_op = self._define(
+                f"{method.name}_backward",
+                f"({grad_outputs}, Tensor input, Tensor? statistics{saved}, {method.settings}, int needs)"
+                f" -> ({grads})",
+                kernel=self._backward_kernel,
+                fake=self._fake_backward,
+                autograd=self._differentiable_backward,
+            )
 
     def _define(
         self,
@@ -241,42 +230,126 @@ class Operators:
             return cast(Tensor, self.forward_function.apply(self, True, settings, *tensors))
         return self.method.kernel(tensors[0], *settings).forward(*tensors)
 
+    def pair(self, settings: Settings, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output and the hidden value of a method that gives both."""
+        return cast(tuple[Tensor, Tensor], self(settings, *tensors))
+
     def _check_kinds(self, tensors: Sequence[object]) -> None:
         for name, tensor in zip(("input", *self.method.parameters), tensors, strict=True):
             if not isinstance(tensor, Tensor) and (tensor is not None or name == "input"):
                 raise TypeError(f"{name}: expected a torch.Tensor, found {type(tensor).__name__}")
 
-    def train(self, plain: bool, settings: Settings, tensors: Sequence[Tensor | None]) -> tuple[Tensor, Any]:
+    def train(self, plain: bool, settings: Settings, tensors: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        """The outputs and the statistics."""
         if plain:
             return self.method.kernel(tensors[0], *settings).train(*tensors)
         with _below_autograd():
             if self.method.rows is None:
                 return self.forward_op(*tensors, *settings), None
-            return cast(tuple[Tensor, Any], self.train_op(*tensors, *settings))
+            return cast(tuple[Any, ...], self.train_op(*tensors, *settings))
+
+    def kept(
+        self, tensors: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """What backward takes: in the place of two summands their sum, where that was not rounded."""
+        if self.method.derivative is not None:
+            return tensors[:-1]
+        if self.method.hidden:
+            dtypes = {tensor.dtype for tensor in (tensors[0], tensors[-1]) if tensor is not None}
+            if len(dtypes) == 1 and dtypes <= _unrounded:
+                return outputs[1], *tensors[1:-1], None
+        return tensors[: 1 + self.method.saved]
 
     def differentiate(
         self,
-        grad_output: Tensor,
+        grad_outputs: Sequence[Tensor | None],
         tensors: Sequence[Tensor | None],
         statistics: Tensor | None,
         settings: Settings,
         needs: int,
     ) -> Grads:
-        if not torch.is_grad_enabled() and is_plain((grad_output, *tensors)):
-            kernel = self.method.kernel(tensors[0], *settings)
-            grads = kernel.backward(grad_output, tensors[0], statistics, *tensors[1:], needs=needs)
+        """The gradients of input and parameters, given what was [`kept`](Operators.kept)."""
+        last = 1 << len(self.method.parameters)
+        if self.method.hidden:
+            return self._of_a_sum(grad_outputs, tensors, statistics, settings, needs)
+        if self.method.derivative is not None:
+            norm, others = OPERATORS[self.method.derivative], needs & ~last
+            grads = (
+                norm.differentiate(grad_outputs, tensors, statistics, settings, others)
+                if others
+                else (None,) * len(tensors)
+            )
+            # Autograd casts it to the residual's dtype.
+            return *grads[: len(tensors)], grad_outputs[0]
+        return self._gradients(grad_outputs, tensors, statistics, settings, needs)
+
+    def _of_a_sum(
+        self,
+        grad_outputs: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        statistics: Tensor | None,
+        settings: Settings,
+        needs: int,
+    ) -> Grads:
+        """The gradients of a method with a hidden value: of the summands it is one tensor where nothing scales them."""
+        grad_output, grad_hidden = grad_outputs
+        scales, (input, *others, residual) = settings[-2:], tensors
+        summands = [input, input if residual is None else residual]
+        if grad_output is None:
+            if grad_hidden is None:
+                return (None,) * len(tensors)
+            first, last = (
+                (grad_hidden if scale == 1.0 else grad_hidden * scale).to(summand.dtype)
+                for scale, summand in zip(scales, cast(list[Tensor], summands), strict=True)
+            )
+            return first, *(None for _ in others), last
+        first_bit, last_bit = 1, 1 << len(self.method.parameters)
+        is_one = scales == (1.0, 1.0) and len({cast(Tensor, summand).dtype for summand in summands}) == 1
+        asked = needs & ~last_bit | first_bit if is_one and needs & last_bit else needs
+        grads = self._gradients(grad_outputs, tensors, statistics, settings, asked)
+        if not is_one:
+            return grads
+        first, *middle, _ = grads
+        return first if needs & first_bit else None, *middle, first if needs & last_bit else None
+
+    def _gradients(
+        self,
+        grad_outputs: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        statistics: Tensor | None,
+        settings: Settings,
+        needs: int,
+    ) -> Grads:
+        if not torch.is_grad_enabled() and is_plain((*grad_outputs, *tensors)):
+            grads = self._run_backward(grad_outputs, tensors, statistics, settings, needs)
             return grads[: 1 + self.method.learned]
         input, *parameters = tensors
-        grads = self.backward_op(grad_output, input, statistics, *parameters, *settings, needs)
+        grads = self.backward_op(*grad_outputs, input, statistics, *parameters, *settings, needs)
         return cast(Grads, grads if self.method.learned else (grads,))
 
-    def _differentiable_forward(self, *arguments: Any) -> Tensor:
+    def _run_backward(
+        self,
+        grad_outputs: Sequence[Tensor | None],
+        tensors: Sequence[Tensor | None],
+        statistics: Tensor | None,
+        settings: Settings,
+        needs: int,
+    ) -> Grads:
+        kernel, (input, *parameters) = self.method.kernel(tensors[0], *settings), tensors
+        if self.method.hidden:
+            grad_output, grad_hidden = grad_outputs
+            return kernel.backward(
+                grad_output, input, statistics, *parameters, needs=needs, grad_hidden=grad_hidden
+            )
+        return kernel.backward(grad_outputs[0], input, statistics, *parameters, needs=needs)
+
+    def _differentiable_forward(self, *arguments: Any) -> Any:
         tensors, settings = arguments[: self.arity], arguments[self.arity :]
         if tracks(tensors):
             with enable_single_level_autograd_function():
-                return cast(Tensor, self.forward_function.apply(self, False, settings, *tensors))
+                return self.forward_function.apply(self, False, settings, *tensors)
         with _C._AutoDispatchBelowAutograd():
-            return cast(Tensor, self.forward_op(*arguments))
+            return self.forward_op(*arguments)
 
     def _differentiable_train(self, *arguments: Any) -> Any:
         tensors, settings = arguments[: self.arity], arguments[self.arity :]
@@ -286,51 +359,53 @@ class Operators:
         with _C._AutoDispatchBelowAutograd():
             return self.train_op(*arguments)
 
-    def _differentiable_backward(
-        self, grad_output: Tensor, input: Tensor, statistics: Any, *rest: Any
-    ) -> Any:
-        parameters, settings, needs = rest[: self.method.saved], rest[self.method.saved : -1], rest[-1]
-        if tracks((grad_output, input, *parameters)):
+    def _differentiable_backward(self, *arguments: Any) -> Any:
+        grad_outputs, tensors, statistics, settings, needs = self._of_backward(arguments)
+        if tracks((*grad_outputs, *tensors)):
             with enable_single_level_autograd_function():
                 return self.backward_function.apply(
-                    self, settings, needs, grad_output, statistics, input, *parameters
+                    self, settings, needs, statistics, *grad_outputs, *tensors
                 )
         with _C._AutoDispatchBelowAutograd():
-            return self.backward_op(grad_output, input, statistics, *rest)
+            return self.backward_op(*arguments)
+
+    def _of_backward(self, arguments: Sequence[Any]) -> Any:
+        """The arguments of a backward operator: gradients of outputs, tensors, statistics, settings and needs."""
+        count, saved = self.method.outputs, self.method.saved
+        input, statistics, *rest = arguments[count:]
+        return arguments[:count], (input, *rest[:saved]), statistics, tuple(rest[saved:-1]), rest[-1]
 
     # Below autograd.
 
-    def _backward_kernel(self, grad_output: Tensor, input: Tensor, statistics: Any, *rest: Any) -> Any:
-        parameters, settings, needs = rest[: self.method.saved], rest[self.method.saved : -1], rest[-1]
-        kernel = self.method.kernel(input, *settings)
-        grads = kernel.backward(grad_output, input, statistics, *parameters, needs=needs)
+    def _backward_kernel(self, *arguments: Any) -> Any:
+        grads = self._run_backward(*self._of_backward(arguments))
         return self._as_returned(grads[: 1 + self.method.learned])
 
-    def _fake_train(self, *arguments: Any) -> tuple[Tensor, Tensor | None]:
+    def _fake_train(self, *arguments: Any) -> tuple[Tensor | None, ...]:
         (input, *parameters), settings = arguments[: self.arity], arguments[self.arity :]
-        shape = self.method.expected(input.shape, *settings)
         for name, parameter in zip(self.method.parameters, parameters, strict=True):
-            if parameter is None:
-                continue
-            if parameter.device != input.device:
+            if parameter is not None and parameter.device != input.device:
                 raise RuntimeError(
                     f"{name}: expected a tensor on {input.device}, found one on {parameter.device}"
                 )
-            if name != "alpha" and shape is not None and list(parameter.shape) != list(shape):
-                raise ValueError(f"{name}: expected shape {list(shape)}, found shape {list(parameter.shape)}")
-        output = _empty_like(input)
+        self.method.check(input.shape, parameters, settings)
+        outputs = [_empty_like(input)]
+        if self.method.hidden:
+            outputs.append(_empty_like(input, parameters[-1].dtype))
         if self.method.rows is None:
-            return output, None
+            return *outputs, None
         dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-        return output, input.new_empty((self.method.rows(input.shape, *settings), 4), dtype=dtype)
+        return *outputs, input.new_empty((self.method.rows(input.shape, *settings), 4), dtype=dtype)
 
-    def _fake_backward(self, grad_output: Tensor, input: Tensor, statistics: Any, *rest: Any) -> Any:
-        learned = (input, *rest[: self.method.learned])
-        needs = rest[-1]
+    def _fake_backward(self, *arguments: Any) -> Any:
+        _, tensors, _, _, needs = self._of_backward(arguments)
+        if self.method.hidden and tensors[-1] is None:
+            # The hidden value stands for the residual, too.
+            tensors = (*tensors[:-1], tensors[0])
         return self._as_returned(
             tuple(
                 None if tensor is None or not needs >> position & 1 else _empty_like(tensor)
-                for position, tensor in enumerate(learned)
+                for position, tensor in enumerate(tensors[: 1 + self.method.learned])
             )
         )
 
@@ -339,4 +414,4 @@ class Operators:
         return grads if self.method.learned else grads[0]
 
 
-OPERATORS = {method.name: Operators(method) for method in METHODS}
+OPERATORS = {method.name: Operators(method) for method in (*METHODS, *FUSED)}

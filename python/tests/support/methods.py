@@ -1,4 +1,4 @@
-"""One table of the functions: how each is called, what it should give, and torch's function beside it.
+"""One table of the plain functions (`fused` has the others): how each is called, what it should give, and torch's function beside it.
 
 A case holds NumPy arrays of one dtype. `case.call(normkit)` calls the function and gives its results as a
 list; `case.expected()` gives as many `Expected`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,13 +88,6 @@ def rms_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> lis
     normalized = ref.mean_square(a["input"], axes, eps, o.get("partial", 1.0))
     offset = 1.0 if cast == "gemma" else o.get("offset", 0.0)
     return [normalized.affine(a.get("weight"), None, offset, dtype if cast == "llama" else None)]
-
-
-def added(
-    norm: Callable[..., list[Expected]], a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]
-) -> list[Expected]:
-    h = ref.rounded(dtype, a["input"] + a["residual"])
-    return [*norm({**a, "input": h}, dtype, o), Expected(h, np.zeros_like(h), 0)]
 
 
 def batch_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
@@ -180,7 +172,7 @@ def split(cols: int) -> tuple[int, int]:
 def matrices(
     dtype: np.dtype[Any], rows: int, cols: int, fill: Fill = normal, seed: int = 1
 ) -> Iterator[Case]:
-    """Every function with `rows` rows of `cols` elements that share statistics, along whatever axes."""
+    """Every plain function with `rows` rows of `cols` elements that share statistics, along whatever axes."""
     rng = np.random.default_rng(seed)
     slow, fast = split(cols)
     label = f"{dtype.name} {rows}x{cols}"
@@ -234,17 +226,6 @@ def matrices(
         yield case(
             "rms_norm, partial", "rms_norm", with_weight, rms_norm, normalized_shape=last, partial=0.75
         )
-    residual = {"input": x(rows, cols), "residual": x(rows, cols), "weight": weight(cols)}
-    yield case(
-        "add_layer_norm",
-        "add_layer_norm",
-        {**residual, "bias": bias(cols)},
-        partial(added, layer_norm),
-        normalized_shape=last,
-    )
-    yield case(
-        "add_rms_norm", "add_rms_norm", residual, partial(added, rms_norm), normalized_shape=last, eps=1e-6
-    )
     if rows > 0:
         channels = {
             "input": x(slow, rows, fast),

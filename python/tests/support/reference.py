@@ -164,15 +164,16 @@ class Normalized:
         return Expected(value, scale, allowed, slack * np.abs(w))
 
 
-def moments(x: Real, axes: Axes, eps: float) -> Normalized:
-    """`(x - mean) / sqrt(var + eps)` with the biased variance."""
+def moments(x: Real, axes: Axes, eps: float, terms: Real | None = None) -> Normalized:
+    """`(x - mean) / sqrt(var + eps)` with the biased variance. `terms` is the magnitude of the terms that x is a sum of."""
     # Counted from its first element a constant row is exactly zero.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         first, n = first_of(x, axes), count_over(x, axes)
         mean = sum_over(x - first, axes) / n
         centred = (x - first) - mean
         rstd = 1 / np.sqrt(sum_over(centred * centred, axes) / n + np.longdouble(eps))
-        return Normalized(centred * rstd, (np.abs(x) + np.abs(first + mean)) * rstd, axes)
+        size = np.abs(x) + np.abs(first + mean) if terms is None else terms + sum_over(terms, axes) / n
+        return Normalized(centred * rstd, size * rstd, axes)
 
 
 def given_moments(x: Real, axes: Axes, mean: Real, var: Real, eps: float) -> Normalized:
@@ -181,13 +182,16 @@ def given_moments(x: Real, axes: Axes, mean: Real, var: Real, eps: float) -> Nor
     return Normalized((x - mean) * rstd, (np.abs(x) + np.abs(mean)) * rstd, axes)
 
 
-def mean_square(x: Real, axes: Axes, eps: float, partial: float = 1.0) -> Normalized:
-    """`x / sqrt(mean(x²) + eps)`; a partial mean square is that of the row's first elements."""
+def mean_square(
+    x: Real, axes: Axes, eps: float, partial: float = 1.0, terms: Real | None = None
+) -> Normalized:
+    """`x / sqrt(mean(x²) + eps)`; a partial mean square is that of the row's first elements. `terms` is as in `moments`."""
     seen = x if partial == 1.0 else x[..., : math.floor(x.shape[-1] * partial)]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = sum_over(seen * seen, axes) / count_over(seen, axes)
-        x_hat = x / np.sqrt(mean + np.longdouble(eps))
-    return Normalized(x_hat, np.abs(x_hat), axes)
+        rms = np.sqrt(mean + np.longdouble(eps))
+        x_hat = x / rms
+        return Normalized(x_hat, np.abs(x_hat) if terms is None else terms / rms, axes)
 
 
 def p_norm(x: Real, axes: Axes, p: float, eps: float) -> Normalized:

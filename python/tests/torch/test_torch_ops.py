@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_cases import CASES, Case, running
 
 import normkit.torch as nk
+from normkit.torch._fused_methods import FUSED
 from normkit.torch._methods import METHODS
 from normkit.torch.ops import OPERATORS
 
@@ -36,6 +37,18 @@ OPS: list[tuple[str, tuple[int, ...], list[tuple[int, ...] | None], tuple[Any, .
     ("dyt", (3, 5, 8), [(8,), (8,), (1,)], ([8],)),
     ("head_norm", (2, 6, 4, 8), [(8,)], ("rms", 1e-6)),
     ("weight_norm", (6, 4, 3), [(6, 1, 1)], (0,)),
+    ("layer_norm_activated", (3, 5, 8), [(8,), (8,)], ([8], 1e-5, "silu")),
+    ("rms_norm_activated", (3, 5, 8), [(8,)], ([8], None, 0.0, "fp32", 1.0, "relu")),
+    ("group_norm_activated", (3, 4, 5), [(4,), (4,)], (2, 1e-5, "gelu_tanh")),
+    ("add_layer_norm", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], 1e-5, 1.0, 1.0)),
+    ("add_layer_norm", (3, 5, 8), [None, None, (3, 5, 8)], ([5, 8], 1e-5, 0.5, 2.0)),
+    ("add_rms_norm", (3, 5, 8), [(8,), (3, 5, 8)], ([8], None, 0.0, "llama", 1.0, 1.0)),
+    ("layer_norm_add", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], 1e-5)),
+    ("rms_norm_add", (3, 5, 8), [(8,), (3, 5, 8)], ([8], None, 0.0, "fp32", 1.0)),
+    ("modulated_layer_norm", (3, 5, 8), [(3, 8), (3, 8)], (1e-6,)),
+    ("modulated_rms_norm", (3, 5, 8), [(3, 1, 8), None], (1e-6,)),
+    ("gated_rms_norm", (3, 5, 8), [(8,), (8,), (3, 5, 8)], (1e-5, 4, True)),
+    ("gated_rms_norm", (3, 5, 8), [(8,), None, (3, 5, 8)], (1e-5, None, False)),
 ]
 by_op = pytest.mark.parametrize(
     ("name", "shape", "parameters", "settings"), OPS, ids=[f"{i}-{op[0]}" for i, op in enumerate(OPS)]
@@ -59,10 +72,19 @@ def test_opcheck(name: str, shape: Any, parameters: Any, settings: Any) -> None:
             tensor.requires_grad_()
     for op in {"forward_op", "train_op"} & vars(operators).keys():
         torch.library.opcheck(getattr(operators, op), (*tensors, *settings))
-    output, statistics = operators.train(True, settings, [t if t is None else t.detach() for t in tensors])
+    detached = [t if t is None else t.detach() for t in tensors]
+    *outputs, statistics = operators.train(True, settings, detached)
+    if method.derivative is not None:
+        assert "backward_op" not in vars(operators)
+        return
+    grads = [torch.randn_like(output) for output in outputs]
     saved = tensors[1 : 1 + method.saved]
-    checked = (torch.randn_like(output), tensors[0], statistics, *saved, *settings, (1 << learned) - 1)
+    checked = (*grads, tensors[0], statistics, *saved, *settings, (1 << learned) - 1)
     torch.library.opcheck(operators.backward_op, checked)
+    if method.hidden:
+        # The hidden value in the place of the input and the residual.
+        of_hidden = (outputs[1].requires_grad_(), statistics, *saved[:-1], None)
+        torch.library.opcheck(operators.backward_op, (*grads, *of_hidden, *settings, (1 << learned) - 1))
 
 
 @pytest.mark.parametrize("which", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 0, 0)], ids=str)
@@ -100,7 +122,7 @@ def test_fakes_know_the_statistics_rows(name: str, shape: Any, parameters: Any, 
 
 
 def test_every_method_is_checked() -> None:
-    assert {op[0] for op in OPS} == {method.name for method in METHODS}
+    assert {op[0] for op in OPS} == {method.name for method in (*METHODS, *FUSED)}
 
 
 def test_schemas_say_what_is_updated() -> None:
@@ -313,7 +335,9 @@ def test_autocast_on_the_cpu_is_torchs() -> None:
     assert [p.grad.dtype for p in block.parameters() if p.grad is not None] == [torch.float32] * 9
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "group_norm", "normalize"])
+@pytest.mark.parametrize(
+    "name", ["layer_norm", "rms_norm", "group_norm", "normalize", *(method.name for method in FUSED)]
+)
 def test_autocast_on_cuda_casts_to_float32(name: str) -> None:
     """As torch's list of operators has it; seen here in the registration, which needs no device."""
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"normkit::{name}", "AutocastCUDA")
@@ -359,6 +383,12 @@ def test_errors_on_meta_tensors() -> None:
         ("input", lambda: nk.instance_norm(x[0])),
         ("num_groups", lambda: nk.group_norm(x, 3)),
         ("dim", lambda: nk.normalize(x, 2.0, 2)),
+        ("residual", lambda: nk.add_rms_norm(x, x[:2], (8,))),
+        ("residual", lambda: nk.layer_norm_add(x, None, (8,))),
+        ("gate", lambda: nk.gated_rms_norm(x, wrong)),
+        ("weight", lambda: nk.gated_rms_norm(x, x, wrong)),
+        ("group_size", lambda: nk.gated_rms_norm(x, x, group_size=3)),
+        ("scale", lambda: nk.modulated_layer_norm(x, wrong, wrong)),
     ]:
         with pytest.raises(ValueError, match=f"^{name}:"):
             call()

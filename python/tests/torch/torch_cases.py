@@ -67,10 +67,6 @@ def pair(q: Tensor, k: Tensor) -> Tensor:
     return torch.cat([q.flatten(), k.flatten()])
 
 
-def added(x: Tensor, residual: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
-    return pair(norm(x + residual), x + residual)
-
-
 X = (2, 3, 8)
 IMAGE = (3, 4, 3, 2)
 
@@ -135,18 +131,6 @@ CASES = [
         lambda x, w: nk.rms_norm(x, (8,), w, 1e-6, cast="gemma"),
         lambda x, w: rms_norm(x, w, cast="gemma"),
         [X, (8,)],
-    ),
-    Case(
-        "add_layer_norm",
-        lambda x, r, w, b: pair(*nk.add_layer_norm(x, r, (8,), w, b)),
-        lambda x, r, w, b: added(x, r, lambda h: F.layer_norm(h, (8,), w, b)),
-        [X, X, (8,), (8,)],
-    ),
-    Case(
-        "add_rms_norm",
-        lambda x, r, w: pair(*nk.add_rms_norm(x, r, (8,), w, 1e-6)),
-        lambda x, r, w: added(x, r, lambda h: rms_norm(h, w)),
-        [X, X, (8,)],
     ),
     Case(
         "batch_norm training",
@@ -236,6 +220,135 @@ CASES = [
         [(6, 4), ()],
     ),
 ]
+
+
+def added(
+    x: Tensor, residual: Tensor, norm: Callable[[Tensor], Tensor], scales: tuple[float, float] = (1.0, 1.0)
+) -> Tensor:
+    """Both results of a norm of a sum in one tensor."""
+    h = scales[0] * x + scales[1] * residual
+    return pair(norm(h), h)
+
+
+def modulated(normalized: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """By a scale and a shift `[B, C]`."""
+    return normalized * (1 + scale[:, None]) + shift[:, None]
+
+
+def gated(x: Tensor, z: Tensor, w: Tensor, b: Tensor, size: int = 8, first: bool = False) -> Tensor:
+    """As mamba_ssm's rms_norm_ref."""
+    x = x * F.silu(z) if first else x
+    y = rms_norm(x.unflatten(-1, (-1, size)), eps=1e-5).flatten(-2) * w + b
+    return y if first else y * F.silu(z)
+
+
+SCALED = {"input_scale": 0.75, "residual_scale": 1.25}
+
+FUSED_CASES = [
+    Case(
+        "add_layer_norm",
+        lambda x, r, w, b: pair(*nk.add_layer_norm(x, r, (8,), w, b)),
+        lambda x, r, w, b: added(x, r, lambda h: F.layer_norm(h, (8,), w, b)),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "add_layer_norm scaled",
+        lambda x, r, w: pair(*nk.add_layer_norm(x, r, (3, 8), w, **SCALED)),
+        lambda x, r, w: added(x, r, lambda h: F.layer_norm(h, (3, 8), w), (0.75, 1.25)),
+        [X, X, (3, 8)],
+    ),
+    Case(
+        "add_rms_norm",
+        lambda x, r, w: pair(*nk.add_rms_norm(x, r, (8,), w, 1e-6)),
+        lambda x, r, w: added(x, r, lambda h: rms_norm(h, w)),
+        [X, X, (8,)],
+    ),
+    Case(
+        "add_rms_norm scaled",
+        lambda x, r, w: pair(*nk.add_rms_norm(x, r, (8,), w, 1e-6, cast="gemma", **SCALED)),
+        lambda x, r, w: added(x, r, lambda h: rms_norm(h, w, cast="gemma"), (0.75, 1.25)),
+        [X, X, (8,)],
+    ),
+    Case(
+        "add_rms_norm without the sum",
+        lambda x, r, w: nk.add_rms_norm(x, r, (8,), w, 1e-6)[0],
+        lambda x, r, w: rms_norm(x + r, w),
+        [X, X, (8,)],
+    ),
+    Case(
+        "layer_norm_add",
+        lambda x, r, w, b: nk.layer_norm_add(x, r, (8,), w, b),
+        lambda x, r, w, b: r + F.layer_norm(x, (8,), w, b),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "rms_norm_add",
+        lambda x, r, w: nk.rms_norm_add(x, r, (8,), w, 1e-6, offset=0.5),
+        lambda x, r, w: r + rms_norm(x, w, offset=0.5),
+        [X, X, (8,)],
+    ),
+    Case(
+        "modulated_layer_norm",
+        lambda x, s, t: nk.modulated_layer_norm(x, s, t),
+        lambda x, s, t: modulated(F.layer_norm(x, (8,), eps=1e-6), s, t),
+        [X, (2, 8), (2, 8)],
+    ),
+    Case(
+        "modulated_layer_norm of tokens",
+        lambda x, s, t: nk.modulated_layer_norm(x, s, t, 1e-3),
+        lambda x, s, t: F.layer_norm(x, (8,), eps=1e-3) * (1 + s) + t,
+        [X, X, X],
+    ),
+    Case(
+        "modulated_rms_norm",
+        lambda x, s, t: nk.modulated_rms_norm(x, s, t),
+        lambda x, s, t: rms_norm(x) * (1 + s) + t,
+        [X, (2, 1, 8), (2, 1, 8)],
+    ),
+    Case(
+        "modulated_rms_norm without shift",
+        lambda x, s: nk.modulated_rms_norm(x, s),
+        lambda x, s: rms_norm(x) * (1 + s),
+        [X, (8,)],
+    ),
+    Case(
+        "gated_rms_norm",
+        lambda x, z, w, b: nk.gated_rms_norm(x, z, w, b),
+        gated,
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "gated_rms_norm in groups",
+        lambda x, z, w, b: nk.gated_rms_norm(x, z, w, b, group_size=4),
+        lambda x, z, w, b: gated(x, z, w, b, 4),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "gated_rms_norm gate first",
+        lambda x, z, w, b: nk.gated_rms_norm(x, z, w, b, group_size=2, norm_before_gate=False),
+        lambda x, z, w, b: gated(x, z, w, b, 2, True),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "layer_norm relu",
+        lambda x, w, b: nk.layer_norm(x, (8,), w, b, activation="relu"),
+        lambda x, w, b: F.relu(F.layer_norm(x, (8,), w, b)),
+        [X, (8,), (8,)],
+    ),
+    Case(
+        "rms_norm silu",
+        lambda x, w: nk.rms_norm(x, (8,), w, 1e-6, activation="silu"),
+        lambda x, w: F.silu(rms_norm(x, w)),
+        [X, (8,)],
+    ),
+    Case(
+        "group_norm gelu",
+        lambda x, w, b: nk.group_norm(x, 2, w, b, activation="gelu_tanh"),
+        lambda x, w, b: F.gelu(F.group_norm(x, 2, w, b), approximate="tanh"),
+        [IMAGE, (4,), (4,)],
+    ),
+]
+CASES += FUSED_CASES
 
 
 def running(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,20 +2,16 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
-use super::Cpu;
-use super::fusion::{
-    Added, Each, GateGradients, Gated, Gelu, GeluSlope, OfElements, Relu, ReluSlope, Scaled, Silu, SiluSlope,
-    Sum, SumScaled,
-};
+use super::fusion::{Each, Gated, Gelu, OfElements, Relu, Scaled, Silu, Sum};
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
 use super::norm::TASK;
 use super::real::Real;
 use super::row;
-use super::row_backward;
 use super::sink::Sink;
 use super::source::Source;
-use super::usual_backward::TaskRows;
+use super::stored::typed;
+use super::{Cpu, Isa};
 use crate::plan::{Grid, Walk};
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
 use crate::tensor::Dims;
@@ -23,7 +19,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Elements of the rows that are in scratch memory together, about: a few tensors of them fit the first-level cache.
-const BLOCK: usize = 2048;
+pub(super) const BLOCK: usize = 2048;
 /// Elements that the operations around a norm take at a time.
 const PIECE: usize = 1024;
 
@@ -37,20 +33,8 @@ pub(super) struct Forward<'a, F> {
     pub(super) streamed_hidden: Option<Streaming>,
 }
 
-/// A backward pass with what surrounds it.
-pub(super) struct Backward<'a, F> {
-    pub(super) job: row_backward::Backward<'a, F>,
-    pub(super) fusion: Fusion,
-    pub(super) bias: Option<Source<'a>>,
-    pub(super) before: Option<Source<'a>>,
-    pub(super) after: Option<Source<'a>>,
-    pub(super) grad_hidden: Option<Source<'a>>,
-    pub(super) grad_before: Option<Sink<'a>>,
-    pub(super) grad_after: Option<Sink<'a>>,
-}
-
 /// How rows lie that follow each other in scratch memory, the first of them being row `first`.
-fn side_by_side(grid: &Grid, first: usize) -> Walk {
+pub(super) fn side_by_side(grid: &Grid, first: usize) -> Walk {
     let steps = |sizes: &[usize], inside: usize| -> Dims<isize> {
         (0..sizes.len()).map(|axis| (sizes[axis + 1..].iter().product::<usize>() * inside) as isize).collect()
     };
@@ -64,65 +48,128 @@ fn side_by_side(grid: &Grid, first: usize) -> Walk {
 }
 
 /// Pieces of the columns of some rows: row, first column, length, and place among all.
-fn pieces(rows: Range<usize>, cols: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+pub(super) fn pieces(rows: Range<usize>, cols: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> {
     let first = rows.start;
     rows.flat_map(move |row| {
         (0..cols).step_by(PIECE).map(move |at| (row, at, PIECE.min(cols - at), (row - first) * cols + at))
     })
 }
 
+/// The second operand of what is written: the first again, numbers, or a tensor and a tile for its elements.
+pub(super) enum Other<'s, 'a, F> {
+    Same,
+    Numbers(&'s [F]),
+    Tensor(&'s Source<'a>, &'s mut [F]),
+}
+
+impl<'s, 'a, F> Other<'s, 'a, F> {
+    fn of(source: Option<&'s Source<'a>>, tile: &'s mut [F]) -> Self {
+        source.map_or(Other::Same, |source| Other::Tensor(source, tile))
+    }
+}
+
 /// Writes `f` of some columns of a row to a tensor.
-fn write<F: Real, O: OfElements<F>>(
-    job: (super::Isa, Option<Streaming>),
+pub(super) fn write<F: Real, O: OfElements<F>>(
+    (isa, streamed): (Isa, Option<Streaming>),
     f: O,
-    operands: [&[F]; 3],
+    a: &[F],
+    other: Other<'_, '_, F>,
     sink: &Sink<'_>,
     (row, at): (usize, usize),
     tile: &mut [F],
 ) {
-    let (isa, streamed) = job;
-    let len = operands[0].len();
-    let streamed = streamed.filter(|_| sink.is_direct::<F>(row, at, len));
-    let to = sink.begin(row, at, tile, len);
-    isa.run(Each { f, operands, to: &mut *to, also: None, streamed });
+    let (len, of) = (a.len(), PhantomData);
+    macro_rules! run {
+        ($t:ty) => {
+            if let Some(to) = sink.lend::<$t>(row, at, len) {
+                let also = None::<&mut [F]>;
+                return match other {
+                    Other::Same => isa.run(Each { f, a, b: a, to, also, streamed, of }),
+                    Other::Numbers(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
+                    Other::Tensor(source, tile) => match source.lend::<$t>(row, at, len) {
+                        Some(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
+                        None => {
+                            let b = source.load(row, at, tile, len);
+                            isa.run(Each { f, a, b, to, also, streamed, of });
+                        }
+                    },
+                };
+            }
+        };
+    }
+    typed!(sink.dtype(), F, run);
+    let b = match other {
+        Other::Same => a,
+        Other::Numbers(b) => b,
+        Other::Tensor(source, tile) => source.load(row, at, tile, len),
+    };
+    let to = &mut tile[..len];
+    isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
     sink.commit(row, at, to);
 }
 
-macro_rules! function {
-    ($name:ident $(, $field:ident: $value:expr)*) => {
-        $name { $($field: $value,)* of: PhantomData }
-    };
+/// Where what is normalized goes: the columns from `at` on of some rows, to scratch memory, and to the hidden tensor where
+/// there is one.
+pub(super) struct Hiding<'j, 'a> {
+    pub(super) isa: Isa,
+    pub(super) cols: usize,
+    pub(super) input: &'j Source<'a>,
+    pub(super) before: &'j Source<'a>,
+    pub(super) hidden: Option<&'j Sink<'a>>,
+    pub(super) streamed: Option<Streaming>,
 }
 
-/// Puts what is normalized of some rows into `line`, and into the hidden tensor where there is one.
-fn hide<F: Real>(
-    fusion: Fusion,
-    [input, before]: [&Source<'_>; 2],
-    hidden: Option<(&Sink<'_>, Option<Streaming>)>,
-    (isa, cols): (super::Isa, usize),
-    rows: Range<usize>,
-    line: &mut [F],
-    [x, other]: [&mut [F]; 2],
-) {
-    for (row, at, len, place) in pieces(rows, cols) {
-        let x = input.load(row, at, x, len);
-        let other = before.load(row, at, other, len);
-        let to = &mut line[place..place + len];
-        // Straight to memory that holds the compute type, else by way of the line.
-        let mut direct = hidden.and_then(|(sink, _)| sink.lend::<F>(row, at, len));
-        let streamed = hidden.and_then(|(_, streamed)| streamed);
-        let operands = [x, other, x];
-        let (to, also) = (&mut *to, direct.as_deref_mut());
-        match fusion.prologue {
+impl Hiding<'_, '_> {
+    /// Puts what is normalized of some rows into `line`.
+    pub(super) fn run<F: Real>(
+        &self,
+        prologue: Prologue,
+        rows: Range<usize>,
+        line: &mut [F],
+        tiles: [&mut [F]; 2],
+    ) {
+        match prologue {
             Prologue::Residual { input_scale, residual_scale } => {
-                let (first, second) = (F::of(input_scale), F::of(residual_scale));
-                let f = function!(Sum, first: first, second: second);
-                isa.run(Each { f, operands, to, also, streamed });
+                let f = Sum { first: F::of(input_scale), second: F::of(residual_scale) };
+                self.each(f, rows, line, tiles);
             }
-            _ => isa.run(Each { f: function!(Gated), operands, to, also, streamed }),
+            _ => self.each(Gated, rows, line, tiles),
         }
-        if let (Some((sink, _)), None) = (hidden, direct) {
-            sink.commit(row, at, &line[place..place + len]);
+    }
+
+    fn each<F: Real, O: OfElements<F>>(
+        &self,
+        f: O,
+        rows: Range<usize>,
+        line: &mut [F],
+        [x, other]: [&mut [F]; 2],
+    ) {
+        let Hiding { isa, cols, input, before, hidden, streamed } = *self;
+        let of = PhantomData;
+        for (row, at, len, place) in pieces(rows, cols) {
+            let to = &mut line[place..place + len];
+            // Straight from memory to memory, where all three tensors have one dtype, in line.
+            macro_rules! run {
+                ($t:ty) => {
+                    if let (Some(a), Some(b)) =
+                        (input.lend::<$t>(row, at, len), before.lend::<$t>(row, at, len))
+                    {
+                        let also = hidden.and_then(|sink| sink.lend::<$t>(row, at, len));
+                        if also.is_some() || hidden.is_none() {
+                            isa.run(Each { f, a, b, to, also, streamed, of });
+                            continue;
+                        }
+                    }
+                };
+            }
+            typed!(input.dtype(), F, run);
+            let to = &mut line[place..place + len];
+            let (a, b) = (input.load(row, at, &mut *x, len), before.load(row, at, &mut *other, len));
+            isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
+            if let Some(sink) = hidden {
+                sink.begin(row, at, &mut *x, len).copy_from_slice(to);
+                sink.commit(row, at, &line[place..place + len]);
+            }
         }
     }
 }
@@ -154,9 +201,9 @@ impl<F: Real> Forward<'_, F> {
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            let sink = self.hidden.as_ref().filter(|_| job.output.is_some());
-            let sink = sink.map(|sink| (sink, self.streamed_hidden));
-            hide(*fusion, [&job.input, before], sink, (isa, cols), rows.clone(), hidden, [x, other]);
+            let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
+            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed };
+            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         // Rows are quickest where input and output have one dtype.
@@ -171,226 +218,17 @@ impl<F: Real> Forward<'_, F> {
         let Some(sink) = job.output.as_ref().filter(|_| !is_last) else { return };
         let [other, out, ..] = tiles;
         for (row, at, len, place) in pieces(rows, cols) {
-            let v = &result[place..place + len];
-            let other = self.after.as_ref().map(|after| after.load(row, at, &mut *other, len));
-            let (operands, to) = ([v, other.unwrap_or(v), v], (row, at));
-            let job = (isa, job.streamed);
+            let (v, to, job) = (&result[place..place + len], (row, at), (isa, job.streamed));
+            let other = Other::of(self.after.as_ref(), &mut *other);
             match fusion.epilogue {
-                Epilogue::Activation(Activation::Relu) => {
-                    write(job, function!(Relu), operands, sink, to, out);
+                Epilogue::Activation(Activation::Relu) => write(job, Relu, v, other, sink, to, out),
+                Epilogue::Activation(Activation::Silu) => write(job, Silu, v, other, sink, to, out),
+                Epilogue::Activation(Activation::GeluTanh) => write(job, Gelu, v, other, sink, to, out),
+                Epilogue::Gate => write(job, Gated, v, other, sink, to, out),
+                Epilogue::Residual => {
+                    write(job, Sum { first: F::ONE, second: F::ONE }, v, other, sink, to, out);
                 }
-                Epilogue::Activation(Activation::Silu) => {
-                    write(job, function!(Silu), operands, sink, to, out);
-                }
-                Epilogue::Activation(Activation::GeluTanh) => {
-                    write(job, function!(Gelu), operands, sink, to, out);
-                }
-                Epilogue::Gate => write(job, function!(Gated), operands, sink, to, out),
-                Epilogue::Residual => write(job, function!(Added), operands, sink, to, out),
-                Epilogue::None => sink.commit(row, at, v),
-            }
-        }
-    }
-}
-
-impl<F: Real> Backward<'_, F> {
-    /// Numbers of scratch memory for a task's rows.
-    pub(super) fn scratch(&self, rows: &TaskRows) -> usize {
-        2 * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
-    }
-
-    /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
-    fn at_once(&self, rows: &TaskRows) -> usize {
-        let is_whole = rows.beside.len() == rows.kept;
-        let each = (rows.beside.len() * self.job.constants.cols).max(1);
-        if is_whole { (BLOCK / each).clamp(1, rows.chunk.len().max(1)) } else { 1 }
-    }
-
-    /// The parts of a task's rows that are in scratch memory together: each as a task that ends with it, and the place in
-    /// which it begins.
-    pub(super) fn blocks(&self, rows: &TaskRows) -> impl Iterator<Item = (TaskRows, usize)> + use<F> {
-        let (rows, at_once) = (rows.clone(), self.at_once(rows));
-        rows.chunk.clone().step_by(at_once).map(move |start| {
-            let end = rows.chunk.end.min(start + at_once);
-            let from = (start - rows.chunk.start) * rows.beside.len();
-            (TaskRows { chunk: rows.chunk.start..end, ..rows.clone() }, from)
-        })
-    }
-
-    /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
-    /// normalizes do, and takes these on to the tensors.
-    pub(super) fn with_rows(
-        &self,
-        rows: &TaskRows,
-        from: usize,
-        lines: &mut [F],
-        tiles: &mut Tiles<'_, F>,
-        body: impl FnOnce(&row_backward::Backward<'_, F>, Tiles<'_, F>),
-    ) {
-        let Backward { job, fusion, .. } = self;
-        let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
-        let first = rows.row(from).0;
-        let rows = first..first + (rows.len() - from);
-        let walk = side_by_side(grid, first);
-        let (hidden, gradient) = lines.split_at_mut(lines.len() / 2);
-        let mut of_line = *job;
-        if let Some(before) = &self.before {
-            let [x, other, ..] = tiles;
-            hide(*fusion, [&job.input, before], None, (isa, cols), rows.clone(), hidden, [x, other]);
-            of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
-        }
-        let to = Sink::of_line(&mut *gradient, grid, &walk, isa);
-        match fusion.epilogue {
-            Epilogue::None => {}
-            Epilogue::Residual => self.copy_gradient(rows.clone(), tiles),
-            Epilogue::Activation(_) | Epilogue::Gate => {
-                self.bend(&of_line, to, rows.clone(), tiles);
-                of_line.grad_output = Source::of_sink(&to);
-            }
-        }
-        let is_line = job.grad_input.is_some() || self.grad_before.is_some();
-        let is_line = is_line && fusion.prologue != Prologue::None;
-        if is_line {
-            of_line.grad_input = Some(to);
-            of_line.streamed = None;
-        }
-        body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
-        if is_line {
-            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
-        }
-    }
-
-    /// The gradient of a residual that was added last.
-    fn copy_gradient(&self, rows: Range<usize>, [g, out, ..]: &mut Tiles<'_, F>) {
-        let Some(sink) = &self.grad_after else { return };
-        let c = &self.job.constants;
-        for (row, at, len, _) in pieces(rows, c.cols) {
-            let g = self.job.grad_output.load(row, at, g, len);
-            write((c.isa, None), function!(Scaled, factor: F::ONE), [g; 3], sink, (row, at), out);
-        }
-    }
-
-    /// Puts the gradient of what the epilogue was given to `to`, and writes that of its other operand.
-    fn bend(
-        &self,
-        of_line: &row_backward::Backward<'_, F>,
-        to: Sink<'_>,
-        rows: Range<usize>,
-        tiles: &mut Tiles<'_, F>,
-    ) {
-        let Backward { job, fusion, .. } = self;
-        let (isa, cols) = (job.constants.isa, job.constants.cols);
-        if fusion.epilogue.is_curved() || self.grad_after.is_some() {
-            let forward = row::Forward {
-                constants: job.constants,
-                rows: job.rows,
-                streamed: None,
-                input: of_line.input,
-                weight: job.weight,
-                bias: self.bias,
-                mask: job.mask,
-                given: Some(job.statistics),
-                output: Some(to),
-                statistics: None,
-                moments: None,
-            };
-            let lent = tiles.each_mut().map(|tile| &mut **tile);
-            row::Rows::new(&forward, lent).forward(rows.clone());
-        }
-        let [g, v, z, out, more, ..] = tiles;
-        for (row, at, len, _) in pieces(rows, cols) {
-            let g = job.grad_output.load(row, at, &mut *g, len);
-            let v = Source::of_sink(&to).load(row, at, &mut *v, len);
-            let place = (row, at);
-            let job = (isa, None);
-            match (fusion.epilogue, &self.after) {
-                (Epilogue::Activation(Activation::Relu), _) => {
-                    write(job, function!(ReluSlope), [g, v, g], &to, place, out);
-                }
-                (Epilogue::Activation(Activation::Silu), _) => {
-                    write(job, function!(SiluSlope), [g, v, g], &to, place, out);
-                }
-                (Epilogue::Activation(Activation::GeluTanh), _) => {
-                    write(job, function!(GeluSlope), [g, v, g], &to, place, out);
-                }
-                (_, Some(after)) => {
-                    let z = after.load(row, at, &mut *z, len);
-                    let Some(sink) = &self.grad_after else {
-                        write(job, function!(Gated), [g, z, g], &to, place, out);
-                        continue;
-                    };
-                    let of_gate = sink.begin(row, at, &mut *out, len);
-                    let of_factor = to.begin(row, at, &mut *more, len);
-                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
-                    sink.commit(row, at, of_gate);
-                }
-                (_, None) => {}
-            }
-        }
-    }
-
-    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the input and of the
-    /// prologue's other operand.
-    fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
-        let Backward { job, fusion, .. } = self;
-        let (isa, cols) = (job.constants.isa, job.constants.cols);
-        let [d, more, x, z, out, of_gate, ..] = tiles;
-        for (row, at, len, _) in pieces(rows, cols) {
-            let place = (row, at);
-            let write_to = (isa, job.streamed);
-            let d = of_norm.load(row, at, &mut *d, len);
-            let of_hidden = self.grad_hidden.as_ref().map(|gradient| gradient.load(row, at, &mut *more, len));
-            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
-                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
-                for (sink, factor) in scales {
-                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
-                    match of_hidden {
-                        Some(more) => {
-                            write(
-                                write_to,
-                                function!(SumScaled, factor: factor),
-                                [d, more, d],
-                                sink,
-                                place,
-                                out,
-                            );
-                        }
-                        None => write(write_to, function!(Scaled, factor: factor), [d; 3], sink, place, out),
-                    }
-                }
-                continue;
-            }
-            let (Prologue::Gate, Some(before)) = (fusion.prologue, &self.before) else { continue };
-            let z = before.load(row, at, &mut *z, len);
-            let x = job.input.load(row, at, &mut *x, len);
-            let mut summed = [F::ZERO; PIECE];
-            let d = match of_hidden {
-                Some(more) => {
-                    let to = &mut summed[..len];
-                    isa.run(Each {
-                        f: function!(Added),
-                        operands: [d, more, d],
-                        to,
-                        also: None,
-                        streamed: None,
-                    });
-                    &summed[..len]
-                }
-                None => d,
-            };
-            let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
-            isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
-            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
-                if let Some(sink) = &sink {
-                    write(
-                        (isa, None),
-                        function!(Scaled, factor: F::ONE),
-                        [values; 3],
-                        sink,
-                        place,
-                        &mut *more,
-                    );
-                }
+                Epilogue::None => write(job, Scaled(F::ONE), v, other, sink, to, out),
             }
         }
     }

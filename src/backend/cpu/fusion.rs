@@ -2,10 +2,13 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::isa::Operation;
-use super::memory::{Streaming, stream};
+use super::lanes::read;
+use super::memory::{Ahead, Streaming};
 use super::real::Real;
-use super::simd::Simd;
+use super::simd::{BLOCK, Block, Numbers, Simd};
+use super::stored::Stored;
 use super::tanh::{bend, halves, held};
+use std::marker::PhantomData;
 
 /// `1 / (1 + exp(-z))`, and the same of `-z`.
 #[inline(always)]
@@ -57,23 +60,79 @@ fn gelu_slope<F: Real>(z: F) -> F {
     s + (z * (s * other)) * (linear + steep * square)
 }
 
-/// A function of an element of each of up to three tensors; one that it does not use is another's.
-pub(super) trait OfElements<F>: Copy {
-    fn of(self, a: F, b: F, c: F) -> F;
+/// A function of an element of each of two tensors, or of one that is named twice.
+pub(super) trait OfElements<F: Real>: Copy {
+    fn of(self, a: F, b: F) -> F;
+
+    /// The same of blocks.
+    #[inline(always)]
+    fn of_blocks<S: Simd>(self, a: Block<S, F>, b: Block<S, F>) -> Block<S, F> {
+        let (a, b, mut y) = (a.to_array(), b.to_array(), [F::ZERO; BLOCK]);
+        for i in 0..BLOCK {
+            y[i] = self.of(a[i], b[i]);
+        }
+        Block::<S, F>::load(&y)
+    }
+}
+
+/// `a * first + b * second`: a product with 1 is none.
+#[derive(Clone, Copy)]
+pub(super) struct Sum<F> {
+    pub(super) first: F,
+    pub(super) second: F,
+}
+
+impl<F: Real> OfElements<F> for Sum<F> {
+    #[inline(always)]
+    fn of(self, a: F, b: F) -> F {
+        a * self.first + b * self.second
+    }
+    #[inline(always)]
+    fn of_blocks<S: Simd>(self, a: Block<S, F>, b: Block<S, F>) -> Block<S, F> {
+        a * Block::<S, F>::splat(self.first) + b * Block::<S, F>::splat(self.second)
+    }
+}
+
+/// `(a + b) * factor`
+#[derive(Clone, Copy)]
+pub(super) struct SumScaled<F>(pub(super) F);
+
+impl<F: Real> OfElements<F> for SumScaled<F> {
+    #[inline(always)]
+    fn of(self, a: F, b: F) -> F {
+        (a + b) * self.0
+    }
+    #[inline(always)]
+    fn of_blocks<S: Simd>(self, a: Block<S, F>, b: Block<S, F>) -> Block<S, F> {
+        (a + b) * Block::<S, F>::splat(self.0)
+    }
+}
+
+/// `a * factor`
+#[derive(Clone, Copy)]
+pub(super) struct Scaled<F>(pub(super) F);
+
+impl<F: Real> OfElements<F> for Scaled<F> {
+    #[inline(always)]
+    fn of(self, a: F, _: F) -> F {
+        a * self.0
+    }
+    #[inline(always)]
+    fn of_blocks<S: Simd>(self, a: Block<S, F>, _: Block<S, F>) -> Block<S, F> {
+        a * Block::<S, F>::splat(self.0)
+    }
 }
 
 macro_rules! of_elements {
-    ($($(#[$doc:meta])+ $name:ident($($field:ident),*): |$a:ident, $b:ident, $c:ident| $value:expr;)+) => {
+    ($($(#[$doc:meta])+ $name:ident: |$a:ident, $b:ident| $value:expr;)+) => {
         $(
             $(#[$doc])+
             #[derive(Clone, Copy)]
-            pub(super) struct $name<F> { $(pub(super) $field: F,)* pub(super) of: std::marker::PhantomData<F> }
+            pub(super) struct $name;
 
-            impl<F: Real> OfElements<F> for $name<F> {
+            impl<F: Real> OfElements<F> for $name {
                 #[inline(always)]
-                #[allow(unused_variables, reason = "not every function has three operands")]
-                fn of(self, $a: F, $b: F, $c: F) -> F {
-                    let $name { $($field,)* .. } = self;
+                fn of(self, $a: F, $b: F) -> F {
                     $value
                 }
             }
@@ -82,28 +141,84 @@ macro_rules! of_elements {
 }
 
 of_elements! {
-    /// `a * first + b * second`: a product with 1 is none.
-    Sum(first, second): |a, b, c| a * first + b * second;
-    /// `a * factor`
-    Scaled(factor): |a, b, c| a * factor;
-    /// `(a + b) * factor`
-    SumScaled(factor): |a, b, c| (a + b) * factor;
-    /// `a + b`
-    Added(): |a, b, c| a + b;
     /// `a * silu(b)`
-    Gated(): |a, b, c| a * silu(b);
+    Gated: |a, b| a * silu(b);
     /// `relu(a)`
-    Relu(): |a, b, c| if a <= F::ZERO { F::ZERO } else { a };
+    Relu: |a, _b| if a <= F::ZERO { F::ZERO } else { a };
     /// `relu'(b) a`
-    ReluSlope(): |a, b, c| if b <= F::ZERO { F::ZERO } else { a };
+    ReluSlope: |a, b| if b <= F::ZERO { F::ZERO } else { a };
     /// `silu(a)`
-    Silu(): |a, b, c| silu(a);
+    Silu: |a, _b| silu(a);
     /// `a * silu'(b)`
-    SiluSlope(): |a, b, c| a * silu_slope(b);
+    SiluSlope: |a, b| a * silu_slope(b);
     /// `gelu(a)`
-    Gelu(): |a, b, c| gelu(a);
+    Gelu: |a, _b| gelu(a);
     /// `a * gelu'(b)`
-    GeluSlope(): |a, b, c| a * gelu_slope(b);
+    GeluSlope: |a, b| a * gelu_slope(b);
+}
+
+/// `to = f(a, b)`, each rounded once, and the same to another place.
+pub(super) struct Each<'a, O, A, B, V, W, F> {
+    pub(super) f: O,
+    pub(super) a: &'a [A],
+    pub(super) b: &'a [B],
+    pub(super) to: &'a mut [V],
+    pub(super) also: Option<&'a mut [W]>,
+    /// Leave to write the last of the two past the caches.
+    pub(super) streamed: Option<Streaming>,
+    pub(super) of: PhantomData<F>,
+}
+
+impl<O, A, B, V, W, F> Operation for Each<'_, O, A, B, V, W, F>
+where
+    O: OfElements<F>,
+    A: Stored,
+    B: Stored,
+    V: Stored,
+    W: Stored,
+    F: Real,
+{
+    type Output = ();
+    #[inline(always)]
+    fn call<S: Simd>(self) {
+        let Each { f, a, b, to, mut also, streamed, .. } = self;
+        let len = to.len();
+        let whole = len - len % BLOCK;
+        let (next_a, next_b) = (Ahead::of(a).after(len), Ahead::of(b).after(len));
+        let streamed = match &also {
+            Some(also) => streamed.and_then(|streaming| streaming.to(also)),
+            None => streamed.and_then(|streaming| streaming.to(to)),
+        };
+        for at in (0..whole).step_by(BLOCK) {
+            next_a.touch(at);
+            next_b.touch(at);
+            let (a, b) = (read::<S, true, A, F>(a, at, BLOCK), read::<S, true, B, F>(b, at, BLOCK));
+            let y = f.of_blocks::<S>(a, b);
+            let Some(also) = &mut also else {
+                put::<S, V, F>(y, to, at, streamed);
+                continue;
+            };
+            put::<S, V, F>(y, to, at, None);
+            put::<S, W, F>(y, also, at, streamed);
+        }
+        for at in whole..len {
+            let y = f.of(a[at].widen(), b[at].widen());
+            to[at] = V::narrow(y);
+            if let Some(also) = &mut also {
+                also[at] = W::narrow(y);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn put<S: Simd, T: Stored, F: Real>(
+    block: Block<S, F>,
+    to: &mut [T],
+    at: usize,
+    streamed: Option<Streaming>,
+) {
+    T::store::<S, F>(block, (&mut to[at..at + BLOCK]).try_into().expect("a block"), streamed);
 }
 
 /// `a * silu(z)` and `(a * b) * silu'(z)`: the gradients of both factors of `b * silu(z)`, of which `a` is the gradient.
@@ -128,62 +243,6 @@ impl<F: Real> Operation for GateGradients<'_, F> {
             of_factor[i] = a[i] * (z[i] * s);
             of_gate[i] = (a[i] * b[i]) * (s * (F::ONE + z[i] * other));
         }
-    }
-}
-
-/// Elements that are computed before they are stored.
-const BATCH: usize = 64;
-
-/// `to = f(a, b, c)`, and the same to another place.
-pub(super) struct Each<'a, O, F> {
-    pub(super) f: O,
-    pub(super) operands: [&'a [F]; 3],
-    pub(super) to: &'a mut [F],
-    pub(super) also: Option<&'a mut [F]>,
-    /// Leave to write the last of the two past the caches.
-    pub(super) streamed: Option<Streaming>,
-}
-
-impl<O: OfElements<F>, F: Real> Operation for Each<'_, O, F> {
-    type Output = ();
-    #[inline(always)]
-    fn call<S: Simd>(self) {
-        let Each { f, operands: [a, b, c], to, mut also, streamed } = self;
-        let mut y = [F::ZERO; BATCH];
-        for at in (0..to.len()).step_by(BATCH) {
-            let len = BATCH.min(to.len() - at);
-            let [a, b, c] = [&a[at..at + len], &b[at..at + len], &c[at..at + len]];
-            if let (Some(a), Some(b), Some(c)) = (a.first_chunk(), b.first_chunk(), c.first_chunk()) {
-                batch::<O, F>(f, [a, b, c], &mut y);
-            } else {
-                for i in 0..len {
-                    y[i] = f.of(a[i], b[i], c[i]);
-                }
-            }
-            let to = &mut to[at..at + len];
-            match &mut also {
-                Some(also) => {
-                    to.copy_from_slice(&y[..len]);
-                    put(&y[..len], &mut also[at..at + len], streamed);
-                }
-                None => put(&y[..len], to, streamed),
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn batch<O: OfElements<F>, F: Real>(f: O, [a, b, c]: [&[F; BATCH]; 3], y: &mut [F; BATCH]) {
-    for i in 0..BATCH {
-        y[i] = f.of(a[i], b[i], c[i]);
-    }
-}
-
-#[inline(always)]
-fn put<F: Real>(from: &[F], to: &mut [F], streamed: Option<Streaming>) {
-    match streamed.and_then(|streaming| streaming.to(to)) {
-        Some(streaming) => stream(streaming, from, to),
-        None => to.copy_from_slice(from),
     }
 }
 

@@ -5,7 +5,8 @@
 //! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time, and parts of 16-bit
 //! rows to `direct`; rows that are spread in short runs are first brought together (`gathered`). `column` has `line_sums`
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
-//! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused`, which brings
+//! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused` and
+//! `fused_backward`, which brings
 //! them to `row` and takes the results on by the functions in `fusion`.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
@@ -24,6 +25,7 @@ mod direct;
 mod elementwise;
 mod floats;
 mod fused;
+mod fused_backward;
 mod fusion;
 mod gathered;
 mod gradient;

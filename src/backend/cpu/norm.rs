@@ -6,7 +6,9 @@ use super::real::Real;
 use super::row_backward::{self, RowTerms};
 use super::split::{Rows, run_chunks, with_row_sums};
 use super::statistics::Constants;
-use super::{Cpu, Isa, Schedule, affine, column, column_backward, fused, gathered, power, row, split};
+use super::{
+    Cpu, Isa, Schedule, affine, column, column_backward, fused, fused_backward, gathered, power, row, split,
+};
 use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
@@ -253,7 +255,7 @@ fn launch<F: Real>(
     };
     let fused = match spec.fusion.is_none() {
         true => None,
-        false => Some(fused::Backward {
+        false => Some(fused_backward::Backward {
             fusion: spec.fusion,
             bias: folded.optional("bias", bias.as_ref(), 8)?,
             before: folded.optional("before", before.as_ref(), 9)?,

@@ -14,7 +14,7 @@ use super::row::{self, Forward};
 use super::row_backward::{self, Backward, RowTerms};
 use super::statistics::{Moments, Statistics, Sums};
 use super::usual_backward::TaskRows;
-use super::{Cpu, fused};
+use super::{Cpu, fused_backward};
 use crate::plan::tree::{LEAF, Pairwise};
 use crate::spec::{MOMENTS, STATISTICS, SUMS};
 use std::ops::Range;
@@ -48,11 +48,11 @@ pub(super) enum Rows<'j, 'a, F> {
     /// Their sums are known.
     Known(&'j RowSums<'j, F>),
     /// They pass through scratch memory, with what surrounds the norm.
-    Fused(&'j fused::Backward<'a, F>),
+    Fused(&'j fused_backward::Backward<'a, F>),
 }
 
 impl<'j, 'a, F> Rows<'j, 'a, F> {
-    pub(super) fn of(fused: Option<&'j fused::Backward<'a, F>>) -> Self {
+    pub(super) fn of(fused: Option<&'j fused_backward::Backward<'a, F>>) -> Self {
         fused.map_or(Rows::Plain, Rows::Fused)
     }
 }
@@ -386,7 +386,7 @@ impl<F: Real> Task<'_, '_, F> {
     /// With rows that pass through scratch memory, in `lines`.
     fn run_fused(
         &self,
-        fused: &fused::Backward<'_, F>,
+        fused: &fused_backward::Backward<'_, F>,
         lines: &mut [F],
         mut accumulators: Accumulators<'_, F>,
         mut tiles: Tiles<'_, F>,

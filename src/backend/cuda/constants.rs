@@ -1,5 +1,6 @@
 //! What of a norm's spec is compiled into kernels, and what they are told.
 
+use super::fusion::scales;
 use super::params::Scalars;
 use super::variant::Flags;
 use crate::Result;
@@ -57,6 +58,7 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
         slope_power: two_numbers(p - 1.0, 0.0),
+        scales: scales(spec.fusion.prologue).map(rounded),
         ..Scalars::default()
     }
 }

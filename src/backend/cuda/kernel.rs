@@ -2,8 +2,9 @@
 
 use super::driver::Nvrtc;
 use super::fault::{CUDA, refused};
+use super::fusion::After;
 use super::render::render;
-use super::variant::{Access, Style, Variant};
+use super::variant::{Access, Flags, Style, Variant};
 use crate::Result;
 use std::path::Path;
 
@@ -74,6 +75,14 @@ impl Kernel {
         let kept = shape.steps * shape.lanes / shape.threads;
         if kept > 0 {
             words.push(format!("{kept} elements kept"));
+        }
+        let is_read = |name: &str| self.variant.slots.iter().any(|slot| slot.name == name);
+        let Flags { before, after, .. } = self.variant.flags;
+        if is_read("before") {
+            words.push(format!("{} before", before.name()));
+        }
+        if after != After::None {
+            words.push(format!("{} after", after.name()));
         }
         if shape.leaves > 1 {
             words.push(format!("{} leaves", shape.leaves));

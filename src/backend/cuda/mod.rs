@@ -11,6 +11,7 @@ mod device;
 mod driver;
 mod fault;
 mod functions;
+mod fusion;
 mod geometry;
 mod kernel;
 mod launch;

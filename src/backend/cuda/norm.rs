@@ -4,6 +4,7 @@
 use super::CudaStream;
 use super::between::{merge_moments, merge_sums};
 use super::constants::{flags, scalars};
+use super::fusion::{After, Before};
 use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::params::Scalars;
 use super::schedule::{Pass, Schedule};
@@ -11,12 +12,17 @@ use super::stream::Scratch;
 use super::sums::{Parameters, Source};
 use super::variant::{Entry, Flags};
 use crate::backend::{Backward, Forward};
-use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS};
-use crate::tensor::{Layout, View};
+use crate::spec::{Epilogue, MOMENTS, Norm, STATISTICS, SUMS};
+use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result, Workspace};
+use smallvec::SmallVec;
+
+/// Those of the tensors that a pass keeps.
+type Dtypes = SmallVec<[DType; 4]>;
 
 pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
     let output = operands.output.as_ref().map(|view| view.as_view());
+    let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
     let moments = operands.moments.as_ref().map(|view| view.as_view());
     let (shape, reduced, dtype) = (&spec.shape[..], &spec.reduced[..], operands.input.dtype());
@@ -26,33 +32,40 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let apply = output.is_some();
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
-    let of_spec = flags(spec)?;
+    let of_spec = Flags { before: Before::of(spec.fusion.prologue), ..flags(spec)? };
     let applying = Flags {
         apply,
-        round: apply && spec.round_normalized && dtype != compute,
+        before: of_spec.before,
+        after: After::of(spec.fusion.epilogue),
+        round: apply && rounds(spec, dtype),
         offset: weight.is_some() && spec.weight_offset != 0.0,
         ..Flags::default()
     };
     let per_row =
         |name, view: Option<&View<'_>>, numbers| Operand::per_row(name, view, shape, reduced, numbers);
-    let read = || -> Result<[Option<Operand>; 2]> {
+    let read = || -> Result<[Option<Operand>; 3]> {
         Ok([
             Operand::new("input", Role::Load, Some(&operands.input))?,
+            Operand::new("before", Role::Load, operands.before.as_ref())?,
             Operand::new("mask", Role::Load, operands.mask.as_ref())?,
         ])
     };
-    let written = || -> Result<[Option<Operand>; 3]> {
-        Ok([
+    let written = || -> Result<Vec<Option<Operand>>> {
+        Ok(vec![
             Operand::new("output", Role::Store, output.as_ref())?,
+            Operand::new("hidden", Role::Store, hidden.as_ref())?,
             Operand::new("weight", Role::Load, weight)?,
             Operand::new("bias", Role::Load, bias)?,
+            Operand::new("after", Role::Load, operands.after.as_ref())?,
         ])
     };
-    let problem = |numbers: [Option<Operand>; 2], written: [Option<Operand>; 3]| -> Result<Problem> {
+    let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
         let operands = read()?.into_iter().chain(numbers).chain(written);
         Ok(Problem::new(compute, shape, reduced, operands))
     };
-    let (entry, read_again) = (Entry::NormForward, &[dtype][..]);
+    let kept: Dtypes =
+        [Some(&operands.input), operands.before.as_ref()].into_iter().flatten().map(View::dtype).collect();
+    let (entry, read_again) = (Entry::NormForward, &kept[..]);
     let with_given = |given: &View<'_>, statistics: Option<&View<'_>>| {
         let given = per_row("given", Some(given), STATISTICS)?;
         let statistics = per_row("statistics", statistics, STATISTICS)?;
@@ -78,8 +91,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let parts = schedule.scratch(leaves, MOMENTS)?;
     let parts = parts.view(compute, Layout::contiguous(&[rows, leaves.max(1) * MOMENTS]))?;
     let of_leaves = per_row("moments", Some(&parts), leaves * MOMENTS)?;
-    let flags = Flags { kind, prefix, compute: true, ..Flags::default() };
-    let of_leaves = &problem([of_leaves, None], [None, None, None])?;
+    let flags = Flags { kind, prefix, compute: true, before: of_spec.before, ..Flags::default() };
+    let of_leaves = &problem([of_leaves, None], Vec::new())?;
     let mut planned =
         schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: read_again })?;
     // Applying needs statistics, asked for or not.
@@ -95,6 +108,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     enqueue(stream, "norm forward", planned)
 }
 
+/// Whether normalized values are rounded before a weight multiplies them.
+pub(super) fn rounds(spec: &Norm, dtype: DType) -> bool {
+    spec.round_normalized && dtype != dtype.compute()
+}
+
 /// The passes of the backward kernel, over the axes of `schedule`, which for PLAIN sums make a part of a row.
 struct Passes<'s> {
     spec: &'s Norm,
@@ -105,10 +123,29 @@ struct Passes<'s> {
     reduced: &'s [usize],
 }
 
+/// The gradients that have the input's shape.
+#[derive(Default, Clone, Copy)]
+struct Targets<'v> {
+    input: Option<&'v View<'v>>,
+    before: Option<&'v View<'v>>,
+    after: Option<&'v View<'v>>,
+}
+
+impl Targets<'_> {
+    /// Whether the gradient of what is normalized is wanted.
+    fn are_of_hidden(&self) -> bool {
+        self.input.is_some() || self.before.is_some()
+    }
+
+    fn are_any(&self) -> bool {
+        self.are_of_hidden() || self.after.is_some()
+    }
+}
+
 /// What a backward pass takes or gives of each row, besides the tensors that it reads.
 #[derive(Default)]
 struct Ends<'v> {
-    grad_input: Option<&'v View<'v>>,
+    targets: Targets<'v>,
     given: Option<&'v View<'v>>,
     /// With the number of leaves of a row that they are for.
     sums: Option<(&'v View<'v>, usize)>,
@@ -125,21 +162,44 @@ impl<'s> Passes<'s> {
         launches: impl FnOnce(&Pass<'_>) -> Result<Option<Vec<Planned>>>,
     ) -> Result<Option<Vec<Planned>>> {
         let (shape, reduced) = (&self.spec.shape[..], self.reduced);
-        let Backward { grad_output, input, weight, mask, .. } = self.operands;
+        let Backward { grad_output, input, weight, bias, before, after, grad_hidden, mask, .. } =
+            self.operands;
+        let (fusion, Targets { input: to_input, before: to_before, after: to_after }) =
+            (self.spec.fusion, ends.targets);
+        // What the norm gave is made again where gradients depend on it.
+        let is_gate = fusion.epilogue == Epilogue::Gate;
+        let gives = fusion.epilogue.is_curved() || is_gate && to_after.is_some();
         // A weight that is the same in all of a row does not enter the sums.
-        let weight = weight.as_ref().filter(|_| !flags.plain && (flags.apply || !flags.outer_weight));
+        let enters = !flags.plain && (flags.apply || !flags.outer_weight);
+        let weight = weight.as_ref().filter(|_| gives || enters);
+        let changes_gradient = fusion.epilogue.is_curved() || is_gate;
         let flags = Flags {
             outer_weight: flags.outer_weight && weight.is_some(),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
+            round: (flags.round || gives) && rounds(self.spec, input.dtype()),
+            before: if before.is_some() || flags.apply { Before::of(fusion.prologue) } else { Before::None },
+            after: if changes_gradient || to_after.is_some() {
+                After::of(fusion.epilogue)
+            } else {
+                After::None
+            },
             ..flags
         };
+        let after = after.as_ref().filter(|_| is_gate);
+        let grad_hidden = grad_hidden.as_ref().filter(|_| ends.targets.are_of_hidden());
         let (sums, leaves) = (ends.sums.map(|(view, _)| view), ends.sums.map_or(1, |(_, leaves)| leaves));
         let per_row = |name, view, reduced, numbers| Operand::per_row(name, view, shape, reduced, numbers);
         let operands = [
             Operand::new("grad_output", Role::Load, Some(grad_output))?,
             Operand::new("input", Role::Load, Some(input))?,
-            Operand::new("grad_input", Role::Store, ends.grad_input)?,
+            Operand::new("grad_input", Role::Store, to_input)?,
+            Operand::new("before", Role::Load, before.as_ref())?,
+            Operand::new("after", Role::Load, after)?,
+            Operand::new("grad_hidden", Role::Load, grad_hidden)?,
+            Operand::new("grad_before", Role::Store, to_before)?,
+            Operand::new("grad_after", Role::Store, to_after)?,
             Operand::new("weight", Role::Load, weight)?,
+            Operand::new("bias", Role::Load, bias.as_ref().filter(|_| gives))?,
             Operand::new("mask", Role::Load, mask.as_ref())?,
             per_row("statistics", Some(self.statistics), &self.spec.reduced, STATISTICS)?,
             per_row("given", ends.given, reduced, SUMS)?,
@@ -147,7 +207,10 @@ impl<'s> Passes<'s> {
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
-        let read = &[input.dtype(), grad_output.dtype()];
+        // What an activation was given is made of the parameters, too, which are asked for beside the elements.
+        let of_value = weight.filter(|_| fusion.epilogue.is_curved());
+        let kept = [Some(input), Some(grad_output), before.as_ref(), after, of_value];
+        let read: &Dtypes = &kept.into_iter().flatten().map(View::dtype).collect();
         let entry = if ends.partials.is_some() { Entry::NormBackwardFused } else { Entry::NormBackward };
         launches(&Pass { problem, entry, flags, scalars: self.scalars, read })
     }
@@ -157,25 +220,19 @@ impl<'s> Passes<'s> {
     fn fused(
         &self,
         flags: Flags,
-        grad_input: Option<&View<'_>>,
+        targets: Targets<'_>,
         sums: Option<&View<'_>>,
         parameters: &Parameters<'_>,
         (workspace, stream): (&mut Workspace, &CudaStream<'_>),
     ) -> Result<Option<Vec<Planned>>> {
         let is_known = flags.frozen || self.operands.given.is_some();
-        if is_known || grad_input.is_none() || self.spec.affine.axes != self.spec.reduced {
+        if is_known || !targets.are_any() || self.spec.affine.axes != self.spec.reduced {
             return Ok(None);
         }
         parameters.fused(self.schedule.rows, workspace, stream, |of_parameters, scratch| {
             let sums = sums.map(|view| (view, 1));
-            let ends = Ends { grad_input, given: None, sums, partials: Some(scratch) };
-            let flags = Flags {
-                compute: true,
-                apply: true,
-                round: parameters.flags.round,
-                sums: of_parameters.wanted(),
-                ..flags
-            };
+            let ends = Ends { targets, given: None, sums, partials: Some(scratch) };
+            let flags = Flags { compute: true, apply: true, sums: of_parameters.wanted(), ..flags };
             let mut launch = None;
             self.pass(flags, &ends, |pass| {
                 launch = self.schedule.fused(pass, of_parameters)?;
@@ -210,14 +267,14 @@ impl<'s> Passes<'s> {
     fn gradient(
         &self,
         flags: Flags,
-        grad_input: Option<&View<'_>>,
+        targets: Targets<'_>,
         given: Option<&View<'_>>,
         sums: Option<&View<'_>>,
         kept: &mut Vec<Scratch>,
     ) -> Result<Vec<Planned>> {
-        let computes = sums.is_some() || given.is_none() && !flags.frozen && grad_input.is_some();
-        if computes && given.is_none() && grad_input.is_some() {
-            let ends = Ends { grad_input, sums: sums.map(|view| (view, 1)), ..Ends::default() };
+        let computes = sums.is_some() || given.is_none() && !flags.frozen && targets.are_of_hidden();
+        if computes && given.is_none() && targets.are_any() {
+            let ends = Ends { targets, sums: sums.map(|view| (view, 1)), ..Ends::default() };
             let flags = Flags { compute: true, apply: true, ..flags };
             if let Some(planned) = self.pass(flags, &ends, |pass| self.schedule.whole(pass))? {
                 return Ok(planned);
@@ -229,9 +286,9 @@ impl<'s> Passes<'s> {
         let view = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
         let sums = sums.or(view.as_ref());
         let mut planned = sums.map_or(Ok(Vec::new()), |target| self.sums(flags, target, kept))?;
-        if grad_input.is_some() {
+        if targets.are_any() {
             let given = given.or(sums).filter(|_| !flags.frozen);
-            let ends = Ends { grad_input, given, ..Ends::default() };
+            let ends = Ends { targets, given, ..Ends::default() };
             let flags = Flags { apply: true, ..flags };
             planned.extend(
                 self.pass(flags, &ends, |pass| self.schedule.apply(pass).map(Some))?.unwrap_or_default(),
@@ -252,9 +309,12 @@ pub(super) fn backward(
     let Some(statistics) = &operands.statistics else {
         return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
     };
-    let [grad_input, grad_weight, grad_bias, sums] =
-        [&operands.grad_input, &operands.grad_weight, &operands.grad_bias, &operands.sums]
-            .map(|target| target.as_ref().map(|view| view.as_view()));
+    let [grad_weight, grad_bias, sums] = [&operands.grad_weight, &operands.grad_bias, &operands.sums]
+        .map(|target| target.as_ref().map(|view| view.as_view()));
+    let targets = [&operands.grad_input, &operands.grad_before, &operands.grad_after]
+        .map(|target| target.as_ref().map(|view| view.as_view()));
+    let [input, before, after] = targets.each_ref().map(Option::as_ref);
+    let targets = Targets { input, before, after };
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let compute = operands.input.dtype().compute();
     let flags = Flags {
@@ -266,7 +326,7 @@ pub(super) fn backward(
     let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
     let of_parameters = wanted.iter().any(Option::is_some);
     // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.
-    let round = spec.round_normalized && operands.input.dtype() != compute;
+    let round = rounds(spec, operands.input.dtype());
     let from_rows = of_parameters && flags.outer_weight && !round;
 
     // The axes of a row that share parameters.
@@ -282,9 +342,10 @@ pub(super) fn backward(
     let own = if from_rows && sums.is_none() { Some(of_rows.schedule.scratch(1, SUMS)?) } else { None };
     let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
     let sums = sums.as_ref().or(own.as_ref());
-    let parameters = Parameters { spec, compute, flags: Flags { round, ..flags }, wanted };
+    let parameters = Parameters { spec, compute, flags, scalars, wanted };
     if of_parameters && !from_rows {
-        let all = of_rows.fused(flags, grad_input.as_ref(), sums, &parameters, (&mut *workspace, stream))?;
+        let all =
+            of_rows.fused(Flags { round, ..flags }, targets, sums, &parameters, (&mut *workspace, stream))?;
         if let Some(planned) = all {
             return enqueue(stream, "norm backward", planned);
         }
@@ -309,7 +370,7 @@ pub(super) fn backward(
             kept.push(sums);
         }
     }
-    planned.extend(of_rows.gradient(flags, grad_input.as_ref(), operands.given.as_ref(), sums, &mut kept)?);
+    planned.extend(of_rows.gradient(flags, targets, operands.given.as_ref(), sums, &mut kept)?);
     if let Some(view) = sums.filter(|_| from_rows) {
         planned.extend(parameters.launches(Source::Sums { view, reduced }, workspace, stream)?);
     }

@@ -27,6 +27,8 @@ pub(super) struct Scalars {
     pub(super) slope_power: [f64; 2],
     pub(super) factor: f64,
     pub(super) rest: f64,
+    /// What a prologue multiplies the input and the other operand by.
+    pub(super) scales: [f64; 2],
 }
 
 /// An axis of the index space: its size, and each operand's stride along it.
@@ -52,7 +54,7 @@ pub(super) fn bytes(
     inner: &[Axis],
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
-    let Scalars { partial_cols, leaf_base, turns, power, inv_power, slope_power, .. } = *scalars;
+    let Scalars { partial_cols, leaf_base, turns, power, inv_power, slope_power, scales, .. } = *scalars;
     let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
     for number in [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns]
     {
@@ -73,6 +75,8 @@ pub(super) fn bytes(
         slope_power[1],
         scalars.factor,
         scalars.rest,
+        scales[0],
+        scales[1],
     ];
     for number in numbers {
         match compute {
@@ -109,7 +113,7 @@ mod tests {
             eps_exponent: -3,
             parameter: 2,
             inv_last: 0.5,
-            rest: 0.25,
+            scales: [2.0, 0.25],
             ..Scalars::default()
         };
         let axis = |size| Axis { size, strides: vec![size + 1, size + 2, size + 3] };
@@ -121,9 +125,9 @@ mod tests {
             };
             assert_eq!((number_at(&all, 0), number_at(&all, 72)), (1, 10));
             assert_eq!(all[80..88], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(88), float_at(88 + 11 * size)), (0.5, 0.25));
-            let addresses = 88 + 12 * size;
-            assert_eq!(addresses, if size == 4 { 136 } else { 184 });
+            assert_eq!((float_at(88), float_at(88 + 13 * size)), (0.5, 0.25));
+            let addresses = 88 + 14 * size;
+            assert_eq!(addresses, if size == 4 { 144 } else { 200 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));

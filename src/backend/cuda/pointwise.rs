@@ -82,7 +82,9 @@ pub(super) fn backward(
         Some(Operand::flat("partials", &scratch, compute)?),
     ];
     let problem = Problem::new(compute, &spec.shape, axes, tensors);
-    let mut planned = vec![sums.partials(&problem, Entry::PointwiseBackward, flags(spec), stream, dtype)?];
+    let scalars = Scalars::default();
+    let mut planned =
+        vec![sums.partials(&problem, Entry::PointwiseBackward, flags(spec), scalars, stream, dtype)?];
     for (index, view) in [&grad_weight, &grad_bias].into_iter().enumerate() {
         let Some(view) = view else { continue };
         planned.push(sums.finish(&scratch, Some((view, &spec.affine)), index)?);

@@ -18,6 +18,8 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("device.cuh"),
     kernel_file!("device_cuda.cuh"),
     kernel_file!("device_host.cuh"),
+    kernel_file!("exponential.cuh"),
+    kernel_file!("fusion.cuh"),
     kernel_file!("host_fibers.cuh"),
     kernel_file!("host_launch.cuh"),
     kernel_file!("host_machine.cuh"),
@@ -38,6 +40,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("power.cuh"),
     kernel_file!("row_sums.cuh"),
     kernel_file!("running.cu"),
+    kernel_file!("sigmoid.cuh"),
     kernel_file!("split.cu"),
     kernel_file!("statistics.cuh"),
     kernel_file!("sums.cu"),
@@ -49,7 +52,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 17] = [
+const OPERANDS: [&str; 23] = [
     "input",
     "output",
     "weight",
@@ -67,6 +70,12 @@ const OPERANDS: [&str; 17] = [
     "running_var",
     "gradient",
     "alpha",
+    "before",
+    "after",
+    "hidden",
+    "grad_hidden",
+    "grad_before",
+    "grad_after",
 ];
 
 /// A source to compile, and the names of its entries.
@@ -178,6 +187,8 @@ impl Text {
             Kind::Power => ("Power", 0),
         };
         self.line(format_args!("static constexpr Kind KIND = Kind::{kind};"));
+        self.line(format_args!("static constexpr Before BEFORE = Before::{};", flags.before.name()));
+        self.line(format_args!("static constexpr After AFTER = After::{};", flags.after.name()));
         let numbers = [
             ("SLOTS", variant.slots.len() as u32),
             ("OUTER", axes.0),

@@ -30,7 +30,7 @@ pub(super) struct Pass<'a> {
     pub(super) entry: Entry,
     pub(super) flags: Flags,
     pub(super) scalars: Scalars,
-    /// The tensors whose elements it needs more than once, in whose dtype the first comes.
+    /// The tensors whose elements it needs more than once, or needs to make such, by their dtypes; the first is the input.
     pub(super) read: &'a [DType],
 }
 

@@ -1,12 +1,14 @@
 //! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
 
+use super::fusion::{After, Before};
 use super::launch::{Operand, Planned, Problem, Role, Task};
+use super::norm::rounds;
 use super::params::Scalars;
 use super::variant::{Entry, Flags};
 use super::{CudaStream, geometry};
 use crate::backend::Backward;
 use crate::plan::tree;
-use crate::spec::{Affine, Norm, STATISTICS, SUMS};
+use crate::spec::{Affine, Epilogue, Norm, STATISTICS, SUMS};
 use crate::tensor::{DType, Dims, Layout, View};
 use crate::{Result, Workspace};
 
@@ -34,6 +36,7 @@ pub(super) struct Parameters<'s> {
     pub(super) spec: &'s Norm,
     pub(super) compute: DType,
     pub(super) flags: Flags,
+    pub(super) scalars: Scalars,
     pub(super) wanted: [Option<&'s View<'s>>; 2],
 }
 
@@ -52,41 +55,64 @@ impl Parameters<'_> {
         let (at, others): (Dims, Dims) = (0..left.len()).partition(|&at| affine.axes.contains(&left[at]));
         let count = |axes: &Dims| -> usize { axes.iter().map(|&at| sizes[at]).product() };
         let sums = self.sums(count(&others));
-        let wanted = sums.wanted;
         let scratch = stream.workspace(workspace, sums.bytes())?;
         let per_row = |name, view, reduced, numbers| {
             Operand::per_row(name, Some(view), if reduced { shape } else { &sizes }, &[], numbers)
         };
         let partials = Some(Operand::flat("partials", &scratch, self.compute)?);
-        let (operands, dtype) = match &source {
-            Source::Tensors { operands: Backward { grad_output, input, mask, .. }, statistics } => {
-                let input = Some(input).filter(|_| wanted[0]);
-                let statistics = Some(*statistics).filter(|_| wanted[0]);
-                let own = &self.spec.reduced;
-                let tensors = vec![
-                    Operand::new("grad_output", Role::Load, Some(grad_output))?,
-                    Operand::new("input", Role::Load, input)?,
-                    Operand::new("mask", Role::Load, mask.as_ref())?,
-                    Operand::per_row("statistics", statistics, shape, own, STATISTICS)?,
-                    partials,
-                ];
-                (tensors, grad_output.dtype())
+        let (operands, flags, dtype) = match &source {
+            Source::Tensors { operands, statistics } => {
+                let (tensors, flags) = self.tensors(operands, statistics, partials)?;
+                (tensors, flags, operands.grad_output.dtype())
             }
-            Source::Sums { view, .. } => (vec![per_row("sums", *view, false, SUMS)?, partials], self.compute),
+            Source::Sums { view, .. } => {
+                // What decides how sums of tensors are made says nothing about those of rows.
+                let flags = Flags { from_sums: true, ..Flags::default() };
+                (vec![per_row("sums", *view, false, SUMS)?, partials], flags, self.compute)
+            }
         };
         let problem = Problem::new(self.compute, &sizes, &at, operands);
-        // What decides how sums of tensors are made says nothing about those of rows.
-        let flags = match source {
-            Source::Tensors { .. } => Flags {
-                kind: self.flags.kind.applied(),
-                round: self.flags.round && wanted[0],
-                ..Flags::default()
-            },
-            Source::Sums { .. } => Flags { from_sums: true, ..Flags::default() },
-        };
-        let mut planned = vec![sums.partials(&problem, Entry::Affine, flags, stream, dtype)?];
+        let mut planned = vec![sums.partials(&problem, Entry::Affine, flags, self.scalars, stream, dtype)?];
         planned.extend(self.finish(&sums, &scratch)?);
         Ok(planned)
+    }
+
+    /// What the terms are made of where elements have a parameter each, and how.
+    fn tensors(
+        &self,
+        operands: &Backward<'_>,
+        statistics: &View<'_>,
+        partials: Option<Operand>,
+    ) -> Result<(Vec<Option<Operand>>, Flags)> {
+        let Backward { grad_output, input, weight, bias, before, after, mask, .. } = operands;
+        let Norm { shape, reduced, fusion, .. } = self.spec;
+        // What the norm gave is made again where the gradient depends on it.
+        let gives = fusion.epilogue.is_curved();
+        let normalizes = gives || self.wanted[0].is_some();
+        let statistics = Some(statistics).filter(|_| normalizes);
+        let before = before.as_ref().filter(|_| normalizes);
+        let after = after.as_ref().filter(|_| fusion.epilogue == Epilogue::Gate);
+        let weight = weight.as_ref().filter(|_| gives);
+        let tensors = vec![
+            Operand::new("grad_output", Role::Load, Some(grad_output))?,
+            Operand::new("input", Role::Load, Some(input).filter(|_| normalizes))?,
+            Operand::new("before", Role::Load, before)?,
+            Operand::new("after", Role::Load, after)?,
+            Operand::new("weight", Role::Load, weight)?,
+            Operand::new("bias", Role::Load, bias.as_ref().filter(|_| gives))?,
+            Operand::new("mask", Role::Load, mask.as_ref())?,
+            Operand::per_row("statistics", statistics, shape, reduced, STATISTICS)?,
+            partials,
+        ];
+        let flags = Flags {
+            kind: self.flags.kind.applied(),
+            round: normalizes && rounds(self.spec, input.dtype()),
+            offset: weight.is_some() && self.spec.weight_offset != 0.0,
+            before: if before.is_some() { Before::of(fusion.prologue) } else { Before::None },
+            after: if gives || after.is_some() { After::of(fusion.epilogue) } else { After::None },
+            ..Flags::default()
+        };
+        Ok((tensors, flags))
     }
 
     /// The launches of which the first, which `launch` makes, computes the input's gradient as well; `None` if it makes none.
@@ -176,6 +202,7 @@ impl Sums {
         problem: &Problem,
         entry: Entry,
         flags: Flags,
+        scalars: Scalars,
         stream: &CudaStream<'_>,
         dtype: DType,
     ) -> Result<Planned> {
@@ -188,7 +215,7 @@ impl Sums {
             shape,
             flags: Flags { sums: self.wanted, ..flags },
             rows: 0..problem.grid.rows,
-            scalars: self.scalars(0),
+            scalars: self.cut(scalars),
             blocks: runs.div_ceil(shape.teams as usize),
         })
     }

@@ -1,5 +1,6 @@
 //! One value describes a compiled kernel.
 
+use super::fusion::{After, Before};
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
@@ -85,6 +86,9 @@ pub(super) struct Flags {
     pub(super) from_sums: bool,
     /// The elementwise function is the inverse square root unit, not tanh.
     pub(super) inverse_root: bool,
+    /// What is done to elements before the norm, and after it.
+    pub(super) before: Before,
+    pub(super) after: After,
 }
 
 /// How a row is shared out.

@@ -51,7 +51,8 @@ pub(in crate::backend::cuda) struct Rows<'a> {
     pub(in crate::backend::cuda) split: bool,
     /// The most columns at a time that the operands allow.
     pub(in crate::backend::cuda) width: u32,
-    /// The tensors that are read more than once, unless they are kept.
+    /// The tensors that are read more than once, unless they are kept, or what is made of them is: a thread asks for its part
+    /// of all of them together.
     pub(in crate::backend::cuda) read: &'a [DType],
 }
 
@@ -241,8 +242,9 @@ pub(in crate::backend::cuda) fn fused(
     if pass.read.is_empty() || overrides.steps.is_some_and(|most| steps > most) {
         return None;
     }
-    // Of an element and its gradient, in whatever dtype they come.
-    let held = |threads: u32| steps * lanes / threads * 2 * pass.compute.size() as u32 / 4;
+    // Of an element and its gradient, and what a fusion makes them of, in whatever dtype they come.
+    let tensors = pass.read.len() as u32;
+    let held = |threads: u32| steps * lanes / threads * tensors * pass.compute.size() as u32 / 4;
     // A warp meets without barriers, for which it may have more of them.
     let room = |threads| if threads == 32 { HELD_BESIDE_SUMS_OF_WARP } else { HELD_BESIDE_SUMS };
     let shape = |threads: u32| {

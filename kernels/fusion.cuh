@@ -1,0 +1,171 @@
+#pragma once
+// What is done to elements in the one pass over memory besides normalizing them: a prologue makes of them what is
+// normalized, an epilogue the output of what the norm gives. Kernels call these where they load and store elements; for a
+// variant without such operations they are a load and a store.
+#include "params.cuh"
+#include "sigmoid.cuh"
+
+template <bool FIRST, class A, class B> struct Either {
+    using Type = A;
+};
+template <class A, class B> struct Either<false, A, B> {
+    using Type = B;
+};
+
+// The hidden value, which is what is normalized.
+template <class V> struct Prologue {
+    using F = typename V::F;
+    using I = Index<V>;
+    using Input = typename V::input;
+    using Other = typename V::before;
+    // Without the other operand, the input is the hidden value.
+    static constexpr bool IS_MADE = Other::PRESENT;
+    static constexpr bool HAS_GRADIENT = V::grad_input::PRESENT || V::grad_before::PRESENT;
+    // How threads keep it: as it is stored, if it is.
+    using Kept = typename Either<IS_MADE, Numbers<V>, Stored<V, Input>>::Type;
+
+    // Of an element and that of the other operand.
+    DEVICE static F hidden(const Params<V>& p, F x, F other) {
+        if constexpr (V::BEFORE == Before::Gate) {
+            return x * silu(other);
+        } else if constexpr (V::BEFORE == Before::ScaledResidual) {
+            return x * p.s.input_scale + other * p.s.residual_scale;
+        } else {
+            return x + other;
+        }
+    }
+
+    // Of elements that were loaded.
+    DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before) {
+        if constexpr (IS_MADE) {
+            Numbers<V> h = widened<V>(input);
+            const Numbers<V> other = widened<V>(before);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                h.at[k] = hidden(p, h.at[k], other.at[k]);
+            }
+            return h;
+        } else {
+            return input;
+        }
+    }
+
+    // Of the columns from `col` on; zeros from column `end` on.
+    DEVICE static Kept load(const Params<V>& p, const Place<V>& row, I col, I end) {
+        if constexpr (IS_MADE) {
+            return made(p, load_stored<V, Input>(p, row, col, end), load_stored<V, Other>(p, row, col, end));
+        } else {
+            return load_stored<V, Input>(p, row, col, end);
+        }
+    }
+
+    DEVICE static Numbers<V> numbers(const Params<V>& p, const Place<V>& row, I col, I end) {
+        return widened<V>(load(p, row, col, end));
+    }
+
+    template <class O> DEVICE static F one_of(const Params<V>& p, const Place<V>& row, I col) {
+        return device::widen_to<F>(device::load<typename O::T, 1>(element<V, O>(p, row, col)).at[0]);
+    }
+
+    // Of one column.
+    DEVICE static F one(const Params<V>& p, const Place<V>& row, I col) {
+        const F x = one_of<Input>(p, row, col);
+        if constexpr (IS_MADE) {
+            return hidden(p, x, one_of<Other>(p, row, col));
+        } else {
+            return x;
+        }
+    }
+
+    // Writes the gradients of the input and of the other operand, `d` being the norm's of the hidden value.
+    DEVICE static void store_gradients(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> d) {
+        using Beside = typename V::grad_hidden;
+        if constexpr (Beside::PRESENT) {
+            const Numbers<V> beside = load_quad<V, Beside>(p, row, col, end);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                d.at[k] = d.at[k] + beside.at[k];
+            }
+        }
+        Numbers<V> of_other = d;
+        if constexpr (V::BEFORE == Before::ScaledResidual) {
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                of_other.at[k] = d.at[k] * p.s.residual_scale;
+                d.at[k] = d.at[k] * p.s.input_scale;
+            }
+        } else if constexpr (V::BEFORE == Before::Gate) {
+            // Read again: what they made does not say what they were.
+            const Numbers<V> x = load_quad<V, Input>(p, row, col, end), z = load_quad<V, Other>(p, row, col, end);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                const ValueAndSlope<F> s = silu_and_slope(z.at[k]);
+                of_other.at[k] = (d.at[k] * x.at[k]) * s.slope;
+                d.at[k] = d.at[k] * s.value;
+            }
+        }
+        if constexpr (V::grad_input::PRESENT) {
+            store_quad<V, typename V::grad_input>(p, row, col, end, d);
+        }
+        if constexpr (V::grad_before::PRESENT) {
+            store_quad<V, typename V::grad_before>(p, row, col, end, of_other);
+        }
+    }
+};
+
+// The output and its gradient.
+template <class V> struct Epilogue {
+    using F = typename V::F;
+    using Other = typename V::after;
+    using OfOther = typename V::grad_after;
+    static constexpr bool IS_ACTIVATION = V::AFTER == After::Relu || V::AFTER == After::Silu || V::AFTER == After::GeluTanh;
+    // The output's gradient is not that of what the norm gives.
+    static constexpr bool CHANGES_GRADIENT = IS_ACTIVATION || V::AFTER == After::Gate;
+    // A backward pass needs what the norm gave, and that of elements that a mask leaves out, too.
+    static constexpr bool NEEDS_VALUE = IS_ACTIVATION || (OfOther::PRESENT && V::AFTER == After::Gate);
+
+    // Of what the norm gives, and the other operand's element.
+    DEVICE static F output(F v, F other) {
+        if constexpr (V::AFTER == After::Relu) {
+            return v <= F(0) ? F(0) : v;
+        } else if constexpr (V::AFTER == After::Silu) {
+            return silu(v);
+        } else if constexpr (V::AFTER == After::GeluTanh) {
+            return gelu(v);
+        } else if constexpr (V::AFTER == After::Residual) {
+            return other + v;
+        } else if constexpr (V::AFTER == After::Gate) {
+            return v * silu(other);
+        } else {
+            return v;
+        }
+    }
+
+    // Gradients of what the norm gave, and of the other operand.
+    struct Gradients {
+        F of_value, of_other;
+    };
+
+    DEVICE static Gradients gradients(F g, F v, F other) {
+        if constexpr (V::AFTER == After::Relu) {
+            return {v <= F(0) ? F(0) : g, F(0)};
+        } else if constexpr (V::AFTER == After::Silu) {
+            return {g * silu_and_slope(v).slope, F(0)};
+        } else if constexpr (V::AFTER == After::GeluTanh) {
+            return {g * gelu_slope(v), F(0)};
+        } else if constexpr (V::AFTER == After::Gate) {
+            const ValueAndSlope<F> s = silu_and_slope(other);
+            return {g * s.value, (g * v) * s.slope};
+        } else {
+            return {g, g};
+        }
+    }
+};
+
+// What the norm gives of a normalized value.
+template <class V> DEVICE typename V::F scaled_and_shifted(const Params<V>& p, typename V::F x, typename V::F weight,
+                                                           typename V::F bias) {
+    if constexpr (V::weight::PRESENT) {
+        x = x * (V::OFFSET ? weight + p.s.weight_offset : weight);
+    }
+    if constexpr (V::bias::PRESENT) {
+        x = x + bias;
+    }
+    return x;
+}

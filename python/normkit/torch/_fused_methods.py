@@ -1,0 +1,270 @@
+"""The operators of norms with what surrounds them in their models, in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from normkit._normkit import Norm
+from normkit.torch import _composites
+from normkit.torch._methods import (
+    Grads,
+    Kernel,
+    Method,
+    Shape,
+    channels_in_groups,
+    leading,
+    trailing,
+)
+
+# The names and bits by which `Norm.backward` knows what has a gradient, in the order of its results.
+_PLACES = {name: place for place, name in enumerate(("input", "weight", "bias", "alpha", "before", "after"))}
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A norm whose parameters are, in their order, those that it calls `slots`; with `hidden` it gives the hidden value, too."""
+
+    norm: Norm
+    slots: tuple[str, ...]
+    hidden: bool = False
+
+    def forward(self, input: Tensor, *parameters: Tensor | None) -> Any:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        if self.hidden:
+            return self.norm.hidden(input, **named, statistics=False)[:2]
+        return self.norm.forward(input, **named)
+
+    def train(self, input: Tensor, *parameters: Tensor | None) -> Any:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        return self.norm.hidden(input, **named) if self.hidden else self.norm.train(input, **named)
+
+    def backward(
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        statistics: Tensor | None,
+        *parameters: Tensor | None,
+        needs: int,
+        grad_hidden: Tensor | None = None,
+    ) -> Grads:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        places = [0, *(_PLACES[slot] for slot in self.slots)]
+        bits = sum((needs >> position & 1) << place for position, place in enumerate(places))
+        grads = self.norm.backward(
+            grad_output, input, statistics, **named, grad_hidden=grad_hidden, needs=bits
+        )
+        return tuple(grads[place] for place in places)
+
+
+@lru_cache(maxsize=512)
+def _layer_norm(shape: tuple[int, ...], eps: float, activation: Any) -> Kernel:
+    return Norm.layer_norm(shape, eps).fused(activation=activation)
+
+
+@lru_cache(maxsize=512)
+def _rms_norm(
+    shape: tuple[int, ...], eps: float | None, offset: float, cast: Any, partial: float, activation: Any
+) -> Kernel:
+    return Norm.rms_norm(shape, eps, offset, cast, partial).fused(activation=activation)
+
+
+@lru_cache(maxsize=512)
+def _group_norm(num_groups: int, num_channels: int, eps: float, activation: Any) -> Kernel:
+    return Norm.group_norm(num_groups, num_channels, eps).fused(activation=activation)
+
+
+@lru_cache(maxsize=512)
+def _add_layer_norm(shape: tuple[int, ...], eps: float, input_scale: float, residual_scale: float) -> Kernel:
+    norm = Norm.layer_norm(shape, eps).fused("residual", None, None, input_scale, residual_scale)
+    return _Named(norm, ("weight", "bias", "before"), hidden=True)
+
+
+@lru_cache(maxsize=512)
+def _add_rms_norm(
+    shape: tuple[int, ...],
+    eps: float | None,
+    offset: float,
+    cast: Any,
+    input_scale: float,
+    residual_scale: float,
+) -> Kernel:
+    norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, None, input_scale, residual_scale)
+    return _Named(norm, ("weight", "before"), hidden=True)
+
+
+@lru_cache(maxsize=512)
+def _layer_norm_add(shape: tuple[int, ...], eps: float) -> Kernel:
+    return _Named(Norm.layer_norm(shape, eps).fused(after="residual"), ("weight", "bias", "after"))
+
+
+@lru_cache(maxsize=512)
+def _rms_norm_add(
+    shape: tuple[int, ...], eps: float | None, offset: float, cast: Any, partial: float
+) -> Kernel:
+    norm = Norm.rms_norm(shape, eps, offset, cast, partial).fused(after="residual")
+    return _Named(norm, ("weight", "after"))
+
+
+@lru_cache(maxsize=512)
+def _gated_rms_norm(cols: int, eps: float, group_size: int | None, norm_before_gate: bool) -> Kernel:
+    norm = Norm.gated_rms_norm(cols, eps, group_size, norm_before_gate)
+    return _Named(norm, ("weight", "bias", "after" if norm_before_gate else "before"))
+
+
+_modulated = lru_cache(maxsize=512)(Norm.modulated)
+
+
+def _last_axis(shape: Shape) -> int:
+    if not shape:
+        raise ValueError("input: expected at least one axis, found shape []")
+    return shape[-1]
+
+
+def _group_size(shape: Shape, group_size: int | None) -> int:
+    cols = _last_axis(shape)
+    if group_size is None:
+        return cols
+    if group_size < 1 or cols % group_size != 0:
+        raise ValueError(f"group_size: expected a divisor of the last axis, {cols}, found {group_size}")
+    return group_size
+
+
+def _grouped(shape: Shape, eps: float, group_size: int | None, norm_before_gate: bool) -> Shape:
+    _group_size(shape, group_size)
+    return shape[-1:]
+
+
+def _modulation(own: Shape, shape: Shape) -> bool:
+    """Whether the axes of a scale but the last are the input's first ones, or 1."""
+    return (
+        0 < len(own) <= len(shape)
+        and own[-1] == shape[-1]
+        and all(size in (1, other) for size, other in zip(own[:-1], shape, strict=False))
+    )
+
+
+FUSED = (
+    Method(
+        "layer_norm_activated",
+        ("weight", "bias"),
+        "SymInt[] normalized_shape, float eps, str activation",
+        kernel=lambda x, shape, *settings: _layer_norm(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
+        composite=_composites.activated(_composites.layer_norm),
+        batch_leads=True,
+        autocast=True,
+    ),
+    Method(
+        "rms_norm_activated",
+        ("weight",),
+        "SymInt[] normalized_shape, float? eps, float offset, str cast, float partial, str activation",
+        kernel=lambda x, shape, *settings: _rms_norm(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
+        composite=_composites.activated(_composites.rms_norm),
+        batch_leads=True,
+        autocast=True,
+    ),
+    Method(
+        "group_norm_activated",
+        ("weight", "bias"),
+        "int num_groups, float eps, str activation",
+        kernel=lambda x, num_groups, *settings: _group_norm(num_groups, x.shape[1], *settings),
+        expected=lambda shape, num_groups, *settings: channels_in_groups(shape, num_groups),
+        rows=lambda shape, num_groups, *settings: shape[0] * num_groups,
+        composite=_composites.activated(_composites.group_norm),
+        autocast=True,
+    ),
+    Method(
+        "add_layer_norm",
+        ("weight", "bias", "residual"),
+        "SymInt[] normalized_shape, float eps, float input_scale, float residual_scale",
+        kernel=lambda x, shape, *settings: _add_layer_norm(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
+        composite=_composites.add_layer_norm,
+        batch_leads=True,
+        autocast=True,
+        operand=True,
+        hidden=True,
+    ),
+    Method(
+        "add_rms_norm",
+        ("weight", "residual"),
+        "SymInt[] normalized_shape, float? eps, float offset, str cast, float input_scale, float residual_scale",
+        kernel=lambda x, shape, *settings: _add_rms_norm(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
+        composite=_composites.add_rms_norm,
+        batch_leads=True,
+        autocast=True,
+        operand=True,
+        hidden=True,
+    ),
+    Method(
+        "layer_norm_add",
+        ("weight", "bias", "residual"),
+        "SymInt[] normalized_shape, float eps",
+        kernel=lambda x, shape, eps: _layer_norm_add(tuple(shape), eps),
+        expected=lambda shape, normalized, eps: trailing(shape, normalized),
+        rows=lambda shape, normalized, eps: leading(shape, normalized),
+        composite=_composites.layer_norm,
+        batch_leads=True,
+        autocast=True,
+        operand=True,
+        derivative="layer_norm",
+    ),
+    Method(
+        "rms_norm_add",
+        ("weight", "residual"),
+        "SymInt[] normalized_shape, float? eps, float offset, str cast, float partial",
+        kernel=lambda x, shape, *settings: _rms_norm_add(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: leading(shape, normalized),
+        composite=_composites.rms_norm,
+        batch_leads=True,
+        autocast=True,
+        operand=True,
+        derivative="rms_norm",
+    ),
+    Method(
+        "modulated_layer_norm",
+        ("scale", "shift"),
+        "float eps",
+        kernel=lambda x, eps: _modulated(_last_axis(x.shape), eps, True),
+        expected=lambda shape, eps: None,
+        rows=lambda shape, eps: math.prod(shape[:-1]),
+        composite=_composites.modulated_layer_norm,
+        autocast=True,
+        fits=_modulation,
+    ),
+    Method(
+        "modulated_rms_norm",
+        ("scale", "shift"),
+        "float eps",
+        kernel=lambda x, eps: _modulated(_last_axis(x.shape), eps, False),
+        expected=lambda shape, eps: None,
+        rows=lambda shape, eps: math.prod(shape[:-1]),
+        composite=_composites.modulated_rms_norm,
+        autocast=True,
+        fits=_modulation,
+    ),
+    Method(
+        "gated_rms_norm",
+        ("weight", "bias", "gate"),
+        "float eps, int? group_size, bool norm_before_gate",
+        kernel=lambda x, *settings: _gated_rms_norm(_last_axis(x.shape), *settings),
+        expected=_grouped,
+        rows=lambda shape, eps, size, first: math.prod(shape) // max(_group_size(shape, size), 1),
+        composite=_composites.gated_rms_norm,
+        batch_leads=True,
+        autocast=True,
+        operand=True,
+    ),
+)

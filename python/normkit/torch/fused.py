@@ -1,0 +1,139 @@
+"""Norms with what surrounds them in their models, in one pass over memory, with autograd.
+
+What holds of [`functional`](normkit.torch.functional) holds here: dtypes, layouts, transforms, errors. Only the last
+result is rounded: what is computed on the way stays in float32 (float64 for float64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from normkit.torch.functional import sizes
+from normkit.torch.ops import OPERATORS
+
+__all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
+    "gated_rms_norm",
+    "layer_norm_add",
+    "modulated_layer_norm",
+    "modulated_rms_norm",
+    "rms_norm_add",
+]
+
+_add_layer_norm = OPERATORS["add_layer_norm"]
+_add_rms_norm = OPERATORS["add_rms_norm"]
+_layer_norm_add = OPERATORS["layer_norm_add"]
+_rms_norm_add = OPERATORS["rms_norm_add"]
+_modulated_layer_norm = OPERATORS["modulated_layer_norm"]
+_modulated_rms_norm = OPERATORS["modulated_rms_norm"]
+_gated_rms_norm = OPERATORS["gated_rms_norm"]
+
+
+def add_layer_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    input_scale: float = 1.0,
+    residual_scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """`h = input_scale * input + residual_scale * residual`; gives `(layer_norm(h, ...), h)`.
+
+    residual has the shape of input and may have another dtype, such as float32 beside bfloat16; h is rounded
+    to the residual's, but the norm sees it as it was computed. Either result may go unused. Where h is exact,
+    in float32 and float64, it is all that backward keeps. DeepNorm is residual_scale above 1 (Wang et al. 2022).
+    """
+    settings = (sizes(normalized_shape), eps, input_scale, residual_scale)
+    return _add_layer_norm.pair(settings, input, weight, bias, residual)
+
+
+def add_rms_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    offset: float = 0.0,
+    cast: str = "fp32",
+    input_scale: float = 1.0,
+    residual_scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """`h = input_scale * input + residual_scale * residual`; gives `(rms_norm(h, ...), h)`.
+
+    residual, h and what backward keeps are as in `add_layer_norm`; the rest is that of `rms_norm`. It is what
+    stands between the sublayers of Llama and its kin.
+    """
+    settings = (sizes(normalized_shape), eps, offset, cast, input_scale, residual_scale)
+    return _add_rms_norm.pair(settings, input, weight, residual)
+
+
+def layer_norm_add(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`residual + layer_norm(input, ...)`: the norm at the end of a sublayer (Peri-LN, Kim et al. 2025).
+
+    residual has the shape of input and may have another dtype; the result has that of input.
+    """
+    return _layer_norm_add((sizes(normalized_shape), eps), input, weight, bias, residual)
+
+
+def rms_norm_add(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    offset: float = 0.0,
+    cast: str = "fp32",
+) -> Tensor:
+    """`residual + rms_norm(input, ...)`, as in OLMo 2. residual is that of `layer_norm_add`."""
+    settings = (sizes(normalized_shape), eps, offset, cast, 1.0)
+    return _rms_norm_add(settings, input, weight, residual)
+
+
+def modulated_layer_norm(input: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:
+    """`layer_norm(x) * (1 + scale) + shift` over the last axis: the adaptive norm of diffusion transformers.
+
+    For an input `[B, ..., C]` scale and shift have one shape, `[C]`, `[B, C]`, `[B, 1, C]` or `[B, ..., C]`:
+    their axes but the last are the input's first ones, or 1. Peebles and Xie 2023.
+    """
+    return _modulated_layer_norm((eps,), input, scale, shift)
+
+
+def modulated_rms_norm(
+    input: Tensor, scale: Tensor, shift: Tensor | None = None, eps: float = 1e-6
+) -> Tensor:
+    """`rms_norm(x) * (1 + scale) + shift` over the last axis. scale and shift are those of `modulated_layer_norm`."""
+    return _modulated_rms_norm((eps,), input, scale, shift)
+
+
+def gated_rms_norm(
+    input: Tensor,
+    gate: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    group_size: int | None = None,
+    norm_before_gate: bool = True,
+) -> Tensor:
+    """`rms_norm(x) * silu(gate)` over the last axis, or without norm_before_gate `rms_norm(x * silu(gate))`.
+
+    gate has the shape of input, `[..., C]`; weight and bias, which belong to the norm, are `[C]`. With group_size,
+    which divides C, each group of so many neighbours has a mean square of its own. The norm of state-space models
+    (mamba_ssm's `rmsnorm_fn`); Dao and Gu 2024.
+    """
+    return _gated_rms_norm((eps, group_size, norm_before_gate), input, weight, bias, gate)

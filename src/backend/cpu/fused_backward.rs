@@ -1,0 +1,210 @@
+//! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
+//! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
+
+use super::fused::{BLOCK, Hiding, Other, pieces, side_by_side, write};
+use super::fusion::{Each, GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
+use super::launch::Tiles;
+use super::real::Real;
+use super::row;
+use super::row_backward;
+use super::sink::Sink;
+use super::source::Source;
+use super::usual_backward::TaskRows;
+use crate::spec::{Activation, Epilogue, Fusion, Prologue};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A backward pass with what surrounds it.
+pub(super) struct Backward<'a, F> {
+    pub(super) job: row_backward::Backward<'a, F>,
+    pub(super) fusion: Fusion,
+    pub(super) bias: Option<Source<'a>>,
+    pub(super) before: Option<Source<'a>>,
+    pub(super) after: Option<Source<'a>>,
+    pub(super) grad_hidden: Option<Source<'a>>,
+    pub(super) grad_before: Option<Sink<'a>>,
+    pub(super) grad_after: Option<Sink<'a>>,
+}
+
+impl<F: Real> Backward<'_, F> {
+    /// Numbers of scratch memory for a task's rows.
+    pub(super) fn scratch(&self, rows: &TaskRows) -> usize {
+        2 * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
+    }
+
+    /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
+    fn at_once(&self, rows: &TaskRows) -> usize {
+        let is_whole = rows.beside.len() == rows.kept;
+        let each = (rows.beside.len() * self.job.constants.cols).max(1);
+        if is_whole { (BLOCK / each).clamp(1, rows.chunk.len().max(1)) } else { 1 }
+    }
+
+    /// The parts of a task's rows that are in scratch memory together: each as a task that ends with it, and the place in
+    /// which it begins.
+    pub(super) fn blocks(&self, rows: &TaskRows) -> impl Iterator<Item = (TaskRows, usize)> + use<F> {
+        let (rows, at_once) = (rows.clone(), self.at_once(rows));
+        rows.chunk.clone().step_by(at_once).map(move |start| {
+            let end = rows.chunk.end.min(start + at_once);
+            let from = (start - rows.chunk.start) * rows.beside.len();
+            (TaskRows { chunk: rows.chunk.start..end, ..rows.clone() }, from)
+        })
+    }
+
+    /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
+    /// normalizes do, and takes these on to the tensors.
+    pub(super) fn with_rows(
+        &self,
+        rows: &TaskRows,
+        from: usize,
+        lines: &mut [F],
+        tiles: &mut Tiles<'_, F>,
+        body: impl FnOnce(&row_backward::Backward<'_, F>, Tiles<'_, F>),
+    ) {
+        let Backward { job, fusion, .. } = self;
+        let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
+        let first = rows.row(from).0;
+        let rows = first..first + (rows.len() - from);
+        let walk = side_by_side(grid, first);
+        let (hidden, gradient) = lines.split_at_mut(lines.len() / 2);
+        let mut of_line = *job;
+        if let Some(before) = &self.before {
+            let [x, other, ..] = tiles;
+            let hiding = Hiding { isa, cols, input: &job.input, before, hidden: None, streamed: None };
+            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
+            of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
+        }
+        let to = Sink::of_line(&mut *gradient, grid, &walk, isa);
+        match fusion.epilogue {
+            Epilogue::None => {}
+            Epilogue::Residual => self.copy_gradient(rows.clone(), tiles),
+            Epilogue::Activation(_) | Epilogue::Gate => {
+                self.bend(&of_line, to, rows.clone(), tiles);
+                of_line.grad_output = Source::of_sink(&to);
+            }
+        }
+        let is_line = job.grad_input.is_some() || self.grad_before.is_some();
+        let is_line = is_line && fusion.prologue != Prologue::None;
+        if is_line {
+            of_line.grad_input = Some(to);
+            of_line.streamed = None;
+        }
+        body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
+        if is_line {
+            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
+        }
+    }
+
+    /// The gradient of a residual that was added last.
+    fn copy_gradient(&self, rows: Range<usize>, [g, out, ..]: &mut Tiles<'_, F>) {
+        let Some(sink) = &self.grad_after else { return };
+        let c = &self.job.constants;
+        for (row, at, len, _) in pieces(rows, c.cols) {
+            let g = self.job.grad_output.load(row, at, g, len);
+            write((c.isa, None), Scaled(F::ONE), g, Other::Same, sink, (row, at), out);
+        }
+    }
+
+    /// Puts the gradient of what the epilogue was given to `to`, and writes that of its other operand.
+    fn bend(
+        &self,
+        of_line: &row_backward::Backward<'_, F>,
+        to: Sink<'_>,
+        rows: Range<usize>,
+        tiles: &mut Tiles<'_, F>,
+    ) {
+        let Backward { job, fusion, .. } = self;
+        let (isa, cols) = (job.constants.isa, job.constants.cols);
+        if fusion.epilogue.is_curved() || self.grad_after.is_some() {
+            let forward = row::Forward {
+                constants: job.constants,
+                rows: job.rows,
+                streamed: None,
+                input: of_line.input,
+                weight: job.weight,
+                bias: self.bias,
+                mask: job.mask,
+                given: Some(job.statistics),
+                output: Some(to),
+                statistics: None,
+                moments: None,
+            };
+            let lent = tiles.each_mut().map(|tile| &mut **tile);
+            row::Rows::new(&forward, lent).forward(rows.clone());
+        }
+        let [g, v, z, out, more, ..] = tiles;
+        for (row, at, len, _) in pieces(rows, cols) {
+            let g = job.grad_output.load(row, at, &mut *g, len);
+            let v = Source::of_sink(&to).load(row, at, &mut *v, len);
+            let (place, job) = ((row, at), (isa, None));
+            match (fusion.epilogue, &self.after) {
+                (Epilogue::Activation(Activation::Relu), _) => {
+                    write(job, ReluSlope, g, Other::Numbers(v), &to, place, out);
+                }
+                (Epilogue::Activation(Activation::Silu), _) => {
+                    write(job, SiluSlope, g, Other::Numbers(v), &to, place, out);
+                }
+                (Epilogue::Activation(Activation::GeluTanh), _) => {
+                    write(job, GeluSlope, g, Other::Numbers(v), &to, place, out);
+                }
+                (_, Some(after)) => {
+                    let z = after.load(row, at, &mut *z, len);
+                    let Some(sink) = &self.grad_after else {
+                        write(job, Gated, g, Other::Numbers(z), &to, place, out);
+                        continue;
+                    };
+                    let of_gate = sink.begin(row, at, &mut *out, len);
+                    let of_factor = to.begin(row, at, &mut *more, len);
+                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
+                    sink.commit(row, at, of_gate);
+                }
+                (_, None) => {}
+            }
+        }
+    }
+
+    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the input and of the
+    /// prologue's other operand.
+    fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
+        let Backward { job, fusion, .. } = self;
+        let isa = job.constants.isa;
+        let [d, more, x, z, out, of_gate, summed, ..] = tiles;
+        for (row, at, len, _) in pieces(rows, job.constants.cols) {
+            let (place, write_to) = ((row, at), (isa, job.streamed));
+            let d = of_norm.load(row, at, &mut *d, len);
+            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
+                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
+                for (sink, factor) in scales {
+                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
+                    match &self.grad_hidden {
+                        Some(gradient) => {
+                            let other = Other::Tensor(gradient, &mut *more);
+                            write(write_to, SumScaled(factor), d, other, sink, place, out);
+                        }
+                        None => write(write_to, Scaled(factor), d, Other::Same, sink, place, out),
+                    }
+                }
+                continue;
+            }
+            let (Prologue::Gate, Some(before)) = (fusion.prologue, &self.before) else { continue };
+            let z = before.load(row, at, &mut *z, len);
+            let x = job.input.load(row, at, &mut *x, len);
+            let d = match &self.grad_hidden {
+                Some(gradient) => {
+                    let (b, to) = (gradient.load(row, at, &mut *more, len), &mut summed[..len]);
+                    let f = Sum { first: F::ONE, second: F::ONE };
+                    let (also, of) = (None::<&mut [F]>, PhantomData);
+                    isa.run(Each { f, a: d, b, to, also, streamed: None, of });
+                    &summed[..len]
+                }
+                None => d,
+            };
+            let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
+            isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
+            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+                if let Some(sink) = &sink {
+                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, &mut *more);
+                }
+            }
+        }
+    }
+}
