@@ -58,7 +58,9 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
         );
     }
     if too_large > 0 {
-        text += &format!("\n{too_large} cases left out: they exceed a limit that every WebGPU device has at least");
+        text += &format!(
+            "\n{too_large} cases left out: they exceed a limit that every WebGPU device has at least"
+        );
     }
     let left_out = overlapping + too_large;
     Ok(Report::new(text, json!({ "cases": count, "left_out": left_out, "files": files, "bytes": bytes })))
