@@ -3,8 +3,8 @@
 
 use normkit::norm::{Parameters, steps};
 use normkit::prelude::*;
-use normkit::spec::{Affine, EpsPosition, Fusion, MOMENTS, Norm, SUMS, Spec, Statistic};
-use normkit::tensor::{DType, Layout, ViewMut};
+use normkit::spec::{Affine, EpsPosition, Fusion, MOMENTS, Norm, Prologue, SUMS, Spec, Statistic};
+use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{DeviceTensor, Gradients, Method, Result, Stream};
 
 /// Any spec as a method.
@@ -47,6 +47,10 @@ pub(crate) struct Problem {
     pub(crate) rise: f64,
     /// What the output's gradient is multiplied by.
     pub(crate) gradient: f64,
+    /// What surrounds the norm, and the dtype of its other operands. The prologue's lies in memory as the input does, the
+    /// epilogue's in the order of the axes.
+    pub(crate) fusion: Fusion,
+    pub(crate) other: DType,
 }
 
 impl Problem {
@@ -68,6 +72,8 @@ impl Problem {
             values: (0.3, 1.0),
             rise: 0.0,
             gradient: 1.0,
+            fusion: Fusion::default(),
+            other: DType::F32,
         }
     }
 
@@ -87,7 +93,7 @@ impl Problem {
             weight_offset: 0.0,
             round_normalized: self.round,
             frozen: self.frozen,
-            fusion: Fusion::default(),
+            fusion: self.fusion,
         }
     }
 
@@ -155,6 +161,14 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     if problem.mask {
         parameters.mask = Some(m.view().unwrap().with_layout(Layout::contiguous(shape)).unwrap());
     }
+    let others = [5, 6].map(|seed| flat(&numbers(len, seed), problem.other));
+    parameters.fusion = problem.fusion;
+    if problem.fusion.prologue.operand().is_some() {
+        parameters.before = Some(others[0].view().unwrap().with_layout(layout.clone()).unwrap());
+    }
+    if problem.fusion.epilogue.operand().is_some() {
+        parameters.after = Some(others[1].view().unwrap().with_layout(Layout::contiguous(shape)).unwrap());
+    }
     let method = AnySpec { norm: problem.norm(), parameters };
     let rows = Spec::Norm(method.norm.clone()).rows();
     let input = x.view().unwrap().with_layout(layout.clone()).unwrap();
@@ -166,9 +180,6 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     let (mut moments, mut sums, mut twice) = (per_row(MOMENTS), per_row(SUMS), per_row(MOMENTS));
     let (mut dw, mut db) =
         (device.zeros(&[count], compute).unwrap(), device.zeros(&[count], *dtype).unwrap());
-    fn target<'v>(tensor: &'v mut DeviceTensor, layout: &Layout) -> ViewMut<'v> {
-        tensor.view_mut().unwrap().with_layout(layout.clone()).unwrap()
-    }
     method
         .forward_into(&input, &mut target(&mut y, &layout), Some(&mut statistics.view_mut().unwrap()), stream)
         .unwrap();
@@ -197,7 +208,12 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     let of_sums = sums.view().unwrap();
     let mut to = target(&mut dx_again, &layout);
     steps::backward_apply_into(&method, &grad, &input, &saved, &of_sums, &mut to, stream).unwrap();
-    vec![
+    let of_fusion = if problem.fusion.is_none() {
+        Vec::new()
+    } else {
+        beside(problem, &method, [&x, &g], &saved, stream)
+    };
+    let of_norm = vec![
         ("statistics", bits(&statistics)),
         ("output", bits(&y)),
         ("moments", bits(&moments)),
@@ -209,7 +225,89 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
         ("sums", bits(&sums)),
         ("grad_input", bits(&dx)),
         ("grad_input from steps", bits(&dx_again)),
-    ]
+    ];
+    [of_norm, of_fusion].concat()
+}
+
+fn target<'v>(tensor: &'v mut DeviceTensor, layout: &Layout) -> ViewMut<'v> {
+    tensor.view_mut().unwrap().with_layout(layout.clone()).unwrap()
+}
+
+/// What a fusion has beside its norm: the hidden value, and all gradients at once, those that may be in place.
+fn beside(
+    problem: &Problem,
+    method: &AnySpec<'_>,
+    [x, g]: [&DeviceTensor; 2],
+    saved: &View<'_>,
+    stream: &Stream<'_>,
+) -> Results {
+    let (device, layout, len) = (stream.device(), problem.layout(), problem.len());
+    let (prologue, across) = (problem.fusion.prologue, Layout::contiguous(&problem.shape));
+    let is_residual = matches!(prologue, Prologue::Residual { .. });
+    let of_hidden = if is_residual { problem.other } else { problem.dtype };
+    let full = |dtype| device.zeros(&[len], dtype).unwrap();
+    let input = x.view().unwrap().with_layout(layout.clone()).unwrap();
+    let (mut hidden, mut y) = (full(of_hidden), device.upload(&x.read().unwrap()).unwrap());
+    let (mut to_hidden, mut to_output) = (target(&mut hidden, &layout), target(&mut y, &layout));
+    let (own, mut to_output) = to_output.in_place();
+    let wanted = (prologue != Prologue::None).then_some(&mut to_hidden);
+    method.forward_hidden_into(&own, &mut to_output, wanted, None, stream).unwrap();
+
+    let count = problem.affine.iter().map(|&axis| problem.shape[axis]).product();
+    let sizes: Vec<usize> = problem.affine.iter().map(|&axis| problem.shape[axis]).collect();
+    let parameter = |dtype| device.zeros(&[count], dtype).unwrap();
+    let (mut dw, mut db) = (parameter(problem.dtype.compute()), parameter(problem.dtype));
+    let (mut before, mut after) = (full(problem.other), full(problem.other));
+    let mut gradients = device.upload(&g.read().unwrap()).unwrap();
+    let mut of_h = upload(&device, &numbers(len, 7), &[len], of_hidden);
+    let [mut on_output, mut on_hidden] =
+        [(&mut gradients, &layout), (&mut of_h, &layout)].map(|(t, l)| target(t, l));
+    let ((grad_output, grad_input), (grad_hidden, over_hidden)) =
+        (on_output.in_place(), on_hidden.in_place());
+    let is_alike = of_hidden == problem.other;
+    let mut grads = Gradients {
+        input: Some(grad_input),
+        weight: problem.weight.then(|| target(&mut dw, &Layout::contiguous(&sizes))),
+        bias: Some(target(&mut db, &Layout::contiguous(&sizes))),
+        ..Gradients::default()
+    };
+    if prologue != Prologue::None {
+        grads.before = Some(if is_alike { over_hidden } else { target(&mut before, &layout) });
+    }
+    if problem.fusion.epilogue.operand().is_some() {
+        grads.after = Some(target(&mut after, &across));
+    }
+    let grad_hidden = (prologue != Prologue::None).then_some(&grad_hidden);
+    let mut workspace = Workspace::new();
+    method
+        .backward_hidden_into(&grad_output, grad_hidden, &input, Some(saved), grads, &mut workspace, stream)
+        .unwrap();
+    let mut all = vec![
+        ("hidden", bits(&hidden)),
+        ("output in place", bits(&y)),
+        ("grad_input in place", bits(&gradients)),
+        ("grad_weight beside", bits(&dw)),
+        ("grad_bias beside", bits(&db)),
+        ("grad_before", bits(if is_alike { &of_h } else { &before })),
+        ("grad_after", bits(&after)),
+    ];
+    if is_residual && of_hidden == problem.dtype {
+        // The hidden value in the place of the input and the residual.
+        let mut parameters = method.parameters.clone();
+        parameters.before = None;
+        let method = AnySpec { norm: method.norm.clone(), parameters };
+        let grad = g.view().unwrap().with_layout(layout.clone()).unwrap();
+        let (mut dx, mut dr) = (full(problem.dtype), full(of_hidden));
+        let grads = Gradients {
+            input: Some(target(&mut dx, &layout)),
+            before: Some(target(&mut dr, &layout)),
+            ..Gradients::default()
+        };
+        let hidden = hidden.view().unwrap().with_layout(layout.clone()).unwrap();
+        method.backward_into(&grad, &hidden, Some(saved), grads, &mut workspace, stream).unwrap();
+        all.extend([("grad_input of hidden", bits(&dx)), ("grad_before of hidden", bits(&dr))]);
+    }
+    all
 }
 
 /// What differs between two lots of results.
