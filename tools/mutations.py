@@ -43,6 +43,9 @@ CUDA_FUSED = "kernels/norm_backward_fused.cu"
 CUDA_PAIRWISE = "kernels/pairwise.cuh"
 CUDA_COLUMNS = "kernels/columns.cuh"
 CUDA_TANH = "kernels/tanh.cuh"
+CUDA_FUSION = "kernels/fusion.cuh"
+CUDA_SIGMOID = "kernels/sigmoid.cuh"
+CUDA_SUMS = "kernels/sums.cu"
 
 CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
@@ -66,6 +69,7 @@ CUDA_LONG = "--features check,cuda --test cuda_schedules long_rows"
 CUDA_PARAMETERS = "--features check,cuda --test cuda_schedules parameters_of_columns"
 CUDA_BATCH = "--features check,cuda --test cuda_schedules batch_norm"
 CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
+CUDA_FUSIONS = "--features check,cuda --test cuda_schedules fusions"
 
 
 class Mutation(NamedTuple):
@@ -414,4 +418,32 @@ MUTATIONS = [
              "static constexpr u32 ROW_LEAF = 16;",
              "static constexpr u32 ROW_LEAF = 8;",
              (CUDA_PARAMETERS, CUDA_ELEMENTWISE)),
+    Mutation("cuda: the residual has the input's factor", CUDA_FUSION,
+             "return x * p.s.input_scale + other * p.s.residual_scale;",
+             "return x * p.s.input_scale + other * p.s.input_scale;",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: the first mean of inputs without their gates", CUDA_FUSION,
+             "return hidden(p, x, one_of<Other>(p, row, col));",
+             "return hidden(p, x, F(1));",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: the hidden value's own gradient dropped", CUDA_FUSION,
+             "d.at[k] = d.at[k] + beside.at[k];",
+             "d.at[k] = d.at[k];",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: sigmoids of z and -z exchanged", CUDA_SIGMOID,
+             "const bool is_below = z < F(0);",
+             "const bool is_below = z > F(0);",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: GELU's slope without the cube's three", CUDA_SIGMOID,
+             "(s.plus * s.minus)) * (K::K0 + K::K3 * m);",
+             "(s.plus * s.minus)) * (K::K0 + K::K1 * m);",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: a gate's gradient ignores the mask", CUDA_BACKWARD,
+             "v.at[k] = magnitude(mask.at[k]) != 0 ? v.at[k] : F(0);",
+             "v.at[k] = magnitude(mask.at[k]) != 0 ? v.at[k] : v.at[k];",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: parameters' gradients of the output's gradient", CUDA_SUMS,
+             "bias.at[i] = Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
+             "bias.at[i] = bias.at[i] + F(0) * Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
+             (CUDA_FUSIONS,)),
 ]
