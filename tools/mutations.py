@@ -21,6 +21,9 @@ CPU_AFFINE = "src/backend/cpu/affine.rs"
 CPU_SIMD = "src/backend/cpu/simd.rs"
 CPU_X86 = "src/backend/cpu/x86.rs"
 CPU_TANH = "src/backend/cpu/tanh.rs"
+CPU_FUSION = "src/backend/cpu/fusion.rs"
+CPU_FUSED = "src/backend/cpu/fused.rs"
+CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
@@ -50,6 +53,7 @@ CUDA_SUMS = "kernels/sums.cu"
 CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
+CPU_AROUND = "--features check --test fused"
 CPU_RANGE = "--features check --test range"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
@@ -228,6 +232,32 @@ MUTATIONS = [
              "((ghat - splat(self.c1)) - u * splat(self.c2))",
              "(ghat - u * splat(self.c2))",
              (CPU_NUMBERS,)),
+    Mutation("cpu: the residual's scale forgotten", CPU_FUSION,
+             "a * Block::<S, F>::splat(self.first) + b * Block::<S, F>::splat(self.second)",
+             "a * Block::<S, F>::splat(self.first) + b",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: the far sigmoid without its power of two", CPU_FUSION,
+             "{ (e * power) * near }",
+             "{ e * near }",
+             ("--lib backend::cpu::fusion",)),
+    Mutation("cpu: silu's slope without its second term", CPU_FUSION,
+             "    s * (F::ONE + z * other)\n",
+             "    s\n",
+             ("--lib backend::cpu::fusion",)),
+    Mutation("cpu: the hidden value written, but not normalized", CPU_FUSED,
+             "of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();",
+             "let _ = Sink::of_line(hidden, grid, &walk, isa);",
+             (CPU_AROUND,)),
+    Mutation("cpu: the hidden value's own gradient forgotten", CPU_FUSED_BACKWARD,
+             "match &self.grad_hidden {\n                        Some(gradient) => {\n"
+             "                            let other",
+             "match &self.grad_hidden.filter(|_| false) {\n                        Some(gradient) => {\n"
+             "                            let other",
+             (CPU_AROUND,)),
+    Mutation("cpu: rows in scratch memory taken again", CPU_FUSED_BACKWARD,
+             "let from = (start - rows.chunk.start) * rows.beside.len();",
+             "let from = 0;",
+             (CPU_AROUND,)),
     Mutation("cpu: tanh's head without its rest", CPU_TANH,
              "    (head + rest * y, y)",
              "    (m * y, y)",
