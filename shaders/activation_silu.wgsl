@@ -3,5 +3,5 @@ fn activation(v: vec4<f32>) -> vec4<f32> {
 }
 
 fn activation_slope(g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
-    return opaque4(g * silu_slope(v));
+    return opaque4(g * silu_slope(v, sigma(v)));
 }

@@ -11,5 +11,6 @@ fn of_value(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
 
 // The gradient of the epilogue's other operand.
 fn of_after(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
-    return opaque4(g * v) * silu_slope(after_at(col));
+    let z = after_at(col);
+    return opaque4(g * v) * silu_slope(z, sigma(z));
 }

@@ -56,13 +56,12 @@ fn plain_ghat(col: u32, hat: vec4<f32>) -> vec4<f32> {
     return g;
 }
 
-fn scaled_ghat(col: u32, hat: vec4<f32>) -> vec4<f32> {
-    let weight = full_weight(col);
-    let g = scale4(g_at(col, hat, weight, bias_at(col)), -g_exponent);
+fn scaled_ghat(g: vec4<f32>, weight: vec4<f32>) -> vec4<f32> {
+    let scaled = scale4(g, -g_exponent);
     if INNER_WEIGHT {
-        return opaque4(g * scale4(weight, -w_exponent));
+        return opaque4(scaled * scale4(weight, -w_exponent));
     }
-    return g;
+    return scaled;
 }
 
 // Whether it attains the infinity norm.
@@ -117,11 +116,12 @@ fn slow_term(col: u32) -> Terms {
     }
     let hat = x_hat(x);
     let weight = full_weight(col);
-    most_g = max(most_g, magnitude4(only_part(col, g_at(col, hat, weight, bias_at(col)))));
+    let g = g_at(col, hat, weight, bias_at(col));
+    most_g = max(most_g, magnitude4(only_part(col, g)));
     if INNER_WEIGHT {
         most_w = max(most_w, magnitude4(only_part(col, weight)));
     }
-    return terms(col, scaled_ghat(col, hat), hat);
+    return terms(col, scaled_ghat(g, weight), hat);
 }
 
 fn is_ordinary(bits: BITS) -> TRUTH {
@@ -282,7 +282,8 @@ fn fast_write(i: u32, col: u32) {
 
 fn slow_write(col: u32) {
     let hat = x_hat(x_at(col));
-    write(col, scaled_ghat(col, hat), hat, true);
+    let weight = full_weight(col);
+    write(col, scaled_ghat(g_at(col, hat, weight, bias_at(col)), weight), hat, true);
 }
 
 fn enter_weight() {
@@ -301,13 +302,13 @@ fn backward_leaf() {
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);
+            let i = step * QUADS + quad;
             let hat = fast_hat(x_at(col));
-            held_hat[step * QUADS + quad] = hat;
+            held_hat[i] = hat;
             if KEPT {
-                let i = step * QUADS + quad;
-                held_g[step * QUADS + quad] = g_at(col, hat, kept_weight[i], kept_bias[i]);
+                held_g[i] = g_at(col, hat, kept_weight[i], kept_bias[i]);
             } else {
-                held_g[step * QUADS + quad] = plain_ghat(col, hat);
+                held_g[i] = plain_ghat(col, hat);
             }
         }
     }

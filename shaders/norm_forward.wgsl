@@ -1,6 +1,7 @@
-// y = (x - mean) * rstd * weight + bias, and what an epilogue makes of it, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
+// y = (x - mean) * rstd * weight + bias, by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH
 // them to statistics, APPLY those. A row that fits is read once and held in registers; a workgroup that takes several such
-// rows, one each turn, keeps weight and bias as well.
+// rows, one each turn, keeps weight and bias as well. What x is made of and what becomes of y is the prologue's and the
+// epilogue's.
 
 var<private> held: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;

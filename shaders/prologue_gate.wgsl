@@ -11,5 +11,7 @@ struct OfHidden {
 
 fn of_hidden(col: u32, d: vec4<f32>) -> OfHidden {
     let z = before_at(col);
-    return OfHidden(opaque4(d * silu(z)), opaque4(opaque4(d * input_at(col)) * silu_slope(z)));
+    let s = sigma(z);
+    return OfHidden(
+        opaque4(d * opaque4(z * s.same)), opaque4(opaque4(d * input_at(col)) * silu_slope(z, s)));
 }

@@ -16,6 +16,7 @@ mod forced;
 
 use normkit::backend::cuda::{Compiled, Compiler, CudaDevice, HostOptions, Kernel, Overrides, Resources};
 use normkit::check::{Case, METHODS, compute};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
 use normkit::{Device, Stream};
 use std::collections::BTreeMap;
@@ -45,6 +46,31 @@ fn typical_cases() -> Vec<Case> {
     for (p, dtype) in [(1.0, DType::F32), (3.0, DType::F32), (2.5, DType::F32), (f64::INFINITY, DType::F64)] {
         list.push(Case { p, ..Case::matrix("normalize", dtype, 70, 769) });
     }
+    list.extend(fused_cases());
+    list
+}
+
+/// What surrounds norms in models: a residual that is kept, gates, and activations.
+fn fused_cases() -> Vec<Case> {
+    use DType::{BF16, F16, F32};
+    let add = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+    let [relu, gelu] = [Activation::Relu, Activation::GeluTanh].map(Epilogue::Activation);
+    let of = |method, dtype, cols, prologue, epilogue| {
+        let mut case = Case::matrix(method, dtype, if method == "batch_norm" { 70 } else { 2 }, cols);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue }, true);
+        case
+    };
+    let mut list: Vec<Case> =
+        [F16, BF16, F32].map(|dtype| of("rms_norm", dtype, 4096, add, Epilogue::None)).into();
+    // In float32 beside elements of two bytes.
+    list.push(Case { other_dtype: F32, ..of("rms_norm", BF16, 1024, add, Epilogue::None) });
+    list.push(of("layer_norm", BF16, 32_768, add, Epilogue::None));
+    list.extend([F32, BF16].map(|dtype| of("rms_norm", dtype, 4096, Prologue::Gate, Epilogue::None)));
+    list.extend([F32, BF16].map(|dtype| of("rms_norm", dtype, 1024, Prologue::None, Epilogue::Gate)));
+    list.extend([F32, F16].map(|dtype| of("layer_norm", dtype, 1024, Prologue::None, gelu)));
+    list.push(of("layer_norm", F32, 4096, add, gelu));
+    list.push(of("layer_norm", DType::F64, 1024, add, gelu));
+    list.push(of("batch_norm", F32, 768, add, relu));
     list
 }
 
@@ -64,10 +90,15 @@ fn typical(capability: (u32, u32)) -> Vec<Kernel> {
         // As if there were rows enough for all of a GPU.
         (overrides.leaves, overrides.fused) = (Some(32), Some(fused));
         let stream = device.listing().with_overrides(overrides).unwrap();
-        list(&stream, typical_cases().into_iter().filter(|case| !fused || case.method == "layer_norm"));
+        list(&stream, typical_cases().into_iter().filter(|case| !fused || has_fused_gradients(case)));
         all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
     }
     all
+}
+
+/// Whether a row's columns have parameters of their own, and the case is one to look at the gradients of all of them with.
+fn has_fused_gradients(case: &Case) -> bool {
+    case.method == "layer_norm" || case.method == "rms_norm" && !case.fusion.is_none()
 }
 
 /// Those of what the other tests compute: their lists of cases, and what `cuda_schedules` forces.
@@ -230,12 +261,15 @@ fn resident(threads: u32, registers: u32, shared: u32) -> u32 {
     limits.into_iter().min().unwrap_or(0) * threads
 }
 
-/// Bytes that a thread asks for before it uses the first, where it keeps its part of a row: of one tensor, or of two.
+/// Bytes that a thread asks for before it uses the first, where it keeps its part of a row: of one tensor or of two, and of
+/// what those are made with.
 fn kept_bytes(name: &str, what: &str) -> Option<u32> {
     let mut words = what.split(", ");
     let size = DType::ALL.into_iter().find(|dtype| words.clone().next() == Some(&dtype.to_string()))?.size();
     let kept: u32 = words.find_map(|word| word.strip_suffix(" elements kept"))?.parse().ok()?;
-    Some(kept * size as u32 * if name.contains("backward") { 2 } else { 1 })
+    let is_backward = name.contains("backward");
+    let made_with = [what.contains(" before"), is_backward && what.contains("Gate after")];
+    Some(kept * size as u32 * (1 + u32::from(is_backward) + made_with.map(u32::from).iter().sum::<u32>()))
 }
 
 /// Says how many kernels there were, and what they took at most.

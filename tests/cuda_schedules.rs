@@ -90,6 +90,11 @@ fn powers() {
 }
 
 #[test]
+fn fusions() {
+    check_in_any_order(&forced::fusions());
+}
+
+#[test]
 fn parameters_of_columns() {
     check_in_any_order(&a_parameter_for_each_column());
 }

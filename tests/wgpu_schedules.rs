@@ -6,10 +6,11 @@
 mod any_spec;
 
 use any_spec::{Problem, differences, elementwise, results};
-use normkit::backend::wgpu::{Overrides, Reduction, Style, WgpuDevice};
+use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
 use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
-use normkit::{Device, Stream};
+use normkit::prelude::*;
+use normkit::{Error, Stream};
 
 const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
 const SCALED: Prologue = Prologue::Residual { input_scale: 0.75, residual_scale: -3.3 };
@@ -32,11 +33,20 @@ fn forced() -> [(&'static str, Overrides); 5] {
 
 /// Complains of everything that a forced schedule computes otherwise than the CPU.
 fn check(problems: &[Problem]) {
+    check_where(problems.iter().map(|problem| (None, problem)));
+}
+
+/// Likewise, each in one schedule only: shaders with functions in them take a software adapter long to compile.
+fn check_forced(problems: &[(&str, Problem)]) {
+    check_where(problems.iter().map(|(name, problem)| (Some(*name), problem)));
+}
+
+fn check_where<'p>(problems: impl Iterator<Item = (Option<&'p str>, &'p Problem)>) {
     let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
     let mut different = Vec::new();
-    for problem in problems {
+    for (only, problem) in problems {
         let expected = results(problem, &Device::Cpu.stream());
-        for (name, overrides) in forced() {
+        for (name, overrides) in forced().into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             let stream = Stream::Wgpu(device.stream().with_overrides(overrides).unwrap());
             let what = format!("{name} of {problem:?}");
             different.extend(differences(&expected, &results(problem, &stream), &what));
@@ -84,18 +94,25 @@ fn fused(shape: [usize; 2], prologue: Prologue, epilogue: Epilogue) -> Problem {
 /// Whole steps of lanes, which are kept in registers, and rows that are read again.
 #[test]
 fn fusions_of_rows() {
-    check(&[
-        Problem { dtype: DType::BF16, ..fused([19, 64], ADD, Epilogue::Gate) },
-        Problem { mask: true, round: true, dtype: DType::F16, ..fused([9, 33], Prologue::Gate, GELU) },
-        fused([35, 70], SCALED, SILU),
+    check_forced(&[
+        ("row", Problem { dtype: DType::BF16, ..fused([19, 64], ADD, Epilogue::Gate) }),
+        ("row", fused([35, 70], SCALED, SILU)),
+        ("row split", fused([9, 64], Prologue::None, RELU)),
+        (
+            "row through workgroup memory",
+            Problem { mask: true, round: true, dtype: DType::F16, ..fused([9, 33], Prologue::Gate, GELU) },
+        ),
     ]);
 }
 
 #[test]
 fn fusions_out_of_range() {
-    check(&[
-        Problem { values: (0.0, 1e30), eps: 0.0, ..fused([17, 64], SCALED, Epilogue::Gate) },
-        Problem { gradient: 1e-38, eps: 0.0, mask: true, ..fused([5, 40], Prologue::Gate, GELU) },
+    check_forced(&[
+        ("row", Problem { values: (0.0, 1e30), eps: 0.0, ..fused([17, 64], SCALED, Epilogue::Gate) }),
+        (
+            "column split",
+            Problem { gradient: 1e-38, eps: 0.0, mask: true, ..fused([5, 40], Prologue::Gate, GELU) },
+        ),
     ]);
 }
 
@@ -106,12 +123,31 @@ fn fusions_of_other_rows() {
         fusion: Fusion { prologue, epilogue },
         ..Problem::new(shape, reduced, affine, Statistic::Moments)
     };
-    check(&[
-        Problem { order: vec![0, 2, 1], other: DType::BF16, ..of(&[6, 8, 35], &[0, 2], &[1], ADD, RELU) },
-        Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], Prologue::Gate, SILU) },
-        Problem { statistic: Statistic::Norm(1.0), ..of(&[7, 50], &[1], &[0], ADD, Epilogue::Residual) },
-        of(&[2, 3, 4, 20], &[2, 3], &[1, 2], Prologue::None, Epilogue::Gate),
+    let channels = of(&[6, 8, 35], &[0, 2], &[1], ADD, RELU);
+    let vectors = of(&[7, 50], &[1], &[0], ADD, Epilogue::Residual);
+    check_forced(&[
+        ("column", Problem { order: vec![0, 2, 1], other: DType::BF16, ..channels }),
+        ("row", Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], Prologue::Gate, SILU) }),
+        ("row split", Problem { statistic: Statistic::Norm(1.0), ..vectors }),
+        ("column", of(&[2, 3, 4, 20], &[2, 3], &[1, 2], Prologue::None, Epilogue::Gate)),
     ]);
+}
+
+/// As many bindings as every WebGPU device has: what needs more takes several launches, or is refused.
+#[test]
+fn fusions_with_few_bindings() {
+    let device =
+        WgpuDevice::with_options(&Options { max_buffers: Some(8), ..Options::default() }).expect("an adapter");
+    let stream = Stream::Wgpu(device.stream());
+    let problem = Problem { other: DType::BF16, ..fused([9, 64], Prologue::Gate, Epilogue::Gate) };
+    let expected = results(&problem, &Device::Cpu.stream());
+    let different = differences(&expected, &results(&problem, &stream), "with few bindings");
+    assert!(different.is_empty(), "{}", different.join("\n"));
+
+    let [x, w] = [&[3, 8][..], &[8]].map(|shape| device.zeros(shape, DType::F32).expect("memory"));
+    let norm = LayerNorm::new([8]).weight(&w).bias(&w).residual(&x).output_gate(&x).mask(&x);
+    let error = norm.forward_train(&x).unwrap_err();
+    assert!(matches!(error, Error::Limit { .. }), "{error}");
 }
 
 #[test]

@@ -21,6 +21,9 @@ CPU_AFFINE = "src/backend/cpu/affine.rs"
 CPU_SIMD = "src/backend/cpu/simd.rs"
 CPU_X86 = "src/backend/cpu/x86.rs"
 CPU_TANH = "src/backend/cpu/tanh.rs"
+CPU_FUSION = "src/backend/cpu/fusion.rs"
+CPU_FUSED = "src/backend/cpu/fused.rs"
+CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
@@ -31,6 +34,8 @@ WGPU_LEAF_COLUMN = "shaders/leaf_column.wgsl"
 WGPU_FOLD = "shaders/fold_workgroup.wgsl"
 WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
+WGPU_VALUE = "shaders/value.wgsl"
+WGPU_SIGMA = "shaders/sigma.wgsl"
 
 CUDA_LEAF = "kernels/leaf.cuh"
 CUDA_MOMENTS = "kernels/moments.cuh"
@@ -41,10 +46,14 @@ CUDA_FUSED = "kernels/norm_backward_fused.cu"
 CUDA_PAIRWISE = "kernels/pairwise.cuh"
 CUDA_COLUMNS = "kernels/columns.cuh"
 CUDA_TANH = "kernels/tanh.cuh"
+CUDA_FUSION = "kernels/fusion.cuh"
+CUDA_SIGMOID = "kernels/sigmoid.cuh"
+CUDA_SUMS = "kernels/sums.cu"
 
 CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
+CPU_AROUND = "--features check --test fused"
 CPU_RANGE = "--features check --test range"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
@@ -54,6 +63,8 @@ WGPU_BATCH = "--features check,wgpu --test wgpu_schedules batch_norm"
 WGPU_MASKS = "--features check,wgpu --test wgpu_schedules masks"
 WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
+WGPU_FUSED_ROWS = "--features check,wgpu --test wgpu_schedules fusions_of_rows"
+WGPU_FUSED_RANGE = "--features check,wgpu --test wgpu_schedules fusions_out_of_range"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 # Every forced geometry on the host driver, compared with the CPU's bits.
 CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
@@ -62,6 +73,7 @@ CUDA_LONG = "--features check,cuda --test cuda_schedules long_rows"
 CUDA_PARAMETERS = "--features check,cuda --test cuda_schedules parameters_of_columns"
 CUDA_BATCH = "--features check,cuda --test cuda_schedules batch_norm"
 CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
+CUDA_FUSIONS = "--features check,cuda --test cuda_schedules fusions"
 
 
 class Mutation(NamedTuple):
@@ -220,6 +232,32 @@ MUTATIONS = [
              "((ghat - splat(self.c1)) - u * splat(self.c2))",
              "(ghat - u * splat(self.c2))",
              (CPU_NUMBERS,)),
+    Mutation("cpu: the residual's scale forgotten", CPU_FUSION,
+             "a * Block::<S, F>::splat(self.first) + b * Block::<S, F>::splat(self.second)",
+             "a * Block::<S, F>::splat(self.first) + b",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: the far sigmoid without its power of two", CPU_FUSION,
+             "{ (e * power) * near }",
+             "{ e * near }",
+             ("--lib backend::cpu::fusion",)),
+    Mutation("cpu: silu's slope without its second term", CPU_FUSION,
+             "    s * (F::ONE + z * other)\n",
+             "    s\n",
+             ("--lib backend::cpu::fusion",)),
+    Mutation("cpu: the hidden value written, but not normalized", CPU_FUSED,
+             "of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();",
+             "let _ = Sink::of_line(hidden, grid, &walk, isa);",
+             (CPU_AROUND,)),
+    Mutation("cpu: the hidden value's own gradient forgotten", CPU_FUSED_BACKWARD,
+             "match &self.grad_hidden {\n                        Some(gradient) => {\n"
+             "                            let other",
+             "match &self.grad_hidden.filter(|_| false) {\n                        Some(gradient) => {\n"
+             "                            let other",
+             (CPU_AROUND,)),
+    Mutation("cpu: rows in scratch memory taken again", CPU_FUSED_BACKWARD,
+             "let from = (start - rows.chunk.start) * rows.beside.len();",
+             "let from = 0;",
+             (CPU_AROUND,)),
     Mutation("cpu: tanh's head without its rest", CPU_TANH,
              "    (head + rest * y, y)",
              "    (m * y, y)",
@@ -260,10 +298,10 @@ MUTATIONS = [
              "all = all & (magnitude4(mask_at(col)) != vec4<u32>(0u));",
              "all = all & (magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
              (WGPU_MASKS,)),
-    Mutation("wgpu: the mask ignored in the output", WGPU_FORWARD,
-             "y = select(vec4<f32>(0.0), y, magnitude4(mask_at(col)) != vec4<u32>(0u));",
-             "y = select(vec4<f32>(1.0), y, magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
-             (WGPU_MASKS,)),
+    Mutation("wgpu: the mask ignored in the output", WGPU_VALUE,
+             "v = select(vec4<f32>(0.0), v, magnitude4(mask_at(col)) != vec4<u32>(0u));",
+             "v = select(vec4<f32>(1.0), v, magnitude4(mask_at(col)) < vec4<u32>(INFINITY));",
+             (WGPU_MASKS, WGPU_FUSED_ROWS)),
     Mutation("wgpu: tail mask off by one", WGPU_LEAF_ROW,
              "return indices(col) < vec4<u32>(end);",
              "return indices(col) <= vec4<u32>(end);",
@@ -316,14 +354,42 @@ MUTATIONS = [
              "return scale_row(held[0], -exponent);",
              "return held[0];",
              (WGPU_RANGE,)),
-    Mutation("wgpu: the slowest axis forgotten", "shaders/params.wgsl",
-             "return at + rest * params.inner[0].a.yzw;",
+    Mutation("wgpu: the slowest axis forgotten", "shaders/along.wgsl",
+             "return at + rest * params.inner[0].PART;",
              "return at;",
              (WGPU_BATCH,)),
     Mutation("wgpu: chunks added in another order", WGPU_FINISH,
              "var sum = load_partial(params.parameter, i);",
              "var sum = load_partial(params.parameter, params.chunks - 1u - i);",
              (WGPU_SAMPLE,)),
+    Mutation("wgpu: a residual multiplied by the input's scale", "shaders/prologue_residual.wgsl",
+             "opaque4(before_at(col) * params.residual_scale)",
+             "opaque4(before_at(col) * params.input_scale)",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: silu's slope without the falling side", WGPU_SIGMA,
+             "return opaque4(s.same * opaque4(1.0 + opaque4(z * s.opposite)));",
+             "return opaque4(s.same * opaque4(1.0 + opaque4(z * s.same)));",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: gelu's slope with the cube's factor for that of its derivative", WGPU_SIGMA,
+             "let rise = opaque4(GELU_0 + opaque4(GELU_3 * m));",
+             "let rise = opaque4(GELU_0 + opaque4(GELU_1 * m));",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the gradient of the hidden value forgotten", WGPU_BACKWARD,
+             "d = opaque4(d + grad_hidden_at(col));",
+             "d = opaque4(d);",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the gradient of v of another scale", WGPU_BACKWARD,
+             "let scaled = scale4(g, -g_exponent);",
+             "let scaled = g;",
+             (WGPU_FUSED_RANGE,)),
+    Mutation("wgpu: the parameters' gradients from the output's", WGPU_AFFINE,
+             "let g = of_value(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));",
+             "let g = grad_output_at(col);",
+             (WGPU_FUSED_ROWS,)),
+    Mutation("wgpu: the first element of a masked row taken from the input", "shaders/first_row.wgsl",
+             "return x_at(col & ~3u)[col & 3u];",
+             "return input_at(col & ~3u)[col & 3u];",
+             (WGPU_FUSED_ROWS,)),
     Mutation("cuda: a barrier removed", CUDA_LEAF,
              "            device::barrier();\n            // Every warp adds all warps' numbers",
              "            // Every warp adds all warps' numbers",
@@ -382,4 +448,32 @@ MUTATIONS = [
              "static constexpr u32 ROW_LEAF = 16;",
              "static constexpr u32 ROW_LEAF = 8;",
              (CUDA_PARAMETERS, CUDA_ELEMENTWISE)),
+    Mutation("cuda: the residual has the input's factor", CUDA_FUSION,
+             "return x * p.s.input_scale + other * p.s.residual_scale;",
+             "return x * p.s.input_scale + other * p.s.input_scale;",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: the first mean of inputs without their gates", CUDA_FUSION,
+             "return hidden(p, x, one_of<Other>(p, row, col));",
+             "return hidden(p, x, F(1));",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: the hidden value's own gradient dropped", CUDA_FUSION,
+             "d.at[k] = d.at[k] + beside.at[k];",
+             "d.at[k] = d.at[k];",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: sigmoids of z and -z exchanged", CUDA_SIGMOID,
+             "const bool is_below = z < F(0);",
+             "const bool is_below = z > F(0);",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: GELU's slope without the cube's three", CUDA_SIGMOID,
+             "(s.plus * s.minus)) * (K::K0 + K::K3 * m);",
+             "(s.plus * s.minus)) * (K::K0 + K::K1 * m);",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: a gate's gradient ignores the mask", CUDA_BACKWARD,
+             "v.at[k] = magnitude(mask.at[k]) != 0 ? v.at[k] : F(0);",
+             "v.at[k] = magnitude(mask.at[k]) != 0 ? v.at[k] : v.at[k];",
+             (CUDA_FUSIONS,)),
+    Mutation("cuda: parameters' gradients of the output's gradient", CUDA_SUMS,
+             "bias.at[i] = Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
+             "bias.at[i] = bias.at[i] + F(0) * Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
+             (CUDA_FUSIONS,)),
 ]

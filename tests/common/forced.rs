@@ -3,7 +3,7 @@
 use crate::any_spec::{self, Problem, results};
 use normkit::Stream;
 use normkit::backend::cuda::{CudaDevice, Kernel, Overrides, Style};
-use normkit::spec::Statistic;
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
 
 /// Each way to run a norm.
@@ -46,6 +46,43 @@ pub(crate) fn a_parameter_for_each_column() -> Vec<Problem> {
     ]
 }
 
+/// Prologues and epilogues around every way that parameters lie in a row, and all that rows may be.
+pub(crate) fn fusions() -> Vec<Problem> {
+    const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+    const SCALED: Prologue = Prologue::Residual { input_scale: 0.75, residual_scale: -3.3 };
+    let [relu, silu, gelu] =
+        [Activation::Relu, Activation::Silu, Activation::GeluTanh].map(Epilogue::Activation);
+    let of = |shape: &[usize], reduced: &[usize], affine: &[usize], prologue, epilogue| Problem {
+        fusion: Fusion { prologue, epilogue },
+        ..Problem::new(shape, reduced, affine, Statistic::Moments)
+    };
+    let (mean_square, bf16) = (Statistic::MeanSquare, DType::BF16);
+    vec![
+        of(&[40, 70], &[1], &[1], SCALED, gelu),
+        Problem {
+            statistic: mean_square,
+            dtype: bf16,
+            round: true,
+            ..of(&[35, 300], &[1], &[1], ADD, Epilogue::Gate)
+        },
+        Problem { order: vec![0, 2, 3, 1], other: bf16, ..of(&[6, 8, 5, 7], &[0, 2, 3], &[1], ADD, relu) },
+        Problem { mask: true, ..of(&[9, 33], &[1], &[1], Prologue::Gate, Epilogue::Gate) },
+        of(&[3, 9001], &[1], &[1], Prologue::Gate, silu),
+        Problem { mask: true, ..of(&[2, 3, 4, 20], &[2, 3], &[1, 2], ADD, gelu) },
+        Problem { dtype: DType::F16, ..of(&[19, 512], &[1], &[1], Prologue::None, Epilogue::Residual) },
+        Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], &[1], &[1], SCALED, Epilogue::Gate) },
+        Problem { gradient: 1e-38, eps: 0.0, ..of(&[17, 64], &[1], &[1], Prologue::Gate, gelu) },
+        Problem {
+            statistic: mean_square,
+            dtype: DType::F64,
+            other: DType::F64,
+            ..of(&[6, 37], &[1], &[1], SCALED, gelu)
+        },
+        Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], Prologue::Gate, relu) },
+        Problem { statistic: Statistic::Norm(1.0), ..of(&[7, 50], &[1], &[0], ADD, Epilogue::Residual) },
+    ]
+}
+
 /// In float64, every second one; which of them it is makes no difference to the type.
 pub(crate) fn float64() -> Vec<Problem> {
     let all =
@@ -63,6 +100,7 @@ pub(crate) fn all_problems() -> Vec<Problem> {
         any_spec::rows_out_of_range_and_far_from_zero(),
         any_spec::other_norms_and_long_rows(),
         any_spec::powers(),
+        fusions(),
         a_parameter_for_each_column(),
         float64(),
     ];

@@ -5,10 +5,10 @@ use crate::arguments::ExportArguments;
 use crate::exported::{Export, hash};
 use crate::failure::{Failure, Result};
 use crate::report::Report;
-use normkit::Stream;
 use normkit::backend::wgpu::{Overrides, Reduction, WgpuDevice};
 use normkit::check::{self, Case, Effort, Replay};
 use normkit::tensor::DType;
+use normkit::{Error, Stream};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
@@ -24,7 +24,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
     let mut export = Export::create(&arguments.directory, arguments.quick)?;
     let mut sample = Sample { most: arguments.shaders, there: HashSet::new(), counts: HashMap::new() };
     let bar = progress(cases.len());
-    let mut overlapping = 0;
+    let (mut overlapping, mut too_large) = (0, 0);
     for case in &cases {
         bar.set_message(format!("{} {}", case.method, case.dtype));
         let mut plain: Option<Replay> = None;
@@ -32,6 +32,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
             let stream = Stream::Wgpu(device.stream().with_overrides(*overrides)?);
             let way = || subgroup.map_or("without subgroups".into(), |size| format!("subgroups of {size}"));
             match check::record(case, &stream) {
+                Err(Error::Limit { .. }) => too_large += 1,
                 // As `check` does: a case that fails hides no other.
                 Err(error) => export.add_refused(case, &way(), &error.to_string()),
                 // Elsewhere an overlap is a fault, which the browser is to name.
@@ -56,7 +57,13 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
             "\n{overlapping} cases left out: their operands overlap in the bindings of one buffer, which browsers refuse"
         );
     }
-    Ok(Report::new(text, json!({ "cases": count, "left_out": overlapping, "files": files, "bytes": bytes })))
+    if too_large > 0 {
+        text += &format!(
+            "\n{too_large} cases left out: they exceed a limit that every WebGPU device has at least"
+        );
+    }
+    let left_out = overlapping + too_large;
+    Ok(Report::new(text, json!({ "cases": count, "left_out": left_out, "files": files, "bytes": bytes })))
 }
 
 /// The cases that were asked for: first those as they occur in networks, then the others, one of each method and dtype

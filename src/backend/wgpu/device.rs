@@ -51,11 +51,14 @@ pub struct Options {
     pub adapter: Option<String>,
     /// The most bytes that one binding may have, if less than the adapter allows.
     pub max_binding: Option<u64>,
+    /// The most storage buffers that one launch may bind, if less than the adapter allows. A norm by itself needs no more
+    /// than 8, which every WebGPU device has.
+    pub max_buffers: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { subgroups: true, shader_f16: true, adapter: None, max_binding: None }
+        Options { subgroups: true, shader_f16: true, adapter: None, max_binding: None, max_buffers: None }
     }
 }
 
@@ -186,6 +189,8 @@ impl WgpuDevice {
         if let Some(most) = options.max_binding {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(most);
         }
+        let buffers = &mut limits.max_storage_buffers_per_shader_stage;
+        *buffers = options.max_buffers.unwrap_or(*buffers).min(*buffers);
         WgpuDevice {
             inner: Arc::new(Inner {
                 subgroup: (subgroups && one_size && options.subgroups).then_some(size),

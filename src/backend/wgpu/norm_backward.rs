@@ -5,7 +5,7 @@ use super::between::merge_sums;
 use super::fusion::After;
 use super::launch::{Dispatch, Problem, Scalars};
 use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
-use super::operand::Operand;
+use super::operand::{Operand, share_buffer};
 use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Role, Shape};
 use super::{WgpuStream, WgpuTensor, fusion, geometry};
@@ -56,19 +56,31 @@ impl Passes<'_, '_> {
         launches(&problem, Entry::NormBackward, form, flags, self.scalars)
     }
 
-    /// As `run`, for a pass over the spec's rows that writes gradients of elements: in two launches where one would have more
-    /// operands than the device can bind.
+    /// As `run`, for a pass over the spec's rows that writes gradients of elements: in several launches where one would have
+    /// more operands than the device can bind.
     fn apply(&self, flags: Flags, operands: PassOperands<'_>) -> Result<Vec<Dispatch>> {
-        let (reduced, targets) = (&self.spec.reduced[..], operands.targets);
-        let divides = targets.after.is_some() && targets.has_hidden();
-        if !divides || self.problem(reduced, flags, operands)?.0.fits_bindings() {
-            return self.run(reduced, flags, operands);
+        let reduced = &self.spec.reduced[..];
+        let fits = |operands| Ok(self.problem(reduced, flags, operands)?.0.fits_bindings());
+        let (mut dispatches, mut rest) = (Vec::new(), operands);
+        if let (Some(after), true, false) = (rest.targets.after, rest.targets.has_hidden(), fits(rest)?) {
+            // This one first: others may be written in the place of what it is made of.
+            rest.targets.after = None;
+            let targets = Targets { after: Some(after), ..Targets::default() };
+            let alone = PassOperands { targets, ..PassOperands::default() };
+            dispatches = self.run(reduced, Flags { compute: false, ..flags }, alone)?;
         }
-        // This one first, since others may be written in the place of what it is made of.
-        let after = Targets { after: targets.after, ..Targets::default() };
-        let alone = PassOperands { targets: after, ..PassOperands::default() };
-        let mut dispatches = self.run(reduced, Flags { compute: false, ..flags }, alone)?;
-        let rest = PassOperands { targets: Targets { after: None, ..targets }, ..operands };
+        if let (Some(input), Some(before), false) = (rest.targets.input, rest.targets.before, fits(rest)?) {
+            let of_input = Targets { input: Some(input), ..Targets::default() };
+            let of_before = Targets { before: Some(before), ..Targets::default() };
+            // Likewise.
+            let replaces = share_buffer(input, &self.operands.grad_output);
+            let (first, last) = if replaces { (of_before, of_input) } else { (of_input, of_before) };
+            let is_lost = |view| share_buffer(before, view);
+            if !replaces || !self.operands.grad_hidden.as_ref().is_some_and(is_lost) {
+                dispatches.extend(self.run(reduced, flags, PassOperands { targets: first, ..rest })?);
+                rest = PassOperands { targets: last, sums: None, ..rest };
+            }
+        }
         dispatches.extend(self.run(reduced, flags, rest)?);
         Ok(dispatches)
     }

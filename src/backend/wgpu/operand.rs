@@ -69,3 +69,8 @@ fn range_of(name: &'static str, view: &View<'_>) -> Result<BufferRange> {
         _ => Err(Error::argument(name, "memory on the wgpu device", "memory on the host")),
     }
 }
+
+/// Whether two tensors may lie in the same memory.
+pub(super) fn share_buffer(a: &View<'_>, b: &View<'_>) -> bool {
+    matches!((&a.memory, &b.memory), (Memory::Wgpu(a), Memory::Wgpu(b)) if a.buffer() == b.buffer())
+}
