@@ -224,7 +224,10 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
         passes = "forward and backward" if backward else "forward"
         for what, tensors, (ours, torchs, own) in calls:
             grads = (grad, grad) if what.startswith("add") else grad
-            timed = [trained(f, tensors, grads, True) if backward else bound(f, tensors) for f in (ours, torchs, own)]
+            timed = [
+                trained(f, tensors, grads, True) if backward else bound(f, tensors)
+                for f in (ours, torchs, own)
+            ]
             yield Bench(what, passes, size, name, timed[0], timed[1], FUSED_GOAL)
             yield Bench(f"{what}, beside its parts", passes, size, name, timed[0], timed[2], None)
 

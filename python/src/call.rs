@@ -101,11 +101,15 @@ impl<'c, 'py> Call<'c, 'py> {
             .map(|fresh| fresh.map(|fresh| Target::New(&fresh.memory)));
         let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
             let [Some(input), weight, bias, alpha, before, after] = inputs else { return Ok(()) };
-            let [Some(output), hidden, mut statistics] = outputs else { return Ok(()) };
+            let [Some(mut output), mut hidden, mut statistics] = outputs else { return Ok(()) };
             let norm = bound(config, input.shape(), [weight, bias, alpha, before, after])?;
+            let statistics = statistics.as_mut();
+            if !config.sees_otherwise() {
+                return norm.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics, stream);
+            }
             let (input, mut output) = (config.seen(input)?, config.seen_mut(output)?);
             let mut hidden = hidden.map(|view| config.seen_mut(view)).transpose()?;
-            norm.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics.as_mut(), stream)
+            norm.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics, stream)
         })?;
         self.named(result)?;
         Ok(Results {
@@ -235,9 +239,11 @@ fn bound<'v>(
     shape: &[usize],
     [weight, bias, alpha, before, after]: [Option<View<'v>>; 5],
 ) -> normkit::Result<crate::config::Runnable<'v>> {
-    let learned = |name, view: Option<View<'v>>| {
-        view.map(|view| config.seen_parameter(name, view, shape)).transpose()
-    };
+    if !config.sees_otherwise() {
+        return Ok(config.bind(Parameters { weight, bias, alpha, before, after }));
+    }
+    let learned =
+        |name, view: Option<View<'v>>| view.map(|view| config.seen_parameter(name, view, shape)).transpose();
     let operand = |view: Option<View<'v>>| view.map(|view| config.seen(view)).transpose();
     Ok(config.bind(Parameters {
         weight: learned("weight", weight)?,
@@ -254,6 +260,9 @@ fn gradients<'v>(
     shape: &[usize],
     [input, weight, bias, alpha, before, after]: [Option<ViewMut<'v>>; 6],
 ) -> normkit::Result<Gradients<'v>> {
+    if !config.sees_otherwise() {
+        return Ok(Gradients { input, weight, bias, alpha, before, after });
+    }
     let learned = |name, view: Option<ViewMut<'v>>| {
         view.map(|view| config.seen_parameter_mut(name, view, shape)).transpose()
     };

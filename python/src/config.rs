@@ -11,7 +11,11 @@ use pyo3::prelude::*;
 /// A method and its options.
 #[derive(Debug, Clone)]
 pub(crate) enum Config {
-    LayerNorm { normalized_shape: Vec<usize>, eps: f64, fusion: Fusion },
+    LayerNorm {
+        normalized_shape: Vec<usize>,
+        eps: f64,
+        fusion: Fusion,
+    },
     RmsNorm {
         normalized_shape: Vec<usize>,
         eps: Option<f64>,
@@ -21,16 +25,47 @@ pub(crate) enum Config {
         fusion: Fusion,
     },
     /// Of the last axis, by a scale and a shift of each sample or token; with `centred` a layer norm, else an RMS norm.
-    Modulated { centred: bool, cols: usize, eps: f64 },
+    Modulated {
+        centred: bool,
+        cols: usize,
+        eps: f64,
+    },
     /// Of groups of `group_size` of the last axis's `cols` elements.
-    GatedRmsNorm { cols: usize, group_size: usize, eps: f64, norm_before_gate: bool },
-    BatchNorm { num_features: usize, eps: f64 },
-    GroupNorm { num_groups: usize, num_channels: usize, eps: f64, fusion: Fusion },
-    InstanceNorm { num_features: usize, eps: f64 },
-    Normalize { p: f64, dim: isize, eps: f64 },
-    DyT { normalized_shape: Vec<usize> },
-    HeadNorm { kind: HeadKind, eps: f64 },
-    WeightNorm { dim: Option<usize> },
+    GatedRmsNorm {
+        cols: usize,
+        group_size: usize,
+        eps: f64,
+        norm_before_gate: bool,
+    },
+    BatchNorm {
+        num_features: usize,
+        eps: f64,
+    },
+    GroupNorm {
+        num_groups: usize,
+        num_channels: usize,
+        eps: f64,
+        fusion: Fusion,
+    },
+    InstanceNorm {
+        num_features: usize,
+        eps: f64,
+    },
+    Normalize {
+        p: f64,
+        dim: isize,
+        eps: f64,
+    },
+    DyT {
+        normalized_shape: Vec<usize>,
+    },
+    HeadNorm {
+        kind: HeadKind,
+        eps: f64,
+    },
+    WeightNorm {
+        dim: Option<usize>,
+    },
 }
 
 /// How a head of queries or keys is normalized.
@@ -68,23 +103,25 @@ macro_rules! bound {
 /// Puts what surrounds a norm around it. A residual before it that is not there has been added to the input already.
 macro_rules! fused {
     ($norm:expr, $fusion:expr, $before:expr, $after:expr) => {{
-        let (norm, fusion) = ($norm, $fusion);
-        let norm = match (fusion.prologue, $before) {
+        let (mut norm, fusion) = ($norm, $fusion);
+        // Assigned where there is something to do: a norm is a kilobyte, which a plain call is not to move.
+        match (fusion.prologue, $before) {
             (Prologue::Residual { input_scale, residual_scale }, Some(residual)) => {
-                norm.scaled_residual_view(input_scale, residual, residual_scale)
+                norm = norm.scaled_residual_view(input_scale, residual, residual_scale);
             }
             (Prologue::Residual { input_scale, residual_scale }, None) => {
-                norm.of_hidden(input_scale, residual_scale)
+                norm = norm.of_hidden(input_scale, residual_scale);
             }
-            (Prologue::Gate, Some(gate)) => norm.input_gate_view(gate),
-            _ => norm,
-        };
-        match (fusion.epilogue, $after) {
-            (Epilogue::Activation(activation), _) => norm.activation(activation),
-            (Epilogue::Residual, Some(residual)) => norm.output_residual_view(residual),
-            (Epilogue::Gate, Some(gate)) => norm.output_gate_view(gate),
-            _ => norm,
+            (Prologue::Gate, Some(gate)) => norm = norm.input_gate_view(gate),
+            _ => {}
         }
+        match (fusion.epilogue, $after) {
+            (Epilogue::Activation(activation), _) => norm = norm.activation(activation),
+            (Epilogue::Residual, Some(residual)) => norm = norm.output_residual_view(residual),
+            (Epilogue::Gate, Some(gate)) => norm = norm.output_gate_view(gate),
+            _ => {}
+        }
+        norm
     }};
 }
 
@@ -159,7 +196,11 @@ impl Config {
             Config::LayerNorm { fusion, .. }
             | Config::RmsNorm { fusion, .. }
             | Config::GroupNorm { fusion, .. } => *fusion = new,
-            _ => return Err(value_error("fused: expected a layer_norm, rms_norm or group_norm, found another norm")),
+            _ => {
+                return Err(value_error(
+                    "fused: expected a layer_norm, rms_norm or group_norm, found another norm",
+                ));
+            }
         }
         Ok(self)
     }

@@ -14,8 +14,7 @@ type Any<'py> = Bound<'py, PyAny>;
 type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
 type Pair<'py> = (Any<'py>, Any<'py>);
 type Gradients<'py> = (Gradient<'py>, Gradient<'py>, Gradient<'py>);
-type Every<'py> =
-    (Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>);
+type Every<'py> = (Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>);
 
 fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
     Array::new(name, object, Autograd::Ignored)

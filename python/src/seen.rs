@@ -6,6 +6,11 @@ use normkit::tensor::{Dims, Layout, View, ViewMut};
 use normkit::{Error, Result};
 
 impl Config {
+    /// Whether it sees any array in another shape.
+    pub(crate) fn sees_otherwise(&self) -> bool {
+        matches!(self, Config::Modulated { .. } | Config::GatedRmsNorm { .. })
+    }
+
     /// The shape in which the method sees an input of `shape`.
     pub(crate) fn seen_shape(&self, shape: &[usize]) -> Result<Dims> {
         let &Config::GatedRmsNorm { cols, group_size, .. } = self else { return Ok(Dims::from_slice(shape)) };
@@ -104,7 +109,8 @@ fn groups(cols: usize, group_size: usize) -> Result<usize> {
 /// A scale or shift with all axes of an input of `shape`: those that it has but the last are the input's first ones.
 fn modulation(name: &'static str, own: &[usize], shape: &[usize]) -> Result<Dims> {
     let lacks = shape.len().checked_sub(own.len());
-    if let (Some(lacks), Some((last, leading)), Some((cols, _))) = (lacks, own.split_last(), shape.split_last())
+    if let (Some(lacks), Some((last, leading)), Some((cols, _))) =
+        (lacks, own.split_last(), shape.split_last())
         && last == cols
         && leading.iter().zip(shape).all(|(&own, &size)| own == 1 || own == size)
     {

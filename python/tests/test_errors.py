@@ -92,7 +92,9 @@ def refused(
 
 
 def test_the_calls_are_valid() -> None:
-    assert set(CALLS) == {name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "normalize", "dyt"))}
+    assert set(CALLS) == {
+        name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "normalize", "dyt"))
+    }
     for function, arguments in CALLS.items():
         getattr(normkit, function)(**arguments)
         assert list(arguments) == [
@@ -182,7 +184,12 @@ def test_numbers(function: str, name: str) -> None:
         changes = {"running_mean": ONES.copy(), "running_var": ONES.copy()}
         changes |= {"training": True} if function == "batch_norm" else {}
     for bad in (-1.0, math.nan, math.inf, -math.inf, 10**400):
-        if (name, bad) in {("p", math.inf), ("offset", -1.0), ("input_scale", -1.0), ("residual_scale", -1.0)}:
+        if (name, bad) in {
+            ("p", math.inf),
+            ("offset", -1.0),
+            ("input_scale", -1.0),
+            ("residual_scale", -1.0),
+        }:
             continue
         refused(function, {**changes, name: bad}, ValueError, names={name})
     for other in ("1", [1.0], object(), 1j, np.ones(2)):

@@ -12,8 +12,8 @@ from normkit.torch._methods import Method
 
 
 def batching(method: Method, op: Any) -> Callable[..., Any]:
-    """The rule for `torch.vmap`: one call where nothing but the input, and what has its shape, is batched and its leading
-    axes are free, else one call for each of the batch."""
+    """The rule for `torch.vmap`: one call where nothing but the input, and what has its shape, is batched and its
+    leading axes are free, else one call for each of the batch."""
     backward = op._opname.endswith("_backward")
     schema = op._schema.arguments
     count = sum("Tensor" in str(argument.type) for argument in schema)

@@ -27,7 +27,10 @@ _PLACES = {name: place for place, name in enumerate(("input", "weight", "bias", 
 
 @dataclass(frozen=True)
 class _Named:
-    """A norm whose parameters are, in their order, those that it calls `slots`; with `hidden` it gives the hidden value, too."""
+    """A norm whose parameters are, in their order, those that it calls `slots`.
+
+    With `hidden` it also gives what is normalized, the hidden value.
+    """
 
     norm: Norm
     slots: tuple[str, ...]
@@ -197,7 +200,8 @@ FUSED = (
     Method(
         "add_rms_norm",
         ("weight", "residual"),
-        "SymInt[] normalized_shape, float? eps, float offset, str cast, float input_scale, float residual_scale",
+        "SymInt[] normalized_shape, float? eps, float offset, str cast, float input_scale, "
+        "float residual_scale",
         kernel=lambda x, shape, *settings: _add_rms_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),
         rows=lambda shape, normalized, *settings: leading(shape, normalized),

@@ -49,7 +49,9 @@ def second_derivative(
             [grad for _, grad in given],
             create_graph=True,
         )
-        curved = [(grad, second) for grad, (_, second) in zip(grads, asked, strict=True) if grad.requires_grad]
+        curved = [
+            (grad, second) for grad, (_, second) in zip(grads, asked, strict=True) if grad.requires_grad
+        ]
         second_derivatives = iter(
             torch.autograd.grad(
                 [grad for grad, _ in curved],

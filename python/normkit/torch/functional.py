@@ -2,8 +2,8 @@
 
 Names, argument order and defaults are those of `torch.nn.functional` where it has the function. Inputs are
 float16, bfloat16, float32 or float64, of any strides, on the CPU or on CUDA; results have the input's dtype and
-are contiguous, in the channels-last format where the input is. Arithmetic is in float32 (float64 for float64), with one rounding at the end. Weights may
-have a dtype of their own.
+are contiguous, in the channels-last format where the input is. Arithmetic is in float32 (float64 for float64),
+with one rounding at the end. Weights may have a dtype of their own.
 
 All functions work under `torch.compile` without graph breaks, under `torch.vmap` and `torch.func.grad`, and
 can be differentiated twice. `torch.autocast("cuda")` casts to float32 where torch does it (layer_norm,

@@ -1,7 +1,7 @@
 """Norms with what surrounds them in their models, in one pass over memory, with autograd.
 
-What holds of [`functional`](normkit.torch.functional) holds here: dtypes, layouts, transforms, errors. Only the last
-result is rounded: what is computed on the way stays in float32 (float64 for float64).
+What holds of [`functional`](normkit.torch.functional) holds here: dtypes, layouts, transforms, errors. Only what
+is returned is rounded: what is computed on the way stays in float32 (float64 for float64).
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def add_layer_norm(
     """`h = input_scale * input + residual_scale * residual`; gives `(layer_norm(h, ...), h)`.
 
     residual has the shape of input and may have another dtype, such as float32 beside bfloat16; h is rounded
-    to the residual's, but the norm sees it as it was computed. Either result may go unused. Where h is exact,
-    in float32 and float64, it is all that backward keeps. DeepNorm is residual_scale above 1 (Wang et al. 2022).
+    to the residual's, but the norm sees it as it was computed. Either result may go unused. Where both are
+    float32, or both float64, h is all that backward keeps of them. DeepNorm is a residual_scale above 1 (Wang
+    et al. 2022).
     """
     settings = (sizes(normalized_shape), eps, input_scale, residual_scale)
     return _add_layer_norm.pair(settings, input, weight, bias, residual)
@@ -116,7 +117,10 @@ def modulated_layer_norm(input: Tensor, scale: Tensor, shift: Tensor, eps: float
 def modulated_rms_norm(
     input: Tensor, scale: Tensor, shift: Tensor | None = None, eps: float = 1e-6
 ) -> Tensor:
-    """`rms_norm(x) * (1 + scale) + shift` over the last axis. scale and shift are those of `modulated_layer_norm`."""
+    """`rms_norm(x) * (1 + scale) + shift` over the last axis.
+
+    scale and shift are those of `modulated_layer_norm`; shift may be None.
+    """
     return _modulated_rms_norm((eps,), input, scale, shift)
 
 
@@ -132,8 +136,8 @@ def gated_rms_norm(
 ) -> Tensor:
     """`rms_norm(x) * silu(gate)` over the last axis, or without norm_before_gate `rms_norm(x * silu(gate))`.
 
-    gate has the shape of input, `[..., C]`; weight and bias, which belong to the norm, are `[C]`. With group_size,
-    which divides C, each group of so many neighbours has a mean square of its own. The norm of state-space models
-    (mamba_ssm's `rmsnorm_fn`); Dao and Gu 2024.
+    gate has the shape of input, `[..., C]`; weight and bias, which belong to the norm, are `[C]`. With
+    group_size, which divides C, each group of so many neighbours has a mean square of its own. The norm of
+    state-space models (mamba_ssm's `rmsnorm_fn`); Dao and Gu 2024.
     """
     return _gated_rms_norm((eps, group_size, norm_before_gate), input, weight, bias, gate)

@@ -13,23 +13,23 @@ __all__ = ["AddLayerNorm", "AddRMSNorm", "GatedRMSNorm"]
 
 
 class AddLayerNorm(modules.LayerNorm):
-    """A residual connection and the LayerNorm after it, on [`add_layer_norm`](normkit.torch.fused.add_layer_norm).
+    """A residual connection and the LayerNorm after it.
 
-    `forward(input, residual)` gives the norm of the sum, and the sum, which is the next residual. Constructor and
-    state_dict are those of `torch.nn.LayerNorm`.
+    `forward(input, residual)` gives the norm of the sum, and the sum, which is the next residual, by
+    [`add_layer_norm`](normkit.torch.fused.add_layer_norm). Constructor and state_dict are those of
+    `torch.nn.LayerNorm`.
     """
 
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return fused.add_layer_norm(
-            input, residual, self.normalized_shape, self.weight, self.bias, self.eps
-        )
+        return fused.add_layer_norm(input, residual, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class AddRMSNorm(modules.RMSNorm):
-    """A residual connection and the RMSNorm after it, on [`add_rms_norm`](normkit.torch.fused.add_rms_norm).
+    """A residual connection and the RMSNorm after it.
 
-    `forward(input, residual)` gives the norm of the sum, and the sum, which is the next residual. Constructor and
-    state_dict are those of `torch.nn.RMSNorm`; offset and cast are the function's.
+    `forward(x, residual)` gives the norm of the sum, and the sum, which is the next residual, by
+    [`add_rms_norm`](normkit.torch.fused.add_rms_norm). Constructor and state_dict are those of
+    `torch.nn.RMSNorm`; offset and cast are the function's.
     """
 
     def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -47,9 +47,9 @@ class AddRMSNorm(modules.RMSNorm):
 
 
 class GatedRMSNorm(nn.Module):
-    """[`gated_rms_norm`](normkit.torch.fused.gated_rms_norm) with a learned weight, `[hidden_size]`, that begins at 1.
+    """[`gated_rms_norm`](normkit.torch.fused.gated_rms_norm) with a learned weight.
 
-    `forward(input, gate)`. Constructor and state_dict are those of mamba_ssm's `RMSNorm`.
+    It is `[hidden_size]` and begins at 1; `forward(input, gate)`. Constructor and state_dict are those of mamba_ssm's `RMSNorm`.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class GatedRMSNorm(nn.Module):
     ) -> None:
         super().__init__()
         if group_size is not None and (group_size < 1 or hidden_size % group_size != 0):
-            raise ValueError(f"group_size: expected a divisor of hidden_size, {hidden_size}, found {group_size}")
+            raise ValueError(
+                f"group_size: expected a divisor of hidden_size, {hidden_size}, found {group_size}"
+            )
         self.hidden_size = hidden_size
         self.eps = eps
         self.group_size = group_size

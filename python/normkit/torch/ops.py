@@ -1,9 +1,9 @@
 """The operators `torch.ops.normkit.*`: kernels, shapes for tracing, derivatives, batching, autocast.
 
-Each method has up to three: `NAME` gives the output (or the output and the hidden value), `NAME_train` also the
-statistics that the backward pass needs, `NAME_backward` the gradients. `NAME` and `NAME_train` are differentiable; the derivative
-of `NAME_backward`, which double backward needs, goes through torch's own operations. Forward-mode derivatives
-raise NotImplementedError.
+Each method has up to three: `NAME` gives the output (or the output and the hidden value), `NAME_train` also
+the statistics that the backward pass needs, `NAME_backward` the gradients. `NAME` and `NAME_train` are
+differentiable; the derivative of `NAME_backward`, which double backward needs, goes through torch's own
+operations. Forward-mode derivatives raise NotImplementedError.
 
 Importing this module registers them. [`OPERATORS`] is the way in from Python: where nothing but autograd
 would look at the call it skips torch's dispatcher, which costs more than normalizing a short row.
@@ -58,7 +58,7 @@ class _Differentiable(torch.autograd.function._SingleLevelFunction):
 
 
 class _Forward(_Differentiable):
-    """A method's output, or its outputs, with their derivative. `plain` says whether to go round the dispatcher."""
+    """A method's outputs with their derivative. `plain` says whether to go round the dispatcher."""
 
     @staticmethod
     def forward(
@@ -87,7 +87,7 @@ class _Forward(_Differentiable):
 
 
 def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Of the outputs that are differentiated in general, those that are constant here: a sum whose terms are."""
+    """Of the outputs, which have derivatives in general, those that are constants here: a sum of constants."""
     wanted = ctx.needs_input_grad
     return () if wanted[3] or wanted[-1] else outputs[1:]
 
@@ -248,9 +248,7 @@ class Operators:
                 return self.forward_op(*tensors, *settings), None
             return cast(tuple[Any, ...], self.train_op(*tensors, *settings))
 
-    def kept(
-        self, tensors: Sequence[Tensor | None], outputs: Sequence[Tensor]
-    ) -> Sequence[Tensor | None]:
+    def kept(self, tensors: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """What backward takes: in the place of two summands their sum, where that was not rounded."""
         if self.method.derivative is not None:
             return tensors[:-1]
@@ -291,7 +289,7 @@ class Operators:
         settings: Settings,
         needs: int,
     ) -> Grads:
-        """The gradients of a method with a hidden value: of the summands it is one tensor where nothing scales them."""
+        """The gradients of a norm of a sum: of the summands it is one tensor where nothing scales them."""
         grad_output, grad_hidden = grad_outputs
         scales, (input, *others, residual) = settings[-2:], tensors
         summands = [input, input if residual is None else residual]
@@ -370,7 +368,7 @@ class Operators:
             return self.backward_op(*arguments)
 
     def _of_backward(self, arguments: Sequence[Any]) -> Any:
-        """The arguments of a backward operator: gradients of outputs, tensors, statistics, settings and needs."""
+        """A backward operator's arguments: gradients of outputs, tensors, statistics, settings and needs."""
         count, saved = self.method.outputs, self.method.saved
         input, statistics, *rest = arguments[count:]
         return arguments[:count], (input, *rest[:saved]), statistics, tuple(rest[saved:-1]), rest[-1]

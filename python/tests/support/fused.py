@@ -26,8 +26,11 @@ def every_case(
 def matrices(
     dtype: np.dtype[Any], rows: int, cols: int, fill: Fill = normal, seed: int = 1
 ) -> Iterator[Case]:
-    """Every fused function with `rows` rows of `cols` elements. Gates, scales and shifts are of size 1 whatever the fill,
-    so that what is normalized is in range and of full precision where the input is."""
+    """Every fused function with `rows` rows of `cols` elements.
+
+    Gates, scales and shifts are of size 1 whatever the fill, so that what is normalized is in range and of full
+    precision where the input is.
+    """
     rng = np.random.default_rng(seed)
     slow, fast = split(cols)
     label = f"{dtype.name} {rows}x{cols}"
@@ -39,7 +42,9 @@ def matrices(
     def of_one(*shape: int) -> np.ndarray[Any, Any]:
         return np.asarray(1 + 0.3 * rng.standard_normal(shape)).astype(dtype)
 
-    def case(name: str, function: str, arrays: dict[str, Any], definition: Definition, **options: Any) -> Case:
+    def case(
+        name: str, function: str, arrays: dict[str, Any], definition: Definition, **options: Any
+    ) -> Case:
         return Case(f"{name} {label}", function, arrays, options, definition)
 
     def affine() -> dict[str, Any]:
@@ -48,7 +53,9 @@ def matrices(
     pair = {"input": x(rows, cols), "residual": x(rows, cols)}
     weight = {"weight": of_one(cols)}
     last = (cols,)
-    yield case("add_layer_norm", "add_layer_norm", {**pair, **affine()}, add_layer_norm, normalized_shape=last)
+    yield case(
+        "add_layer_norm", "add_layer_norm", {**pair, **affine()}, add_layer_norm, normalized_shape=last
+    )
     scales = {"input_scale": 0.75, "residual_scale": 1.25}
     of_size_one = {name: normal(rng, (rows, cols)).astype(dtype) for name in pair}
     yield case(
@@ -63,9 +70,16 @@ def matrices(
         "add_rms_norm", "add_rms_norm", {**pair, **weight}, add_rms_norm, normalized_shape=last, eps=1e-6
     )
     yield case(
-        "add_rms_norm, gemma", "add_rms_norm", {**pair, **weight}, add_rms_norm, normalized_shape=last, cast="gemma"
+        "add_rms_norm, gemma",
+        "add_rms_norm",
+        {**pair, **weight},
+        add_rms_norm,
+        normalized_shape=last,
+        cast="gemma",
     )
-    yield case("layer_norm_add", "layer_norm_add", {**pair, **affine()}, layer_norm_add, normalized_shape=last)
+    yield case(
+        "layer_norm_add", "layer_norm_add", {**pair, **affine()}, layer_norm_add, normalized_shape=last
+    )
     yield case("rms_norm_add", "rms_norm_add", {**pair, **weight}, rms_norm_add, normalized_shape=last)
     for name, shape in (("all", (cols,)), ("each", (rows, cols))):
         arrays = {"input": x(rows, cols), "scale": of_one(*shape), "shift": of_one(*shape)}
@@ -100,7 +114,7 @@ def matrices(
 
 
 def added(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> tuple[Real, Real, list[Expected]]:
-    """The sum, its terms' magnitude, and what is returned of it: rounded to the arithmetic's dtype, then to its own."""
+    """The sum, its terms' magnitude, and what is returned of it, rounded to the arithmetic's dtype and to its own."""
     left, right = (a[name] * np.longdouble(o.get(f"{name}_scale", 1.0)) for name in ("input", "residual"))
     h, mag = left + right, np.abs(left) + np.abs(right)
     wide = ref.compute_dtype(dtype)
@@ -165,7 +179,9 @@ def gated_rms_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) 
     groups = (*x.shape[:-1], x.shape[-1] // size, size)
     first = not o.get("norm_before_gate", True)
     h = x * gate if first else x
-    normalized = ref.mean_square(h.reshape(groups), (len(groups) - 1,), 1e-5, terms=(1 + first) * np.abs(h.reshape(groups)))
+    normalized = ref.mean_square(
+        h.reshape(groups), (len(groups) - 1,), 1e-5, terms=(1 + first) * np.abs(h.reshape(groups))
+    )
     y = normalized.affine(a["weight"].reshape(groups[-2:]), a["bias"].reshape(groups[-2:]))
     return [flat(y if first else times(y, gate.reshape(groups)), x.shape)]
 
@@ -179,7 +195,9 @@ def flat(expected: Expected, shape: tuple[int, ...]) -> Expected:
 FUNCTIONS: dict[str, Callable[[Real], Real]] = {
     "relu": lambda v: np.where(v <= 0, 0, v),
     "silu": silu,
-    "gelu_tanh": lambda v: v / (1 + np.exp(-2 * np.sqrt(2 / np.longdouble(np.pi)) * (v + np.longdouble(0.044715) * v**3))),
+    "gelu_tanh": lambda v: (
+        v / (1 + np.exp(-2 * np.sqrt(2 / np.longdouble(np.pi)) * (v + np.longdouble(0.044715) * v**3)))
+    ),
 }
 
 
@@ -187,11 +205,7 @@ def activated(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> li
     """The slope of no function is above 1.2, and what it computes is as inexact as its argument."""
     plain = {name: option for name, option in o.items() if name != "activation"}
     norm: Definition = (
-        methods.group_norm
-        if "num_groups" in o
-        else methods.layer_norm
-        if "bias" in a
-        else methods.rms_norm
+        methods.group_norm if "num_groups" in o else methods.layer_norm if "bias" in a else methods.rms_norm
     )
     (expected,) = norm(a, dtype, plain)
     with np.errstate(over="ignore"):

@@ -1,4 +1,6 @@
-"""One table of the plain functions (`fused` has the others): how each is called, what it should give, and torch's function beside it.
+"""One table of the plain functions: how each is called, what it should give, and torch's function beside it.
+
+`fused` has the functions with something around the norm.
 
 A case holds NumPy arrays of one dtype. `case.call(normkit)` calls the function and gives its results as a
 list; `case.expected()` gives as many `Expected`.

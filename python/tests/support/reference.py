@@ -165,7 +165,10 @@ class Normalized:
 
 
 def moments(x: Real, axes: Axes, eps: float, terms: Real | None = None) -> Normalized:
-    """`(x - mean) / sqrt(var + eps)` with the biased variance. `terms` is the magnitude of the terms that x is a sum of."""
+    """`(x - mean) / sqrt(var + eps)` with the biased variance.
+
+    `terms` is the magnitude of the terms that x is a sum of, if it is one.
+    """
     # Counted from its first element a constant row is exactly zero.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         first, n = first_of(x, axes), count_over(x, axes)
@@ -185,7 +188,10 @@ def given_moments(x: Real, axes: Axes, mean: Real, var: Real, eps: float) -> Nor
 def mean_square(
     x: Real, axes: Axes, eps: float, partial: float = 1.0, terms: Real | None = None
 ) -> Normalized:
-    """`x / sqrt(mean(x²) + eps)`; a partial mean square is that of the row's first elements. `terms` is as in `moments`."""
+    """`x / sqrt(mean(x²) + eps)`; a partial mean square is that of the row's first elements.
+
+    `terms` is as in `moments`.
+    """
     seen = x if partial == 1.0 else x[..., : math.floor(x.shape[-1] * partial)]
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = sum_over(seen * seen, axes) / count_over(seen, axes)

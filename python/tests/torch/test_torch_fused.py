@@ -122,7 +122,9 @@ def test_either_result_may_go_unused(dtype: torch.dtype, scales: tuple[float, fl
     both = torch.autograd.grad(y.sum() + 3 * h.sum(), (x, r, w))
     tolerance = 4 * torch.finfo(dtype).eps
     for alone, together, scale in zip(of_norm, both, scales, strict=False):
-        torch.testing.assert_close(together - alone, torch.full_like(alone, 3 * scale), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            together - alone, torch.full_like(alone, 3 * scale), rtol=tolerance, atol=tolerance
+        )
     torch.testing.assert_close(both[2], of_norm[2])
 
 
@@ -213,7 +215,10 @@ def test_a_chunked_modulation() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF], ids=str)
 def test_activations(activation: str, dtype: torch.dtype) -> None:
     functions = {"relu": F.relu, "silu": F.silu, "gelu_tanh": lambda v: F.gelu(v, approximate="tanh")}
-    function, tolerance = functions[activation], max(4 * torch.finfo(dtype).eps, 1e-6 if dtype == torch.float32 else 0)
+    function, tolerance = (
+        functions[activation],
+        max(4 * torch.finfo(dtype).eps, 1e-6 if dtype == torch.float32 else 0),
+    )
     x, w, b = leaves((3, 6, 8), (8,), (8,), dtype=dtype)
     channels = torch.randn(6).to(dtype)
     wide, W, B = (tensor.detach().double() for tensor in (x, w, b))
