@@ -383,7 +383,7 @@ MUTATIONS = [
              "let scaled = g;",
              (WGPU_FUSED_RANGE,)),
     Mutation("wgpu: the parameters' gradients from the output's", WGPU_AFFINE,
-             "let g = of_value(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));",
+             "let g = of_output(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col))).value;",
              "let g = grad_output_at(col);",
              (WGPU_FUSED_ROWS,)),
     Mutation("wgpu: the first element of a masked row taken from the input", "shaders/first_row.wgsl",
