@@ -212,8 +212,7 @@ pub(super) fn backward(
     let fused = apply && !split && given.is_none();
     let compute = targets.has_hidden() && !spec.frozen || of_rows.is_some();
     let pass = Flags { compute, apply, ..flags };
-    let whole_rows =
-        PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
+    let whole_rows = PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
     if fused && of_parameters {
         let whole = passes.fused(pass, whole_rows, &parameters, workspace)?;
         if let Some(dispatches) = whole {
