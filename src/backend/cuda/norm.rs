@@ -212,8 +212,13 @@ impl<'s> Passes<'s> {
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
         // What an activation was given is made of the parameters, too, which are asked for beside the elements.
         let of_value = weight.filter(|_| fusion.epilogue.is_curved());
-        let kept = [Some(input), Some(grad_output), before.as_ref(), after, grad_hidden, of_value];
-        let read: &Dtypes = &kept.into_iter().flatten().map(View::dtype).collect();
+        let kept = [Some(input), Some(grad_output), before.as_ref(), after, of_value];
+        let mut read: Dtypes = kept.into_iter().flatten().map(View::dtype).collect();
+        // Beside no more than the two tensors and no sums, there are registers for what is used last.
+        if ends.partials.is_some() || read.len() > 2 {
+            read.extend(grad_hidden.map(View::dtype));
+        }
+        let read = &read[..];
         let entry = if ends.partials.is_some() { Entry::NormBackwardFused } else { Entry::NormBackward };
         launches(&Pass { problem, entry, flags, scalars: self.scalars, read })
     }

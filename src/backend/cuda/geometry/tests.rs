@@ -89,17 +89,20 @@ fn rows_with_sums_keep_few_single_columns() {
 
 #[test]
 fn operands_of_fusions_are_kept_beside_the_tensors() {
-    let of = |tensors: usize, bends| {
+    let of = |cols, tensors: usize, bends| {
         let read = [DType::BF16; 4];
-        let rows = Rows { bends, ..rows(DType::BF16, &read[..tensors], 4096) };
+        let rows = Rows { bends, ..rows(DType::BF16, &read[..tensors], cols) };
         let shape = norm(&LIMITS, &Overrides::default(), &rows).unwrap();
         let beside = fused(&LIMITS, &Overrides::default(), &rows, 256);
-        (shape.threads, shape.steps, beside.is_some())
+        (shape.threads, shape.steps, beside.map(|shape| shape.threads))
     };
-    assert_eq!(of(2, false), (128, 16, true));
-    assert_eq!(of(3, false), (256, 16, true));
-    assert_eq!(of(3, true), (256, 16, false));
-    assert_eq!(of(4, false), (256, 16, false));
+    assert_eq!(of(1024, 2, false), (32, 8, Some(32)));
+    assert_eq!(of(1024, 3, false), (64, 8, Some(64)));
+    assert_eq!(of(1024, 3, true), (64, 8, Some(128)));
+    // Too many single columns to keep without sums.
+    assert_eq!(of(4096, 3, false), (32, 0, Some(256)));
+    assert_eq!(of(4096, 3, true), (32, 0, None));
+    assert_eq!(of(4096, 4, false), (32, 0, None));
 }
 
 #[test]
