@@ -12,6 +12,16 @@ template <class A, class B> struct Either<false, A, B> {
     using Type = B;
 };
 
+// The operand's elements, if it is there.
+template <class V, class O>
+DEVICE Stored<V, O> load_if_present(const Params<V>& p, const Place<V>& row, Index<V> col, Index<V> end) {
+    if constexpr (O::PRESENT) {
+        return load_stored<V, O>(p, row, col, end);
+    } else {
+        return {};
+    }
+}
+
 // The hidden value, which is what is normalized.
 template <class V> struct Prologue {
     using F = typename V::F;
@@ -76,11 +86,12 @@ template <class V> struct Prologue {
         }
     }
 
-    // Writes the gradients of the input and of the other operand, `d` being the norm's of the hidden value.
-    DEVICE static void store_gradients(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> d) {
-        using Beside = typename V::grad_hidden;
-        if constexpr (Beside::PRESENT) {
-            const Numbers<V> beside = load_quad<V, Beside>(p, row, col, end);
+    // Writes the gradients of the input and of the other operand, `d` being the norm's of the hidden value, which has one of
+    // its own.
+    DEVICE static void store_gradients(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> d,
+                                       const Stored<V, typename V::grad_hidden>& own) {
+        if constexpr (V::grad_hidden::PRESENT) {
+            const Numbers<V> beside = widened<V>(own);
             UNROLL for (int k = 0; k < V::WIDTH; ++k) {
                 d.at[k] = d.at[k] + beside.at[k];
             }

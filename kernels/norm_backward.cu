@@ -23,6 +23,7 @@ template <class V> struct Backward {
     using Input = typename V::input;
     using Output = typename V::grad_output;
     using Other = typename V::after;
+    using OfHidden = typename V::grad_hidden;
     using Result = Epilogue<V>;
     using Weight = typename V::weight;
     using Mask = typename V::mask;
@@ -52,12 +53,11 @@ template <class V> struct Backward {
     }
 
     // Of the epilogue's other operand.
-    DEVICE Stored<V, Other> other(I col) const {
-        if constexpr (Other::PRESENT) {
-            return load_stored<V, Other>(p, leaf.place, col, leaf.end);
-        } else {
-            return {};
-        }
+    DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, leaf.end); }
+
+    // The gradient that the hidden value has of its own.
+    DEVICE Stored<V, OfHidden> hidden_gradient(I col) const {
+        return load_if_present<V, OfHidden>(p, leaf.place, col, leaf.end);
     }
 
     // What reaches the norm of the output's gradient. The LAST time that a pass wants it, the gradient of the epilogue's
@@ -345,7 +345,7 @@ template <class V> struct Backward {
         }
     }
 
-    DEVICE void apply(const RowSums<F>& sums) {
+    DEVICE void apply(const RowSums<F>& sums, const Stored<V, OfHidden> (&held_own)[KEPT]) {
         bool has_terms = sums.g_exponent != Limits<F>::NONE;
         g_exponent = has_terms ? sums.g_exponent : 0;
         w_exponent = has_terms ? sums.w_exponent : 0;
@@ -379,8 +379,9 @@ template <class V> struct Backward {
                 }
                 y.at[k] = power == 0 ? d : scale(d, power);
             });
+            const Stored<V, OfHidden> own = Leaf<V>::HELD > 0 ? held_own[i] : hidden_gradient(col);
             if (leaf.live) {
-                Prologue<V>::store_gradients(p, leaf.place, col, leaf.end, y);
+                Prologue<V>::store_gradients(p, leaf.place, col, leaf.end, y, own);
             }
         });
     }
@@ -388,6 +389,7 @@ template <class V> struct Backward {
     DEVICE void run() {
         using Saved = typename V::statistics;
         s = to_statistics(numbers_of<V, Saved, STATISTICS_SIZE>(p, leaf.place, 0));
+        Stored<V, OfHidden> held_own[KEPT];
         if constexpr (Leaf<V>::HELD > 0) {
             // All is asked for before anything is written, which might be the memory of what follows.
             Stored<V, Output> asked_g[KEPT];
@@ -396,6 +398,7 @@ template <class V> struct Backward {
                 held_x[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
                 asked_g[i] = output_gradient(col);
                 asked_z[i] = other(col);
+                held_own[i] = hidden_gradient(col);
             });
             leaf.each([&](int i, I col) { held_g[i] = gradient<true>(col, held_x[i], asked_g[i], asked_z[i]); });
         }
@@ -412,7 +415,7 @@ template <class V> struct Backward {
             sums = to_sums(numbers_of<V, typename V::given, SUMS_SIZE>(p, leaf.place, 0));
         }
         if constexpr (V::APPLY) {
-            apply(sums);
+            apply(sums, held_own);
         }
     }
 };

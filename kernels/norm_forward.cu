@@ -9,6 +9,7 @@ template <class V> struct Forward {
     using I = Index<V>;
     using Input = typename V::input;
     using Kept = typename Prologue<V>::Kept;
+    using Other = typename V::after;
     static constexpr int KEPT = LeafMoments<V>::KEPT;
     static constexpr bool CENTRED = V::KIND == Kind::Moments;
 
@@ -30,8 +31,8 @@ template <class V> struct Forward {
     }
 
     // Writes what the elements from column `col` on become.
-    DEVICE void write(I col, const Numbers<V>& x, const Statistics<F>& s) {
-        Numbers<V> weight = {}, bias = {}, after = {}, mask, y;
+    DEVICE void write(I col, const Numbers<V>& x, const Stored<V, Other>& z, const Statistics<F>& s) {
+        Numbers<V> weight = {}, bias = {}, mask, y;
         if constexpr (V::weight::PRESENT) {
             weight = load_quad<V, typename V::weight>(p, leaf.place, col, leaf.end);
         }
@@ -41,9 +42,7 @@ template <class V> struct Forward {
         if constexpr (V::mask::PRESENT) {
             mask = load_quad<V, typename V::mask>(p, leaf.place, col, leaf.end);
         }
-        if constexpr (V::after::PRESENT) {
-            after = load_quad<V, typename V::after>(p, leaf.place, col, leaf.end);
-        }
+        const Numbers<V> after = widened<V>(z);
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             F e = s.exponent == 0 ? x.at[k] : scale(x.at[k], -s.exponent);
             if constexpr (CENTRED) {
@@ -67,9 +66,16 @@ template <class V> struct Forward {
         }
     }
 
+    // Of the epilogue's other operand.
+    DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, leaf.end); }
+
     DEVICE void run() {
+        Stored<V, Other> held_other[KEPT];
         if constexpr (Leaf<V>::HELD > 0) {
-            leaf.each([&](int i, I col) { held[i] = Prologue<V>::load(p, leaf.place, col, leaf.end); });
+            leaf.each([&](int i, I col) {
+                held[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
+                held_other[i] = other(col);
+            });
         }
         Statistics<F> s = {};
         if constexpr (V::COMPUTE) {
@@ -95,8 +101,11 @@ template <class V> struct Forward {
         }
         if constexpr (V::APPLY) {
             leaf.each([&](int i, I col) {
-                constexpr bool IS_HELD = Leaf<V>::HELD > 0;
-                write(col, IS_HELD ? widened<V>(held[i]) : Prologue<V>::numbers(p, leaf.place, col, leaf.end), s);
+                if constexpr (Leaf<V>::HELD > 0) {
+                    write(col, widened<V>(held[i]), held_other[i], s);
+                } else {
+                    write(col, Prologue<V>::numbers(p, leaf.place, col, leaf.end), other(col), s);
+                }
             });
         }
     }

@@ -46,7 +46,7 @@ fn both() -> Both {
         return sums;
     }
     var hat = x_hat();
-    let g = of_value(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));
+    let g = of_output(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col))).value;
     if SUM_WEIGHT {
         if ROUND {
             hat = round_input(hat);

@@ -4,13 +4,15 @@ fn epilogue(col: u32, v: vec4<f32>) -> vec4<f32> {
     return v * silu(after_at(col));
 }
 
-// The gradient of v, from that of the output.
-fn of_value(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
-    return opaque4(g * silu(after_at(col)));
+// The gradients of v and of the epilogue's other operand.
+struct OfOutput {
+    value: vec4<f32>,
+    after: vec4<f32>,
 }
 
-// The gradient of the epilogue's other operand.
-fn of_after(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
+// From that of the output.
+fn of_output(col: u32, g: vec4<f32>, v: vec4<f32>) -> OfOutput {
     let z = after_at(col);
-    return opaque4(g * v) * silu_slope(z, sigma(z));
+    let s = sigma(z);
+    return OfOutput(opaque4(g * opaque4(z * s.same)), opaque4(opaque4(g * v) * silu_slope(z, s)));
 }

@@ -4,10 +4,11 @@ fn epilogue(col: u32, v: vec4<f32>) -> vec4<f32> {
     return after_at(col) + v;
 }
 
-fn of_value(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
-    return g;
+struct OfOutput {
+    value: vec4<f32>,
+    after: vec4<f32>,
 }
 
-fn of_after(col: u32, g: vec4<f32>, v: vec4<f32>) -> vec4<f32> {
-    return g;
+fn of_output(col: u32, g: vec4<f32>, v: vec4<f32>) -> OfOutput {
+    return OfOutput(g, g);
 }

@@ -5,6 +5,9 @@
 var<private> held_hat: array<vec4<f32>, HELD_QUADS + 1u>;
 // The gradient of v, which is grad_output unless there is an epilogue, times the weight unless that is KEPT.
 var<private> held_g: array<vec4<f32>, HELD_QUADS + 1u>;
+// What is normalized is made of.
+var<private> held_input: array<vec4<f32>, HELD_QUADS + 1u>;
+var<private> held_before: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_bias: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> s: Statistics;
@@ -42,14 +45,22 @@ fn fast_hat(x: vec4<f32>) -> vec4<f32> {
     return opaque4(x * s.rstd);
 }
 
-// The gradient of v.
-fn g_at(col: u32, hat: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) -> vec4<f32> {
-    return of_value(col, grad_output_at(col), value(col, hat, weight, bias));
+// The gradient of v. That of the epilogue's other operand, which needs no more, `is_written` beside it: it is apart from
+// all that is read.
+fn g_at(col: u32, hat: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>, is_written: bool) -> vec4<f32> {
+    let both = of_output(col, grad_output_at(col), value(col, hat, weight, bias));
+    if HAS_GRAD_AFTER && is_written {
+        let count = there(col);
+        if count > 0u {
+            grad_after_set(col, count, both.after);
+        }
+    }
+    return both.value;
 }
 
-fn plain_ghat(col: u32, hat: vec4<f32>) -> vec4<f32> {
+fn plain_ghat(col: u32, hat: vec4<f32>, is_written: bool) -> vec4<f32> {
     let weight = full_weight(col);
-    let g = g_at(col, hat, weight, bias_at(col));
+    let g = g_at(col, hat, weight, bias_at(col), is_written);
     if INNER_WEIGHT {
         return opaque4(g * weight);
     }
@@ -104,7 +115,7 @@ fn fast_term(i: u32, col: u32) -> Terms {
         return terms(col, held_ghat(i), held_hat[i]);
     }
     let hat = fast_hat(x_at(col));
-    return terms(col, plain_ghat(col, hat), hat);
+    return terms(col, plain_ghat(col, hat, false), hat);
 }
 
 fn slow_term(col: u32) -> Terms {
@@ -116,7 +127,7 @@ fn slow_term(col: u32) -> Terms {
     }
     let hat = x_hat(x);
     let weight = full_weight(col);
-    let g = g_at(col, hat, weight, bias_at(col));
+    let g = g_at(col, hat, weight, bias_at(col), false);
     most_g = max(most_g, magnitude4(only_part(col, g)));
     if INNER_WEIGHT {
         most_w = max(most_w, magnitude4(only_part(col, weight)));
@@ -234,7 +245,17 @@ fn direction(col: u32, hat: vec4<f32>) -> vec4<f32> {
     return select(of_power, x, bits == vec4<u32>(0u));
 }
 
-fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, slow: bool) {
+// What the elements at `col` were made of.
+struct Parts {
+    input: vec4<f32>,
+    before: vec4<f32>,
+}
+
+fn parts_at(col: u32) -> Parts {
+    return Parts(input_at(col), before_at(col));
+}
+
+fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
     var d = ghat;
     let product = opaque4(direction(col, hat) * c2);
     if MOMENTS {
@@ -257,33 +278,30 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, slow: bool) {
     if HAS_GRAD_HIDDEN {
         d = opaque4(d + grad_hidden_at(col));
     }
-    let both = of_hidden(col, d);
-    var after = d;
-    if HAS_GRAD_AFTER {
-        after = of_after(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col)));
-    }
+    let both = of_hidden(d, parts.input, parts.before);
     // Everything has been read: a gradient may be written in the place of another.
     let count = there(col);
     if count > 0u {
         grad_input_set(col, count, both.input);
         grad_before_set(col, count, both.before);
-        grad_after_set(col, count, after);
     }
 }
 
 fn fast_write(i: u32, col: u32) {
     if HELD > 0u {
-        write(col, held_ghat(i), held_hat[i], false);
+        write(col, held_ghat(i), held_hat[i], Parts(held_input[i], held_before[i]), false);
     } else {
-        let hat = fast_hat(x_at(col));
-        write(col, plain_ghat(col, hat), hat, false);
+        let parts = parts_at(col);
+        let hat = fast_hat(hidden_of(parts.input, parts.before));
+        write(col, plain_ghat(col, hat, true), hat, parts, false);
     }
 }
 
 fn slow_write(col: u32) {
-    let hat = x_hat(x_at(col));
+    let parts = parts_at(col);
+    let hat = x_hat(hidden_of(parts.input, parts.before));
     let weight = full_weight(col);
-    write(col, scaled_ghat(g_at(col, hat, weight, bias_at(col)), weight), hat, true);
+    write(col, scaled_ghat(g_at(col, hat, weight, bias_at(col), true), weight), hat, parts, true);
 }
 
 fn enter_weight() {
@@ -303,12 +321,17 @@ fn backward_leaf() {
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);
             let i = step * QUADS + quad;
-            let hat = fast_hat(x_at(col));
+            let parts = parts_at(col);
+            let hat = fast_hat(hidden_of(parts.input, parts.before));
             held_hat[i] = hat;
+            if IS_PRODUCT {
+                held_input[i] = parts.input;
+                held_before[i] = parts.before;
+            }
             if KEPT {
-                held_g[i] = g_at(col, hat, kept_weight[i], kept_bias[i]);
+                held_g[i] = g_at(col, hat, kept_weight[i], kept_bias[i], true);
             } else {
-                held_g[i] = plain_ghat(col, hat);
+                held_g[i] = plain_ghat(col, hat, true);
             }
         }
     }

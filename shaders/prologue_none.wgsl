@@ -1,7 +1,9 @@
 // What is normalized: the input. See `prologue_residual`.
 
-fn x_at(col: u32) -> vec4<f32> {
-    return input_at(col);
+const IS_PRODUCT = false;
+
+fn hidden_of(input: vec4<f32>, before: vec4<f32>) -> vec4<f32> {
+    return input;
 }
 
 struct OfHidden {
@@ -9,6 +11,6 @@ struct OfHidden {
     before: vec4<f32>,
 }
 
-fn of_hidden(col: u32, d: vec4<f32>) -> OfHidden {
+fn of_hidden(d: vec4<f32>, input: vec4<f32>, before: vec4<f32>) -> OfHidden {
     return OfHidden(d, d);
 }

@@ -1,4 +1,8 @@
-// From x_hat to v, which is the output unless an epilogue follows.
+// From the input to what is normalized, and from x_hat to v, which is the output unless an epilogue follows.
+
+fn x_at(col: u32) -> vec4<f32> {
+    return hidden_of(input_at(col), before_at(col));
+}
 
 // The weight that multiplies: what is stored, plus the offset.
 fn full_weight(col: u32) -> vec4<f32> {

@@ -7,9 +7,9 @@ mod any_spec;
 
 use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
+use normkit::prelude::*;
 use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
-use normkit::prelude::*;
 use normkit::{Error, Stream};
 
 const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
@@ -46,7 +46,9 @@ fn check_where<'p>(problems: impl Iterator<Item = (Option<&'p str>, &'p Problem)
     let mut different = Vec::new();
     for (only, problem) in problems {
         let expected = results(problem, &Device::Cpu.stream());
-        for (name, overrides) in forced().into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        for (name, overrides) in
+            forced().into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name))
+        {
             let stream = Stream::Wgpu(device.stream().with_overrides(overrides).unwrap());
             let what = format!("{name} of {problem:?}");
             different.extend(differences(&expected, &results(problem, &stream), &what));
@@ -136,8 +138,8 @@ fn fusions_of_other_rows() {
 /// As many bindings as every WebGPU device has: what needs more takes several launches, or is refused.
 #[test]
 fn fusions_with_few_bindings() {
-    let device =
-        WgpuDevice::with_options(&Options { max_buffers: Some(8), ..Options::default() }).expect("an adapter");
+    let device = WgpuDevice::with_options(&Options { max_buffers: Some(8), ..Options::default() })
+        .expect("an adapter");
     let stream = Stream::Wgpu(device.stream());
     let problem = Problem { other: DType::BF16, ..fused([9, 64], Prologue::Gate, Epilogue::Gate) };
     let expected = results(&problem, &Device::Cpu.stream());
@@ -146,7 +148,7 @@ fn fusions_with_few_bindings() {
 
     let [x, w] = [&[3, 8][..], &[8]].map(|shape| device.zeros(shape, DType::F32).expect("memory"));
     let norm = LayerNorm::new([8]).weight(&w).bias(&w).residual(&x).output_gate(&x).mask(&x);
-    let error = norm.forward_train(&x).unwrap_err();
+    let error = norm.forward_hidden(&x).unwrap_err();
     assert!(matches!(error, Error::Limit { .. }), "{error}");
 }
 

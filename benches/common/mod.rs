@@ -142,6 +142,7 @@ pub(crate) fn passes(
                     weight: weight.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     bias: bias.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     alpha: alpha.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                    ..Gradients::default()
                 };
                 let (grad_output, input) =
                     (grad_output.view().expect("a view"), input.view().expect("a view"));

@@ -44,6 +44,7 @@ macro_rules! real {
             const INFINITE: $bits = $t::INFINITY.to_bits();
             const LOG2E: $t = std::$t::consts::LOG2_E;
             const LN2: $t = std::$t::consts::LN_2;
+            #[allow(clippy::excessive_precision, reason = "one text for both types")]
             const GELU: [$t; 3] = [1.595_769_121_605_730_8, 0.071_354_816_272_600_25, 0.214_064_448_817_800_73];
             const MAGIC: $t = 1.5 * (1u64 << $mantissa) as $t;
             const SCALE_STEP: i32 = (1 << ($ebits - 1)) - 2;

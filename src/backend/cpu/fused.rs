@@ -164,10 +164,10 @@ impl Hiding<'_, '_> {
             }
             typed!(input.dtype(), F, run);
             let to = &mut line[place..place + len];
-            let (a, b) = (input.load(row, at, &mut *x, len), before.load(row, at, &mut *other, len));
+            let (a, b) = (input.load(row, at, x, len), before.load(row, at, other, len));
             isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
             if let Some(sink) = hidden {
-                sink.begin(row, at, &mut *x, len).copy_from_slice(to);
+                sink.begin(row, at, x, len).copy_from_slice(to);
                 sink.commit(row, at, &line[place..place + len]);
             }
         }
@@ -219,7 +219,7 @@ impl<F: Real> Forward<'_, F> {
         let [other, out, ..] = tiles;
         for (row, at, len, place) in pieces(rows, cols) {
             let (v, to, job) = (&result[place..place + len], (row, at), (isa, job.streamed));
-            let other = Other::of(self.after.as_ref(), &mut *other);
+            let other = Other::of(self.after.as_ref(), other);
             match fusion.epilogue {
                 Epilogue::Activation(Activation::Relu) => write(job, Relu, v, other, sink, to, out),
                 Epilogue::Activation(Activation::Silu) => write(job, Silu, v, other, sink, to, out),

@@ -133,8 +133,8 @@ impl<F: Real> Backward<'_, F> {
         }
         let [g, v, z, out, more, ..] = tiles;
         for (row, at, len, _) in pieces(rows, cols) {
-            let g = job.grad_output.load(row, at, &mut *g, len);
-            let v = Source::of_sink(&to).load(row, at, &mut *v, len);
+            let g = job.grad_output.load(row, at, g, len);
+            let v = Source::of_sink(&to).load(row, at, v, len);
             let (place, job) = ((row, at), (isa, None));
             match (fusion.epilogue, &self.after) {
                 (Epilogue::Activation(Activation::Relu), _) => {
@@ -147,13 +147,13 @@ impl<F: Real> Backward<'_, F> {
                     write(job, GeluSlope, g, Other::Numbers(v), &to, place, out);
                 }
                 (_, Some(after)) => {
-                    let z = after.load(row, at, &mut *z, len);
+                    let z = after.load(row, at, z, len);
                     let Some(sink) = &self.grad_after else {
                         write(job, Gated, g, Other::Numbers(z), &to, place, out);
                         continue;
                     };
-                    let of_gate = sink.begin(row, at, &mut *out, len);
-                    let of_factor = to.begin(row, at, &mut *more, len);
+                    let of_gate = sink.begin(row, at, out, len);
+                    let of_factor = to.begin(row, at, more, len);
                     isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
                     sink.commit(row, at, of_gate);
                 }
@@ -170,14 +170,14 @@ impl<F: Real> Backward<'_, F> {
         let [d, more, x, z, out, of_gate, summed, ..] = tiles;
         for (row, at, len, _) in pieces(rows, job.constants.cols) {
             let (place, write_to) = ((row, at), (isa, job.streamed));
-            let d = of_norm.load(row, at, &mut *d, len);
+            let d = of_norm.load(row, at, d, len);
             if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
                 let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
                 for (sink, factor) in scales {
                     let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
                     match &self.grad_hidden {
                         Some(gradient) => {
-                            let other = Other::Tensor(gradient, &mut *more);
+                            let other = Other::Tensor(gradient, more);
                             write(write_to, SumScaled(factor), d, other, sink, place, out);
                         }
                         None => write(write_to, Scaled(factor), d, Other::Same, sink, place, out),
@@ -186,11 +186,11 @@ impl<F: Real> Backward<'_, F> {
                 continue;
             }
             let (Prologue::Gate, Some(before)) = (fusion.prologue, &self.before) else { continue };
-            let z = before.load(row, at, &mut *z, len);
-            let x = job.input.load(row, at, &mut *x, len);
+            let z = before.load(row, at, z, len);
+            let x = job.input.load(row, at, x, len);
             let d = match &self.grad_hidden {
                 Some(gradient) => {
-                    let (b, to) = (gradient.load(row, at, &mut *more, len), &mut summed[..len]);
+                    let (b, to) = (gradient.load(row, at, more, len), &mut summed[..len]);
                     let f = Sum { first: F::ONE, second: F::ONE };
                     let (also, of) = (None::<&mut [F]>, PhantomData);
                     isa.run(Each { f, a: d, b, to, also, streamed: None, of });
@@ -202,7 +202,7 @@ impl<F: Real> Backward<'_, F> {
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
             for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
-                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, &mut *more);
+                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, more);
                 }
             }
         }

@@ -32,6 +32,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let apply = output.is_some();
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
+    let after = operands.after.as_ref().filter(|_| apply);
     let of_spec = Flags { before: Before::of(spec.fusion.prologue), ..flags(spec)? };
     let applying = Flags {
         apply,
@@ -56,16 +57,18 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
             Operand::new("hidden", Role::Store, hidden.as_ref())?,
             Operand::new("weight", Role::Load, weight)?,
             Operand::new("bias", Role::Load, bias)?,
-            Operand::new("after", Role::Load, operands.after.as_ref())?,
+            Operand::new("after", Role::Load, after)?,
         ])
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
         let operands = read()?.into_iter().chain(numbers).chain(written);
         Ok(Problem::new(compute, shape, reduced, operands))
     };
-    let kept: Dtypes =
-        [Some(&operands.input), operands.before.as_ref()].into_iter().flatten().map(View::dtype).collect();
-    let (entry, read_again) = (Entry::NormForward, &kept[..]);
+    let kept = |after: Option<&View<'_>>| -> Dtypes {
+        let all = [Some(&operands.input), operands.before.as_ref(), after];
+        all.into_iter().flatten().map(View::dtype).collect()
+    };
+    let (entry, read_again) = (Entry::NormForward, &kept(after)[..]);
     let with_given = |given: &View<'_>, statistics: Option<&View<'_>>| {
         let given = per_row("given", Some(given), STATISTICS)?;
         let statistics = per_row("statistics", statistics, STATISTICS)?;
@@ -94,7 +97,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let flags = Flags { kind, prefix, compute: true, before: of_spec.before, ..Flags::default() };
     let of_leaves = &problem([of_leaves, None], Vec::new())?;
     let mut planned =
-        schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: read_again })?;
+        schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: &kept(None) })?;
     // Applying needs statistics, asked for or not.
     let own = if apply && statistics.is_none() { Some(schedule.scratch(1, STATISTICS)?) } else { None };
     let layout = Layout::contiguous(&[rows, STATISTICS]);
@@ -209,7 +212,7 @@ impl<'s> Passes<'s> {
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
         // What an activation was given is made of the parameters, too, which are asked for beside the elements.
         let of_value = weight.filter(|_| fusion.epilogue.is_curved());
-        let kept = [Some(input), Some(grad_output), before.as_ref(), after, of_value];
+        let kept = [Some(input), Some(grad_output), before.as_ref(), after, grad_hidden, of_value];
         let read: &Dtypes = &kept.into_iter().flatten().map(View::dtype).collect();
         let entry = if ends.partials.is_some() { Entry::NormBackwardFused } else { Entry::NormBackward };
         launches(&Pass { problem, entry, flags, scalars: self.scalars, read })

@@ -2,7 +2,7 @@
 //! the sums of rows, the parameters' gradients and the input's, apart.
 
 use super::between::merge_sums;
-use super::fusion::After;
+use super::fusion::{After, Before};
 use super::launch::{Dispatch, Problem, Scalars};
 use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
 use super::operand::{Operand, share_buffer};
@@ -141,9 +141,10 @@ impl Passes<'_, '_> {
         let scratch = device.scratch(workspace, of_parameters.bytes())?;
         let operands = PassOperands { partials: Some(&scratch), ..operands };
         let (problem, form) = self.problem(reduced, flags, operands)?;
-        // The row, its gradient, the weight, perhaps the bias, and for each parameter the sums of a leaf of rows and of a
-        // chunk.
-        let arrays = if problem.walk("bias").is_some() { 8 } else { 7 };
+        // The row, its gradient, the weight, and for each parameter the sums of a leaf of rows and of a chunk; perhaps the
+        // bias, and what a gated row is made of.
+        let has_bias = problem.walk("bias").is_some();
+        let arrays = 7 + u32::from(has_bias) + 2 * u32::from(flags.before == Before::Gate);
         if !problem.fits_bindings() || !geometry::keeps(device, &form, arrays) {
             return Ok(None);
         }
@@ -211,8 +212,7 @@ pub(super) fn backward(
     let fused = apply && !split && given.is_none();
     let compute = targets.has_hidden() && !spec.frozen || of_rows.is_some();
     let pass = Flags { compute, apply, ..flags };
-    let whole_rows =
-        PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
+    let whole_rows = PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
     if fused && of_parameters {
         let whole = passes.fused(pass, whole_rows, &parameters, workspace)?;
         if let Some(dispatches) = whole {

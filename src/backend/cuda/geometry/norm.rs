@@ -35,6 +35,8 @@ const UNPACKED_BEFORE: (u32, u32) = (9, 0);
 const ADJACENT_ROWS: usize = 8;
 /// Registers of a thread that hold elements, where it also has as many sums.
 const HELD_BESIDE_SUMS: u32 = 32;
+/// Likewise of more tensors than two, of which the others have no sums; beside the work of an epilogue, compilers spilled some.
+const HELD_OF_MANY_BESIDE_SUMS: u32 = 48;
 /// Likewise where a row has all of a warp; twice as many make compilers spill.
 const HELD_BESIDE_SUMS_OF_WARP: u32 = 64;
 /// Runs of a thread where it also has sums, of either tensor. With 16 single columns, kernels with a mask spilled where a row
@@ -54,6 +56,8 @@ pub(in crate::backend::cuda) struct Rows<'a> {
     /// The tensors that are read more than once, unless they are kept, or what is made of them is: a thread asks for its part
     /// of all of them together.
     pub(in crate::backend::cuda) read: &'a [DType],
+    /// An epilogue changes the output's gradient, which takes registers of its own.
+    pub(in crate::backend::cuda) bends: bool,
 }
 
 /// How rows of `shape`, made of the axes `reduced`, are given to threads: so that neighbours in the input's memory go to
@@ -246,7 +250,11 @@ pub(in crate::backend::cuda) fn fused(
     let tensors = pass.read.len() as u32;
     let held = |threads: u32| steps * lanes / threads * tensors * pass.compute.size() as u32 / 4;
     // A warp meets without barriers, for which it may have more of them.
-    let room = |threads| if threads == 32 { HELD_BESIDE_SUMS_OF_WARP } else { HELD_BESIDE_SUMS };
+    let room = |threads| match threads {
+        32 => HELD_BESIDE_SUMS_OF_WARP,
+        _ if tensors > 2 && !pass.bends => HELD_OF_MANY_BESIDE_SUMS,
+        _ => HELD_BESIDE_SUMS,
+    };
     let shape = |threads: u32| {
         let width = pass.width.min(lanes / threads);
         Shape { style: Style::Row, lanes, threads, width, steps, leaves: 1, cluster: 1, teams: 1 }

@@ -18,7 +18,7 @@ fn rows(dtype: DType, read: &[DType], cols: usize) -> Rows<'_> {
     let most = most_width(&Overrides::default(), dtype, MOST_WIDTH);
     let width = (0..=most.ilog2()).rev().map(|bits| 1 << bits).find(|&width| cols.is_multiple_of(width));
     let width = width.unwrap_or(1) as u32;
-    Rows { style: Style::Row, compute: dtype.compute(), cols, split: false, width, read }
+    Rows { style: Style::Row, compute: dtype.compute(), cols, split: false, width, read, bends: false }
 }
 
 /// `[lanes, threads, width, steps, leaves, teams]` of a pass that keeps `tensors` tensors.
@@ -85,6 +85,21 @@ fn rows_with_sums_keep_few_single_columns() {
     assert_eq!(of(F32, 1023), Some((128, 1, 8)));
     assert_eq!(of(F32, 4095), Some((256, 1, 16)));
     assert_eq!(of(F32, 4097), None);
+}
+
+#[test]
+fn operands_of_fusions_are_kept_beside_the_tensors() {
+    let of = |tensors: usize, bends| {
+        let read = [DType::BF16; 4];
+        let rows = Rows { bends, ..rows(DType::BF16, &read[..tensors], 4096) };
+        let shape = norm(&LIMITS, &Overrides::default(), &rows).unwrap();
+        let beside = fused(&LIMITS, &Overrides::default(), &rows, 256);
+        (shape.threads, shape.steps, beside.is_some())
+    };
+    assert_eq!(of(2, false), (128, 16, true));
+    assert_eq!(of(3, false), (256, 16, true));
+    assert_eq!(of(3, true), (256, 16, false));
+    assert_eq!(of(4, false), (256, 16, false));
 }
 
 #[test]
