@@ -183,6 +183,12 @@ pub(super) fn check_output(
             format!("shape {:?} with strides {:?}", output.shape(), output.layout().strides()),
         ));
     }
+    check_replaced(name, output, allowed)?;
+    check_apart(name, output, others)
+}
+
+/// What an output replaces it replaces exactly.
+fn check_replaced(name: &'static str, output: &View<'_>, allowed: Option<&View<'_>>) -> Result<()> {
     if allowed.is_some_and(|view| overlap(output, view) == Overlap::Some) {
         return Err(Error::argument(
             name,
@@ -190,6 +196,11 @@ pub(super) fn check_output(
             "a partial overlap",
         ));
     }
+    Ok(())
+}
+
+/// An output shares no element with these.
+fn check_apart(name: &'static str, output: &View<'_>, others: &[Named<'_, '_>]) -> Result<()> {
     for (other, view) in others {
         if view.is_some_and(|view| overlap(output, view) != Overlap::None) {
             return Err(Error::argument(name, format!("memory apart from {other}"), "an overlap"));
@@ -206,7 +217,7 @@ fn check_replacing(
     others: &[Named<'_, '_>],
 ) -> Result<()> {
     check_output(name, output, None, others)?;
-    allowed.iter().try_for_each(|(_, view)| check_output(name, output, *view, &[]))
+    allowed.iter().try_for_each(|(_, view)| check_replaced(name, output, *view))
 }
 
 fn check_input(input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
@@ -272,12 +283,17 @@ pub(super) fn forward<'a>(
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let rows = spec.rows();
-    let mut others = vec![
+    // On the stack, as a call on a short row costs little more than its checks.
+    let mut others: [Named<'_, '_>; 8] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
         ("mask", parameters.mask.as_ref()),
         ("given statistics", given),
+        // Those that are written, once they are checked.
+        ("statistics", None),
+        ("moments", None),
+        ("hidden", None),
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
@@ -291,19 +307,18 @@ pub(super) fn forward<'a>(
         (fusion.prologue.operand().unwrap_or("before"), parameters.before.as_ref()),
         (fusion.epilogue.operand().unwrap_or("after"), parameters.after.as_ref()),
     ];
-    let read: Vec<_> = [("input", Some(input))].into_iter().chain(of_fusion).collect();
-    others.extend(read.iter().copied());
-    for (name, per_row, view) in &saved {
+    // What has the input's shape may be written over what has it, element for element.
+    let read = [("input", Some(input)), of_fusion[0], of_fusion[1]];
+    for (written, (name, per_row, view)) in saved.iter().enumerate() {
         let Some(view) = view else { continue };
         if !spec.has_statistics() {
             return Err(Error::argument(name, none, "a tensor"));
         }
         check_per_row(name, view, [rows, *per_row], dtype, stream)?;
         check_output(name, view, None, &others)?;
-        others.push((name, Some(view)));
+        check_apart(name, view, &read)?;
+        others[5 + written].1 = Some(view);
     }
-    // What has the input's shape may be written over what has it, element for element.
-    others.retain(|(name, _)| !read.iter().any(|(read, _)| read == name));
     let hidden_view = hidden.as_ref().map(|view| view.as_view());
     if let Some(view) = &hidden_view {
         if fusion.prologue == Prologue::None {
@@ -311,17 +326,13 @@ pub(super) fn forward<'a>(
             return Err(Error::argument("hidden", expected, "a tensor"));
         }
         check("hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
-        check_replacing(
-            "hidden",
-            view,
-            &[("input", Some(input)), of_fusion[0]],
-            &[&others[..], &of_fusion[1..]].concat(),
-        )?;
+        check_replacing("hidden", view, &read[..2], &others)?;
+        check_apart("hidden", view, &read[2..])?;
     }
     if let Some(output) = &output {
         let view = output.as_view();
         check("output", &view, input.shape(), dtype, stream)?;
-        others.push(("hidden", hidden_view.as_ref()));
+        others[7].1 = hidden_view.as_ref();
         check_replacing("output", &view, &read, &others)?;
     }
     Ok(Forward {

@@ -95,26 +95,31 @@ pub(super) fn per_row(shape: &[usize], row: &[usize], per_row: usize, layout: &L
 pub(super) struct Folded {
     isa: Isa,
     pub(super) grid: Grid,
+    /// How those tensors are walked that are there.
     walks: SmallVec<[Walk; 8]>,
+    /// Which walk is that of each tensor.
+    places: SmallVec<[u8; 16]>,
 }
 
 impl Folded {
-    /// The first tensor is there; an absent one takes its place, so that walks keep their positions and axes merge.
+    /// The first tensor that is there takes the place of those that are not, so that walks keep their positions.
     pub(super) fn new(isa: Isa, order: &Order, tensors: &[Option<&Layout>]) -> Self {
-        let arranged: SmallVec<[Option<Layout>; 8]> =
-            tensors.iter().map(|layout| layout.map(|layout| order.arrange(layout))).collect();
-        let present = arranged.iter().flatten().next();
-        let arranged: SmallVec<[&Layout; 8]> =
-            arranged.iter().filter_map(|layout| layout.as_ref().or(present)).collect();
+        let mut places: SmallVec<[u8; 16]> = SmallVec::new();
+        let mut arranged: SmallVec<[Layout; 8]> = SmallVec::new();
+        for layout in tensors {
+            places.push(layout.map_or(0, |_| arranged.len() as u8));
+            arranged.extend(layout.map(|layout| order.arrange(layout)));
+        }
+        let arranged: SmallVec<[&Layout; 8]> = arranged.iter().collect();
         let shape = arranged.first().map_or(&[][..], |layout| layout.shape());
         let row: Dims = (order.kept..shape.len()).collect();
         let (grid, walks) = plan::fold(shape, &row, &arranged);
-        Folded { isa, grid, walks }
+        Folded { isa, grid, walks, places }
     }
 
     /// How a tensor is walked.
     pub(super) fn walk(&self, walk: usize) -> &Walk {
-        &self.walks[walk]
+        &self.walks[usize::from(self.places[walk])]
     }
 
     pub(super) fn source<'a>(
@@ -124,7 +129,7 @@ impl Folded {
         walk: usize,
         copied: bool,
     ) -> Result<Source<'a>> {
-        Source::new(view, &self.grid, &self.walks[walk], self.isa, copied).ok_or_else(|| foreign(name))
+        Source::new(view, &self.grid, self.walk(walk), self.isa, copied).ok_or_else(|| foreign(name))
     }
 
     pub(super) fn optional<'a>(
@@ -153,7 +158,7 @@ impl Folded {
         view: &'a ViewMut<'_>,
         walk: usize,
     ) -> Result<Sink<'a>> {
-        Sink::new(view, &self.grid, &self.walks[walk], self.isa).ok_or_else(|| foreign(name))
+        Sink::new(view, &self.grid, self.walk(walk), self.isa).ok_or_else(|| foreign(name))
     }
 
     pub(super) fn optional_sink<'a>(
