@@ -3,19 +3,21 @@
 use super::elementwise::Factor;
 use super::real::Real;
 use super::source::Source;
+use crate::plan::RowOffsets;
 
 /// A source and the tile for what it cannot lend; a piece that is asked for again is not loaded again.
 pub(super) struct Reader<'t, F> {
     source: Source<'t>,
     tile: &'t mut [F],
-    /// Row, first column and length of what the tile holds.
-    held: Option<(usize, usize, usize)>,
-    shared_by_rows: bool,
+    /// Place in memory of the row, first column and length of what the tile holds. Rows may share their elements, as the
+    /// tokens of a sample do its scale.
+    held: Option<(isize, usize, usize)>,
+    offsets: RowOffsets<'t>,
 }
 
 impl<'t, F: Real> Reader<'t, F> {
     pub(super) fn new(source: Source<'t>, tile: &'t mut [F]) -> Self {
-        Reader { shared_by_rows: source.is_shared_by_rows(), source, tile, held: None }
+        Reader { offsets: source.offsets(), source, tile, held: None }
     }
 
     /// Columns `col..col + len` of `row`.
@@ -23,7 +25,7 @@ impl<'t, F: Real> Reader<'t, F> {
         if let Some(lent) = self.source.lend(row, col, len) {
             return lent;
         }
-        let wanted = Some((if self.shared_by_rows { 0 } else { row }, col, len));
+        let wanted = Some((self.offsets.of(row), col, len));
         if self.held != wanted {
             self.source.fill(row, col, &mut self.tile[..len]);
             self.held = wanted;
@@ -37,7 +39,7 @@ impl<F: Real> Reader<'_, F> {
     fn get_every(&mut self, row: usize, step: usize) -> &[F] {
         let count = self.source.cols() / step;
         // A length of 0 stands for these elements, which no piece is.
-        let wanted = Some((if self.shared_by_rows { 0 } else { row }, step, 0));
+        let wanted = Some((self.offsets.of(row), step, 0));
         if self.held != wanted {
             self.source.fill_every(row, step, &mut self.tile[..count]);
             self.held = wanted;
@@ -75,7 +77,9 @@ impl<'t, F: Real> Parameter<'t, F> {
 
     /// Whether every row has the same numbers, and not in runs.
     pub(super) fn is_shared(&self) -> bool {
-        self.reader.as_ref().is_none_or(|reader| reader.shared_by_rows && (self.run == 1 || self.constant))
+        self.reader
+            .as_ref()
+            .is_none_or(|reader| reader.source.is_shared_by_rows() && (self.run == 1 || self.constant))
     }
 
     /// The numbers for columns `col..col + len` of `row`.
