@@ -460,7 +460,7 @@ pub(super) fn backward<'a>(
             ("mask", parameters.mask.as_ref()),
             ("statistics", statistics),
             ("given sums", given),
-            ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue.is_curved())),
+            ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue != Epilogue::None)),
             (prologue.unwrap_or("before"), parameters.before.as_ref()),
             (epilogue.unwrap_or("after"), parameters.after.as_ref()),
         ];
