@@ -1,0 +1,160 @@
+//! The operands of a backward pass.
+
+use super::{
+    check, check_alpha, check_fusion, check_input, check_output, check_per_row, expanded, fused, mask,
+    parameter, refined, refined_mut,
+};
+use crate::backend::Backward;
+use crate::norm::{Gradients, Parameters, hidden_dtype};
+use crate::spec::{Epilogue, Prologue, STATISTICS, SUMS, Spec};
+use crate::tensor::{View, ViewMut};
+use crate::{Error, Result, Stream};
+
+/// What a backward pass is asked for.
+pub(in crate::norm) struct BackwardArguments<'a> {
+    pub(in crate::norm) grad_output: &'a View<'a>,
+    pub(in crate::norm) input: &'a View<'a>,
+    pub(in crate::norm) statistics: Option<&'a View<'a>>,
+    pub(in crate::norm) given: Option<&'a View<'a>>,
+    pub(in crate::norm) grad_hidden: Option<&'a View<'a>>,
+    pub(in crate::norm) grads: Gradients<'a>,
+    pub(in crate::norm) sums: Option<ViewMut<'a>>,
+}
+
+impl<'a> BackwardArguments<'a> {
+    /// Of these tensors, with the row's own sums.
+    pub(in crate::norm) fn new(grad_output: &'a View<'a>, input: &'a View<'a>, grads: Gradients<'a>) -> Self {
+        let (statistics, given, grad_hidden, sums) = (None, None, None, None);
+        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums }
+    }
+}
+
+/// The operands of a backward pass, or what is wrong with them.
+pub(in crate::norm) fn backward<'a>(
+    spec: &Spec,
+    parameters: &'a Parameters<'a>,
+    arguments: BackwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<Backward<'a>> {
+    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums } = arguments;
+    check_input(input, stream)?;
+    let dtype = input.dtype();
+    check("grad_output", grad_output, input.shape(), dtype, stream)?;
+    let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
+    let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
+    let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
+    let fusion = spec.fusion();
+    check_fusion(fusion, parameters, true)?;
+    let (prologue, epilogue) = (fusion.prologue.operand(), fusion.epilogue.operand());
+    let before = fused(prologue, parameters.before.as_ref(), spec, input, stream)?;
+    let after = fused(epilogue, parameters.after.as_ref(), spec, input, stream)?;
+    if let Some(view) = grad_hidden {
+        if prologue.is_none() {
+            let expected = "none: this method normalizes its input itself";
+            return Err(Error::argument("grad_hidden", expected, "a tensor"));
+        }
+        check("grad_hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
+    }
+    let rows = spec.rows();
+    match statistics {
+        Some(view) if spec.has_statistics() => {
+            check_per_row("statistics", view, [rows, STATISTICS], dtype, stream)?;
+        }
+        Some(_) => {
+            return Err(Error::argument("statistics", "none: this method saves no statistics", "a tensor"));
+        }
+        None if spec.has_statistics() => {
+            return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
+        }
+        None => {}
+    }
+    for (name, view) in [("given sums", given), ("sums", sums.as_ref().map(|s| s.as_view()).as_ref())] {
+        let Some(view) = view else { continue };
+        check_per_row(name, view, [rows, SUMS], dtype, stream)?;
+    }
+    let bound = |name, target: &Option<ViewMut<'_>>, source: Option<&View<'_>>| match (target, source) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Error::argument(name, "no gradient: the parameter is not bound", "a tensor")),
+        (Some(target), Some(source)) => {
+            check(name, &target.as_view(), source.shape(), source.dtype(), stream)
+        }
+    };
+    bound("grad_input", &grads.input, Some(input))?;
+    bound("grad_weight", &grads.weight, parameters.weight.as_ref())?;
+    bound("grad_bias", &grads.bias, parameters.bias.as_ref())?;
+    bound("grad_alpha", &grads.alpha, parameters.alpha.as_ref())?;
+    let of_prologue = match fusion.prologue {
+        // The hidden value in its place.
+        Prologue::Residual { .. } => parameters.before.as_ref().or(Some(input)),
+        _ => parameters.before.as_ref(),
+    };
+    let of_epilogue = match fusion.epilogue {
+        Epilogue::Residual => parameters.after.as_ref().or(Some(grad_output)),
+        _ => parameters.after.as_ref(),
+    };
+    bound("grad_before", &grads.before, of_prologue)?;
+    bound("grad_after", &grads.after, of_epilogue)?;
+    let targets = [
+        ("grad_input", grads.input.as_ref().map(|t| t.as_view())),
+        ("grad_weight", grads.weight.as_ref().map(|t| t.as_view())),
+        ("grad_bias", grads.bias.as_ref().map(|t| t.as_view())),
+        ("grad_alpha", grads.alpha.as_ref().map(|t| t.as_view())),
+        ("grad_before", grads.before.as_ref().map(|t| t.as_view())),
+        ("grad_after", grads.after.as_ref().map(|t| t.as_view())),
+        ("sums", sums.as_ref().map(|t| t.as_view())),
+    ];
+    for (index, (name, target)) in targets.iter().enumerate() {
+        let Some(target) = target else { continue };
+        // What each may replace, element for element.
+        let replaced = match *name {
+            "grad_input" => Some(grad_output),
+            "grad_before" => grad_hidden,
+            _ => None,
+        };
+        let mut others = vec![
+            ("input", Some(input)),
+            ("weight", parameters.weight.as_ref()),
+            ("alpha", parameters.alpha.as_ref()),
+            ("mask", parameters.mask.as_ref()),
+            ("statistics", statistics),
+            ("given sums", given),
+            ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue != Epilogue::None)),
+            (prologue.unwrap_or("before"), parameters.before.as_ref()),
+            (epilogue.unwrap_or("after"), parameters.after.as_ref()),
+        ];
+        if *name != "grad_input" {
+            others.push(("grad_output", Some(grad_output)));
+        }
+        if *name != "grad_before" {
+            others.push(("grad_hidden", grad_hidden));
+        }
+        others.extend(targets[..index].iter().map(|(name, view)| (*name, view.as_ref())));
+        check_output(name, target, replaced, &others)?;
+    }
+    let of_parameter = |name, view: Option<ViewMut<'a>>| {
+        let Some(view) = view else { return Ok(None) };
+        let layout = expanded(name, view.layout(), spec)?;
+        view.with_layout(layout).map(Some)
+    };
+    Ok(Backward {
+        grad_output: refined("grad_output", grad_output, spec)?,
+        input: refined("input", input, spec)?,
+        weight,
+        bias,
+        alpha: parameters.alpha.clone(),
+        mask,
+        before,
+        after,
+        grad_hidden: grad_hidden.map(|view| refined("grad_hidden", view, spec)).transpose()?,
+        statistics: statistics.cloned(),
+        given: given.cloned(),
+        grad_input: grads.input.map(|view| refined_mut("grad_input", view, spec)).transpose()?,
+        grad_weight: of_parameter("grad_weight", grads.weight)?,
+        grad_bias: of_parameter("grad_bias", grads.bias)?,
+        grad_alpha: grads.alpha,
+        grad_before: grads.before.map(|view| refined_mut("grad_before", view, spec)).transpose()?,
+        grad_after: grads.after.map(|view| refined_mut("grad_after", view, spec)).transpose()?,
+        sums,
+    })
+}

@@ -1,0 +1,115 @@
+//! The operands of a forward pass.
+
+use super::{
+    Named, check, check_alpha, check_apart, check_fusion, check_input, check_output, check_per_row,
+    check_replacing, fused, mask, parameter, refined, refined_mut,
+};
+use crate::backend::Forward;
+use crate::norm::{Parameters, hidden_dtype};
+use crate::spec::{MOMENTS, Prologue, STATISTICS, Spec};
+use crate::tensor::{View, ViewMut};
+use crate::{Error, Result, Stream};
+
+/// What a forward pass is asked for.
+pub(in crate::norm) struct ForwardArguments<'a> {
+    pub(in crate::norm) input: &'a View<'a>,
+    pub(in crate::norm) given: Option<&'a View<'a>>,
+    pub(in crate::norm) output: Option<ViewMut<'a>>,
+    pub(in crate::norm) hidden: Option<ViewMut<'a>>,
+    pub(in crate::norm) statistics: Option<ViewMut<'a>>,
+    pub(in crate::norm) moments: Option<ViewMut<'a>>,
+}
+
+impl<'a> ForwardArguments<'a> {
+    /// Of this input, asked for nothing.
+    pub(in crate::norm) fn new(input: &'a View<'a>) -> Self {
+        ForwardArguments { input, given: None, output: None, hidden: None, statistics: None, moments: None }
+    }
+}
+
+/// The operands of a forward pass, or what is wrong with them.
+pub(in crate::norm) fn forward<'a>(
+    spec: &Spec,
+    parameters: &'a Parameters<'a>,
+    arguments: ForwardArguments<'a>,
+    stream: &Stream<'_>,
+) -> Result<Forward<'a>> {
+    let ForwardArguments { input, given, output, hidden, statistics, moments } = arguments;
+    check_input(input, stream)?;
+    let dtype = input.dtype();
+    let fusion = spec.fusion();
+    check_fusion(fusion, parameters, false)?;
+    let before = fused(fusion.prologue.operand(), parameters.before.as_ref(), spec, input, stream)?;
+    let after = fused(fusion.epilogue.operand(), parameters.after.as_ref(), spec, input, stream)?;
+    let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
+    let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
+    let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
+    let rows = spec.rows();
+    // On the stack, as a call on a short row costs little more than its checks.
+    let mut others: [Named<'_, '_>; 8] = [
+        ("weight", parameters.weight.as_ref()),
+        ("bias", parameters.bias.as_ref()),
+        ("alpha", parameters.alpha.as_ref()),
+        ("mask", parameters.mask.as_ref()),
+        ("given statistics", given),
+        // Those that are written, once they are checked.
+        ("statistics", None),
+        ("moments", None),
+        ("hidden", None),
+    ];
+    let none = "none: this method has no statistics";
+    if let Some(view) = given {
+        check_per_row("statistics", view, [rows, STATISTICS], dtype, stream)?;
+    }
+    let saved = [
+        ("statistics", STATISTICS, statistics.as_ref().map(|view| view.as_view())),
+        ("moments", MOMENTS, moments.as_ref().map(|view| view.as_view())),
+    ];
+    let of_fusion = [
+        (fusion.prologue.operand().unwrap_or("before"), parameters.before.as_ref()),
+        (fusion.epilogue.operand().unwrap_or("after"), parameters.after.as_ref()),
+    ];
+    // What has the input's shape may be written over what has it, element for element.
+    let read = [("input", Some(input)), of_fusion[0], of_fusion[1]];
+    for (written, (name, per_row, view)) in saved.iter().enumerate() {
+        let Some(view) = view else { continue };
+        if !spec.has_statistics() {
+            return Err(Error::argument(name, none, "a tensor"));
+        }
+        check_per_row(name, view, [rows, *per_row], dtype, stream)?;
+        check_output(name, view, None, &others)?;
+        check_apart(name, view, &read)?;
+        others[5 + written].1 = Some(view);
+    }
+    let hidden_view = hidden.as_ref().map(|view| view.as_view());
+    if let Some(view) = &hidden_view {
+        if fusion.prologue == Prologue::None {
+            let expected = "none: this method normalizes its input itself";
+            return Err(Error::argument("hidden", expected, "a tensor"));
+        }
+        check("hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
+        check_replacing("hidden", view, &read[..2], &others)?;
+        check_apart("hidden", view, &read[2..])?;
+    }
+    if let Some(output) = &output {
+        let view = output.as_view();
+        check("output", &view, input.shape(), dtype, stream)?;
+        others[7].1 = hidden_view.as_ref();
+        check_replacing("output", &view, &read, &others)?;
+    }
+    Ok(Forward {
+        input: refined("input", input, spec)?,
+        weight,
+        bias,
+        alpha: parameters.alpha.clone(),
+        mask,
+        given: given.cloned(),
+        before,
+        after,
+        output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
+        hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
+        statistics,
+        moments,
+    })
+}
