@@ -3,6 +3,7 @@
 // normalized, an epilogue the output of what the norm gives. Kernels call these where they load and store elements; for a
 // variant without such operations they are a load and a store.
 #include "params.cuh"
+#include "rotary.cuh"
 #include "sigmoid.cuh"
 
 template <bool FIRST, class A, class B> struct Either {
@@ -127,7 +128,7 @@ template <class V> struct Epilogue {
     using OfOther = typename V::grad_after;
     static constexpr bool IS_ACTIVATION = V::AFTER == After::Relu || V::AFTER == After::Silu || V::AFTER == After::GeluTanh;
     // The output's gradient is not that of what the norm gives.
-    static constexpr bool CHANGES_GRADIENT = IS_ACTIVATION || V::AFTER == After::Gate;
+    static constexpr bool CHANGES_GRADIENT = IS_ACTIVATION || V::AFTER == After::Gate || Rotary<V>::IS_THERE;
     // A backward pass needs what the norm gave, and that of elements that a mask leaves out, too.
     static constexpr bool NEEDS_VALUE = IS_ACTIVATION || (OfOther::PRESENT && V::AFTER == After::Gate);
 

@@ -46,18 +46,24 @@ template <class V> struct Backward {
     // Exponents taken out of grad_output and of the weight.
     i32 g_exponent = 0, w_exponent = 0;
 
-    DEVICE Numbers<V> input(I col) const { return Prologue<V>::numbers(p, leaf.place, col, leaf.end); }
+    // What may overwrite the output's gradient is written by pairs of columns, where threads still read that for each other.
+    static constexpr bool BY_PAIRS = Rotary<V>::IS_ACROSS && !(Leaf<V>::HELD > 0 && V::COMPUTE);
+
+    // Columns that a thread reaches: with a rotary embedding, those of other leaves, too.
+    DEVICE I end() const { return Rotary<V>::IS_ACROSS ? I(p.s.cols) : leaf.end; }
+
+    DEVICE Numbers<V> input(I col) const { return Prologue<V>::numbers(p, leaf.place, col, end()); }
 
     DEVICE Stored<V, Output> output_gradient(I col) const {
-        return load_stored<V, Output>(p, leaf.place, col, leaf.end);
+        return load_stored<V, Output>(p, leaf.place, col, end());
     }
 
     // Of the epilogue's other operand.
-    DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, leaf.end); }
+    DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, end()); }
 
     // The gradient that the hidden value has of its own.
     DEVICE Stored<V, OfHidden> hidden_gradient(I col) const {
-        return load_if_present<V, OfHidden>(p, leaf.place, col, leaf.end);
+        return load_if_present<V, OfHidden>(p, leaf.place, col, end());
     }
 
     // What reaches the norm of the output's gradient. The LAST time that a pass wants it, the gradient of the epilogue's
@@ -66,7 +72,9 @@ template <class V> struct Backward {
     DEVICE KeptGradient gradient(I col, const KeptInput& x, const Stored<V, Output>& g, const Stored<V, Other>& z) const {
         constexpr bool WRITES = LAST && V::APPLY && V::grad_after::PRESENT;
         Numbers<V> of_norm = widened<V>(g);
-        if constexpr (Result::CHANGES_GRADIENT || WRITES) {
+        if constexpr (Rotary<V>::IS_THERE) {
+            of_norm = Rotary<V>::template back<Output>(p, leaf.place, col, col, of_norm);
+        } else if constexpr (Result::CHANGES_GRADIENT || WRITES) {
             Numbers<V> value = {}, of_other;
             if constexpr (Result::NEEDS_VALUE) {
                 value = values(col, widened<V>(x));
@@ -79,7 +87,7 @@ template <class V> struct Backward {
             }
             if constexpr (WRITES) {
                 if (leaf.live) {
-                    store_quad<V, typename V::grad_after>(p, leaf.place, col, leaf.end, of_other);
+                    store_quad<V, typename V::grad_after>(p, leaf.place, col, end(), of_other);
                 }
             }
         }
@@ -94,13 +102,13 @@ template <class V> struct Backward {
     DEVICE Numbers<V> values(I col, const Numbers<V>& x) const {
         Numbers<V> weight = {}, bias = {}, mask, v;
         if constexpr (Weight::PRESENT) {
-            weight = load_quad<V, Weight>(p, leaf.place, col, leaf.end);
+            weight = load_quad<V, Weight>(p, leaf.place, col, end());
         }
         if constexpr (V::bias::PRESENT) {
-            bias = load_quad<V, typename V::bias>(p, leaf.place, col, leaf.end);
+            bias = load_quad<V, typename V::bias>(p, leaf.place, col, end());
         }
         if constexpr (Mask::PRESENT) {
-            mask = load_quad<V, Mask>(p, leaf.place, col, leaf.end);
+            mask = load_quad<V, Mask>(p, leaf.place, col, end());
         }
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             v.at[k] = scaled_and_shifted(p, rounded_hat(x.at[k]), weight.at[k], bias.at[k]);
@@ -126,7 +134,7 @@ template <class V> struct Backward {
     }
 
     template <bool LAST = false> DEVICE Both both_again(I col) const {
-        const KeptInput x = Prologue<V>::load(p, leaf.place, col, leaf.end);
+        const KeptInput x = Prologue<V>::load(p, leaf.place, col, end());
         return {widened<V>(x), widened<V>(gradient<LAST>(col, x, output_gradient(col), other(col)))};
     }
 
@@ -136,7 +144,7 @@ template <class V> struct Backward {
     DEVICE Numbers<V> weights(I col) const {
         Numbers<V> w = {};
         if constexpr (INNER_WEIGHT) {
-            w = load_quad<V, Weight>(p, leaf.place, col, leaf.end);
+            w = load_quad<V, Weight>(p, leaf.place, col, end());
             UNROLL for (int k = 0; k < V::WIDTH; ++k) {
                 w.at[k] = with_offset(w.at[k]);
             }
@@ -148,10 +156,10 @@ template <class V> struct Backward {
     template <class Then> DEVICE void taking_part(I col, Then then) const {
         Numbers<V> mask;
         if constexpr (Mask::PRESENT) {
-            mask = load_quad<V, Mask>(p, leaf.place, col, leaf.end);
+            mask = load_quad<V, Mask>(p, leaf.place, col, end());
         }
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-            bool takes_part = leaf.is_inside(col, k);
+            bool takes_part = col + I(k) < end();
             if constexpr (Mask::PRESENT) {
                 takes_part = takes_part && magnitude(mask.at[k]) != 0;
             }
@@ -363,8 +371,7 @@ template <class V> struct Backward {
             outer = scale(w, -exponent);
         }
         bool is_scaled = (g_exponent | w_exponent) != 0;
-        leaf.each([&](int i, I col) {
-            const Both of = both<true>(i, col);
+        auto write = [&](I col, const Both& of, const Stored<V, OfHidden>& own) {
             Numbers<V> w = weights(col);
             Numbers<V> y = {};
             taking_part(col, [&](int k) {
@@ -379,9 +386,24 @@ template <class V> struct Backward {
                 }
                 y.at[k] = power == 0 ? d : scale(d, power);
             });
-            const Stored<V, OfHidden> own = Leaf<V>::HELD > 0 ? held_own[i] : hidden_gradient(col);
             if (leaf.live) {
-                Prologue<V>::store_gradients(p, leaf.place, col, leaf.end, y, own);
+                Prologue<V>::store_gradients(p, leaf.place, col, end(), y, own);
+            }
+        };
+        leaf.each([&](int i, I col) {
+            if constexpr (BY_PAIRS) {
+                if (Rotary<V>::is_first(p, col)) {
+                    const I other = col + Rotary<V>::distance(p);
+                    const Both first = both_again<true>(col), second = both_again<true>(other);
+                    const Stored<V, OfHidden> own = hidden_gradient(col), own_other = hidden_gradient(other);
+                    write(col, first, own);
+                    write(other, second, own_other);
+                } else if (!Rotary<V>::is_second(p, col)) {
+                    write(col, both_again<true>(col), hidden_gradient(col));
+                }
+            } else {
+                const Both of = both<true>(i, col);
+                write(col, of, Leaf<V>::HELD > 0 ? held_own[i] : hidden_gradient(col));
             }
         });
     }
@@ -395,7 +417,7 @@ template <class V> struct Backward {
             Stored<V, Output> asked_g[KEPT];
             Stored<V, Other> asked_z[KEPT];
             leaf.each([&](int i, I col) {
-                held_x[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
+                held_x[i] = Prologue<V>::load(p, leaf.place, col, end());
                 asked_g[i] = output_gradient(col);
                 asked_z[i] = other(col);
                 held_own[i] = hidden_gradient(col);

@@ -30,19 +30,21 @@ template <class V> struct Forward {
         }
     }
 
-    // Writes what the elements from column `col` on become.
-    DEVICE void write(I col, const Numbers<V>& x, const Stored<V, Other>& z, const Statistics<F>& s) {
+    // Columns that a thread reaches: with a rotary embedding, those of other leaves, too.
+    DEVICE I end() const { return Rotary<V>::IS_ACROSS ? I(p.s.cols) : leaf.end; }
+
+    // What the norm gives of the elements from column `col` on.
+    DEVICE Numbers<V> values(I col, const Numbers<V>& x, const Statistics<F>& s) const {
         Numbers<V> weight = {}, bias = {}, mask, y;
         if constexpr (V::weight::PRESENT) {
-            weight = load_quad<V, typename V::weight>(p, leaf.place, col, leaf.end);
+            weight = load_quad<V, typename V::weight>(p, leaf.place, col, end());
         }
         if constexpr (V::bias::PRESENT) {
-            bias = load_quad<V, typename V::bias>(p, leaf.place, col, leaf.end);
+            bias = load_quad<V, typename V::bias>(p, leaf.place, col, end());
         }
         if constexpr (V::mask::PRESENT) {
-            mask = load_quad<V, typename V::mask>(p, leaf.place, col, leaf.end);
+            mask = load_quad<V, typename V::mask>(p, leaf.place, col, end());
         }
-        const Numbers<V> after = widened<V>(z);
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             F e = s.exponent == 0 ? x.at[k] : scale(x.at[k], -s.exponent);
             if constexpr (CENTRED) {
@@ -56,13 +58,50 @@ template <class V> struct Forward {
             if constexpr (V::mask::PRESENT) {
                 e = magnitude(mask.at[k]) != 0 ? e : F(0);
             }
-            y.at[k] = Epilogue<V>::output(e, after.at[k]);
+            y.at[k] = e;
         }
+        return y;
+    }
+
+    // Writes what is normalized and the output.
+    DEVICE void put(I col, const Numbers<V>& x, const Numbers<V>& y) const {
         if (leaf.live) {
             if constexpr (V::hidden::PRESENT) {
-                store_quad<V, typename V::hidden>(p, leaf.place, col, leaf.end, x);
+                store_quad<V, typename V::hidden>(p, leaf.place, col, end(), x);
             }
-            store_quad<V, typename V::output>(p, leaf.place, col, leaf.end, y);
+            store_quad<V, typename V::output>(p, leaf.place, col, end(), y);
+        }
+    }
+
+    // Writes what the elements from column `col` on become.
+    DEVICE void write(I col, const Numbers<V>& x, const Stored<V, Other>& z, const Statistics<F>& s) const {
+        if constexpr (Rotary<V>::IS_ACROSS) {
+            write_pairs(col, x, s);
+        } else {
+            Numbers<V> y = values(col, x, s);
+            if constexpr (Rotary<V>::IS_WITHIN) {
+                y = Rotary<V>::template within<false>(p, leaf.place, col, col, y);
+            } else {
+                const Numbers<V> after = widened<V>(z);
+                UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                    y.at[k] = Epilogue<V>::output(y.at[k], after.at[k]);
+                }
+            }
+            put(col, x, y);
+        }
+    }
+
+    // First columns bring their second ones with them.
+    DEVICE void write_pairs(I col, const Numbers<V>& x, const Statistics<F>& s) const {
+        if (Rotary<V>::is_first(p, col)) {
+            const I other = col + Rotary<V>::distance(p);
+            const Numbers<V> x_other = Prologue<V>::numbers(p, leaf.place, other, end());
+            Numbers<V> y = values(col, x, s), y_other = values(other, x_other, s);
+            Rotary<V>::across(p, leaf.place, col, y, y_other);
+            put(col, x, y);
+            put(other, x_other, y_other);
+        } else if (!Rotary<V>::is_second(p, col)) {
+            put(col, x, values(col, x, s));
         }
     }
 

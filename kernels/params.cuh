@@ -14,7 +14,7 @@ enum class Kind { Moments, MeanSquare, Norm2, Norm1, Largest, IntegerPower, Powe
 // What is normalized: the input, or what a prologue makes of it, which takes another operand, `before`.
 enum class Before { None, Residual, ScaledResidual, Gate };
 // What an epilogue makes of what the norm gives; those that take another operand call it `after`.
-enum class After { None, Relu, Silu, GeluTanh, Residual, Gate };
+enum class After { None, Relu, Silu, GeluTanh, Residual, Gate, RotaryHalves, RotaryNeighbours };
 
 // How the WIDTH elements that a thread works on at a time are reached.
 enum class Access {
@@ -54,6 +54,8 @@ template <class F> struct Scalars {
     i64 leaf_base;
     // Rows that a thread takes one after the other.
     i64 turns;
+    // Pairs of columns that a rotary embedding rotates, and the columns of a head.
+    i64 pairs, head;
     // The scale exponent that eps asks for.
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.

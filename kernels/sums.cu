@@ -30,7 +30,8 @@ template <class V, class O, int N> struct NumbersOfColumns {
 // What the terms of a norm's weight and bias are made of in a row: the elements and the saved statistics, or, FROM_SUMS,
 // the sums over the elements of the row that share a parameter.
 template <class V> struct AffineRow {
-    Stored<V, typename V::grad_output> grad_output;
+    // Rotated back, where a rotary embedding follows the norm.
+    typename Either<Rotary<V>::IS_THERE, Numbers<V>, Stored<V, typename V::grad_output>>::Type grad_output;
     Stored<V, typename V::input> input;
     Stored<V, typename V::before> before;
     Stored<V, typename V::after> after;
@@ -68,7 +69,13 @@ template <class V> struct AffineTerms {
         if constexpr (V::FROM_SUMS) {
             x.sums.load(p, row, col);
         } else {
-            x.grad_output = load_stored<V, typename V::grad_output>(p, row, col, cols);
+            if constexpr (Rotary<V>::IS_THERE) {
+                using Output = typename V::grad_output;
+                const Numbers<V> g = load_quad<V, Output>(p, row, col, cols);
+                x.grad_output = Rotary<V>::template back<Output>(p, row, col, Rotary<V>::in_head(p, col), g);
+            } else {
+                x.grad_output = load_stored<V, typename V::grad_output>(p, row, col, cols);
+            }
             if constexpr (NORMALIZES) {
                 x.input = load_stored<V, typename V::input>(p, row, col, cols);
                 x.statistics.load(p, row, col);
@@ -124,7 +131,7 @@ template <class V> struct AffineTerms {
             if constexpr (NORMALIZES) {
                 weight = x_hat(row);
             }
-            if constexpr (Epilogue<V>::CHANGES_GRADIENT) {
+            if constexpr (Epilogue<V>::CHANGES_GRADIENT && !Rotary<V>::IS_THERE) {
                 const Numbers<V> after = widened<V>(row.after);
                 UNROLL for (int i = 0; i < V::WIDTH; ++i) {
                     const F v = scaled_and_shifted(p, weight.at[i], own_weight.at[i], own_bias.at[i]);

@@ -44,10 +44,6 @@ fn leaf_length() -> u32 {
     return select(params.cols, min(params.cols - leaf_start(), LEAF), SPLIT);
 }
 
-fn indices(col: u32) -> vec4<u32> {
-    return vec4<u32>(col);
-}
-
 fn there(col: u32) -> u32 {
     return alive;
 }

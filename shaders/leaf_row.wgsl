@@ -67,10 +67,6 @@ fn column(step: u32, quad: u32) -> u32 {
     return leaf_start() + step * LANES + 4u * (thread + THREADS * quad);
 }
 
-fn indices(col: u32) -> vec4<u32> {
-    return vec4<u32>(col) + vec4<u32>(0u, 1u, 2u, 3u);
-}
-
 // How many of the four columns at `col` there are to write.
 fn there(col: u32) -> u32 {
     if EXACT {
@@ -80,7 +76,7 @@ fn there(col: u32) -> u32 {
 }
 
 fn is_within(col: u32, end: u32) -> vec4<bool> {
-    return indices(col) < vec4<u32>(end);
+    return columns_of(col) < vec4<u32>(end);
 }
 
 // Whether columns at `col` are the row's.

@@ -56,7 +56,7 @@ fn fast_term(i: u32, col: u32) -> Terms {
 fn slow_term(col: u32) -> Terms {
     if HAS_MASK && counting {
         let counts = counted(col);
-        seen = max(seen, select(vec4<u32>(0u), ~indices(col), counts));
+        seen = max(seen, select(vec4<u32>(0u), ~columns_of(col), counts));
         return Terms(select(vec4<f32>(0.0), vec4<f32>(1.0), counts), zero4());
     }
     let x = x_at(col);

@@ -255,7 +255,30 @@ fn parts_at(col: u32) -> Parts {
     return Parts(input_at(col), before_at(col));
 }
 
-fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
+// The elements at `col`, and the gradient that reaches the norm.
+struct Read {
+    parts: Parts,
+    hat: vec4<f32>,
+    ghat: vec4<f32>,
+}
+
+// Reads them again, at any scale if `slow`.
+fn read_again(col: u32, slow: bool) -> Read {
+    let parts = parts_at(col);
+    let hidden = hidden_of(parts.input, parts.before);
+    if !slow {
+        let hat = fast_hat(hidden);
+        return Read(parts, hat, plain_ghat(col, hat, true));
+    }
+    let hat = x_hat(hidden);
+    let weight = full_weight(col);
+    return Read(parts, hat, scaled_ghat(g_at(col, hat, weight, bias_at(col), true), weight));
+}
+
+// Writes the gradients of `count` elements from `col` on.
+fn write(col: u32, count: u32, read: Read, slow: bool) {
+    let ghat = read.ghat;
+    let hat = read.hat;
     var d = ghat;
     let product = opaque4(direction(col, hat) * c2);
     if MOMENTS {
@@ -278,9 +301,8 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
     if HAS_GRAD_HIDDEN {
         d = opaque4(d + grad_hidden_at(col));
     }
-    let both = of_hidden(d, parts.input, parts.before);
+    let both = of_hidden(d, read.parts.input, read.parts.before);
     // Everything has been read: a gradient may be written in the place of another.
-    let count = there(col);
     if count > 0u {
         grad_input_set(col, count, both.input);
         grad_before_set(col, count, both.before);
@@ -288,20 +310,16 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
 }
 
 fn fast_write(i: u32, col: u32) {
-    if HELD > 0u {
-        write(col, held_ghat(i), held_hat[i], Parts(held_input[i], held_before[i]), false);
+    // Threads that read the gradient for each other meet in the sums, before any of it is overwritten.
+    if HELD > 0u && (COMPUTE || !PAIRS) {
+        write(col, there(col), Read(Parts(held_input[i], held_before[i]), held_hat[i], held_ghat(i)), false);
     } else {
-        let parts = parts_at(col);
-        let hat = fast_hat(hidden_of(parts.input, parts.before));
-        write(col, plain_ghat(col, hat, true), hat, parts, false);
+        again(col, false);
     }
 }
 
 fn slow_write(col: u32) {
-    let parts = parts_at(col);
-    let hat = x_hat(hidden_of(parts.input, parts.before));
-    let weight = full_weight(col);
-    write(col, scaled_ghat(g_at(col, hat, weight, bias_at(col), true), weight), hat, parts, true);
+    again(col, true);
 }
 
 fn enter_weight() {

@@ -22,54 +22,50 @@ fn first_held() -> vec4<f32> {
     return scale_row(held[0], -exponent);
 }
 
-// Writes what the scaled elements at `col` become.
-fn write(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) {
+// What the norm gives of the scaled elements at `col`.
+fn normed(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) -> vec4<f32> {
     let s = statistics_of_row;
     var y = x;
     if MOMENTS {
         y = opaque4(opaque4(y - s.mean) - s.correction);
     }
-    y = epilogue(col, value(col, opaque4(y * s.rstd), weight, bias));
-    let count = there(col);
-    if count > 0u {
-        output_set(col, count, y);
-    }
+    return value(col, opaque4(y * s.rstd), weight, bias);
 }
 
-fn write_any(col: u32, x: vec4<f32>) {
+fn normed_any(col: u32, x: vec4<f32>) -> vec4<f32> {
     if CONSTANT_IN_ROW {
-        write(col, x, row_weight, row_bias);
-    } else {
-        write(col, x, full_weight(col), bias_at(col));
+        return normed(col, x, row_weight, row_bias);
     }
+    return normed(col, x, full_weight(col), bias_at(col));
 }
 
-// Writes what is normalized.
-fn write_hidden(col: u32, x: vec4<f32>) {
-    let count = there(col);
+// Of elements that are not scaled yet.
+fn normed_again(col: u32, x: vec4<f32>) -> vec4<f32> {
+    return normed_any(col, scale_row(x, -statistics_of_row.exponent));
+}
+
+// Writes what is normalized and what becomes of it, `count` elements from `col` on.
+fn put(col: u32, count: u32, x: vec4<f32>, y: vec4<f32>) {
     if count > 0u {
-        hidden_set(col, count, x);
+        if HAS_HIDDEN {
+            hidden_set(col, count, x);
+        }
+        output_set(col, count, y);
     }
 }
 
 fn fast_write(i: u32, col: u32) {
     let x = element(i, col);
-    if HAS_HIDDEN {
-        write_hidden(col, x);
-    }
     if KEPT {
-        write(col, x, kept_weight[i], kept_bias[i]);
+        emit(col, x, normed(col, x, kept_weight[i], kept_bias[i]));
     } else {
-        write_any(col, x);
+        emit(col, x, normed_any(col, x));
     }
 }
 
 fn slow_write(col: u32) {
     let x = x_at(col);
-    if HAS_HIDDEN {
-        write_hidden(col, x);
-    }
-    write_any(col, scale_row(x, -statistics_of_row.exponent));
+    emit(col, x, normed_again(col, x));
 }
 
 // What is to be done for the current rows' leaf.

@@ -52,6 +52,9 @@ struct Params {
     // What a prologue multiplies the input and the residual by.
     input_scale: f32,
     residual_scale: f32,
+    // Pairs of columns that a rotary embedding rotates, and the columns of a head.
+    pairs: u32,
+    head: u32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

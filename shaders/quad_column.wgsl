@@ -33,3 +33,8 @@ fn locate(row: u32) {
 fn row_number(x: vec4<f32>) -> REAL {
     return x;
 }
+
+// The columns of the four elements at `col`.
+fn columns_of(col: u32) -> vec4<u32> {
+    return vec4<u32>(col);
+}

@@ -9,8 +9,8 @@ mod kind;
 pub mod wgpu;
 
 use crate::plan::tree;
-use crate::spec::{Norm, Spec};
-use crate::tensor::{DType, View, ViewMut};
+use crate::spec::{Norm, RotaryStyle, Spec};
+use crate::tensor::{DType, Dims, Layout, View, ViewMut};
 use crate::{Result, Stream, Workspace};
 
 /// The operands of a forward pass, checked. All but the statistics and moments have the spec's shape: parameters and
@@ -29,6 +29,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) before: Option<View<'a>>,
     /// That of its epilogue.
     pub(crate) after: Option<View<'a>>,
+    pub(crate) rotary: Option<Rotary<'a>>,
     pub(crate) output: Option<ViewMut<'a>>,
     /// What is normalized, where that is not the input.
     pub(crate) hidden: Option<ViewMut<'a>>,
@@ -52,6 +53,7 @@ pub(crate) struct Backward<'a> {
     pub(crate) before: Option<View<'a>>,
     /// That of its epilogue.
     pub(crate) after: Option<View<'a>>,
+    pub(crate) rotary: Option<Rotary<'a>>,
     /// The gradient that the hidden value has beside the norm's.
     pub(crate) grad_hidden: Option<View<'a>>,
     pub(crate) statistics: Option<View<'a>>,
@@ -65,6 +67,29 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_after: Option<ViewMut<'a>>,
     /// `[rows, SUMS]`, row-major.
     pub(crate) sums: Option<ViewMut<'a>>,
+}
+
+/// The operands of a rotary epilogue. The spec's rows are its last axis.
+pub(crate) struct Rotary<'a> {
+    pub(crate) style: RotaryStyle,
+    /// Pairs of columns that are rotated.
+    pub(crate) pairs: usize,
+    /// In the spec's shape, but with as many columns as there are pairs.
+    pub(crate) cos: View<'a>,
+    pub(crate) sin: View<'a>,
+}
+
+impl Rotary<'_> {
+    /// The layout of a table as if it had all of a row's `cols` columns, to be walked with the other operands: only the first
+    /// `pairs` columns are there.
+    pub(crate) fn layout(&self, table: &View<'_>, cols: usize) -> Layout {
+        let own = table.layout();
+        let mut shape = Dims::from_slice(own.shape());
+        if let Some(last) = shape.last_mut() {
+            *last = cols;
+        }
+        Layout::of_some(&shape, own.strides(), own.offset())
+    }
 }
 
 /// Small launches on numbers per row, between the passes over tensors. Operands are checked; those of `[rows, n]` are

@@ -4,8 +4,8 @@ use super::data::Fill;
 use super::mask::Mask;
 use super::method::{Given, HeadKind};
 use super::placement::Placement;
-use crate::norm::{Cast, Method};
-use crate::spec::{EpsPosition, Fusion, Prologue, Spec};
+use crate::norm::{Cast, Method, RotaryTables};
+use crate::spec::{Epilogue, EpsPosition, Fusion, Prologue, Spec};
 use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
@@ -83,6 +83,8 @@ pub struct Case {
     pub fusion: Fusion,
     /// Values of the fusion's other operands: the residual or the gate before, and after.
     pub others: [Fill; 2],
+    /// Values of the cosines and of the sines of a rotary epilogue.
+    pub angles: [Fill; 2],
     /// Dtype of the fusion's other operands and their gradients; a residual's is the hidden value's, too.
     pub other_dtype: DType,
     /// The hidden value is written, and has a gradient of its own.
@@ -132,6 +134,7 @@ impl Case {
             frozen: None,
             fusion: Fusion::default(),
             others: [Fill::UNIT; 2],
+            angles: [Fill::Uniform(1.0); 2],
             other_dtype: dtype,
             hidden: false,
             placement: Placement::Contiguous,
@@ -180,6 +183,25 @@ impl Case {
     /// Whether other operations can be fused with the method.
     pub fn takes_fusion(&self) -> bool {
         self.takes_mask()
+    }
+
+    /// Whether a rotary embedding can follow the method's norm.
+    pub fn takes_rotary(&self) -> bool {
+        let trailing = matches!(self.method, "layer_norm" | "rms_norm") && self.normalized_axes == 1;
+        trailing || self.method == "qk_norm" || self.method == ANY_SPEC
+    }
+
+    /// Whether the epilogue is a rotary embedding.
+    pub fn is_rotary(&self) -> bool {
+        self.pairs().is_some()
+    }
+
+    /// Pairs of columns that a rotary epilogue has.
+    pub(super) fn pairs(&self) -> Option<usize> {
+        match self.fusion().epilogue {
+            Epilogue::Rotary { dims, .. } => Some(dims / 2),
+            _ => None,
+        }
     }
 
     /// The dtype of the hidden value.
@@ -264,6 +286,8 @@ pub struct Parameters<'a> {
     pub mask: Option<View<'a>>,
     /// The other operand of the fusion's prologue, and that of its epilogue.
     pub others: [Option<View<'a>>; 2],
+    /// Those of a rotary epilogue.
+    pub tables: Option<RotaryTables<'a>>,
     /// Mean and variance of a frozen norm.
     pub running: Option<(View<'a>, View<'a>)>,
 }

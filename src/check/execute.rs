@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::case::{Case, Parameters};
 use super::operands;
-use crate::norm::Gradients;
+use crate::norm::{Gradients, RotaryTables};
 use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Stream, Workspace};
 
@@ -39,6 +39,8 @@ pub(super) struct Executed {
     pub(super) mask: Option<Vec<f64>>,
     pub(super) before: Option<Vec<f64>>,
     pub(super) after: Option<Vec<f64>>,
+    /// Cosines and sines, in the tables' own shape.
+    pub(super) angles: Option<[Vec<f64>; 2]>,
     pub(super) grad_hidden: Option<Vec<f64>>,
     /// Means and variances.
     pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
@@ -97,6 +99,7 @@ impl Executed {
             mask: arena.values("mask"),
             before: arena.values("before"),
             after: arena.values("after"),
+            angles: arena.values("cos").zip(arena.values("sin")).map(<[_; 2]>::from),
             grad_hidden: arena.values("grad_hidden"),
             running: arena.values("running_mean").zip(arena.values("running_var")),
             outputs,
@@ -130,6 +133,7 @@ impl<'a> Views<'a> {
             alpha: self.read("alpha"),
             mask: self.read("mask"),
             others: [self.read("before"), self.read("after")],
+            tables: self.read("cos").zip(self.read("sin")).map(|(cos, sin)| RotaryTables { cos, sin }),
             running: self.read("running_mean").zip(self.read("running_var")),
         })?;
         let input = self.read("input").ok_or_else(|| missing("input"))?;

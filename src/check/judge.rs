@@ -83,6 +83,12 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     });
     let [before, after, grad_hidden] = [&executed.before, &executed.after, &executed.grad_hidden]
         .map(|values| values.as_deref().map(matrix));
+    let angles = executed.angles.as_ref().zip(case.pairs()).map(|(tables, pairs)| {
+        let rows = elements.dim().0;
+        tables.each_ref().map(|table| {
+            Array2::from_shape_fn((rows, pairs), |(row, pair)| R::new(table[row * pairs + pair]))
+        })
+    });
     let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {
         means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
     });
@@ -94,6 +100,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         given: given.as_deref(),
         before: before.as_ref().map(|other| other.view()),
         after: after.as_ref().map(|other| other.view()),
+        angles: angles.as_ref().map(|angles| angles.each_ref().map(|table| table.view())),
         grad_hidden: grad_hidden.as_ref().map(|gradient| gradient.view()),
         ..Problem::new(case.dtype, input.view())
     };

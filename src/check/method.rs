@@ -46,7 +46,8 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             method
         }};
     }
-    let Parameters { weight, bias, alpha, mask, running, others: [before, after] } = parameters;
+    let Parameters { weight, bias, alpha, mask, running, tables, others: [before, after] } = parameters;
+    let tables = tables.map(Box::new);
     let axes = case.shape.len().saturating_sub(case.normalized_axes);
     let normalized = case.shape[axes..].to_vec();
     let channels = case.shape.get(1).copied().unwrap_or(0);
@@ -55,6 +56,7 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             bind!($method.eps(case.eps), weight_view(weight), bias_view(bias), mask_view(mask))
                 .with_parameters(|bound| {
                     (bound.fusion, bound.before, bound.after) = (case.fusion, before, after);
+                    bound.tables = tables;
                 })
         };
     }
@@ -90,7 +92,8 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             };
             // Queries and keys are two norms of the same kind; a test of its own runs them in one call.
             let head = both.eps(case.eps).query().clone();
-            Box::new(bind!(head, weight_view(weight), bias_view(bias)))
+            let head = bind!(head, weight_view(weight), bias_view(bias));
+            Box::new(head.with_parameters(|bound| (bound.fusion, bound.tables) = (case.fusion, tables)))
         }
         "dyt" => {
             Box::new(bind!(DyT::new(normalized), alpha_view(alpha), weight_view(weight), bias_view(bias)))
@@ -101,7 +104,7 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
         ANY_SPEC => {
             let mut bound = norm::Parameters::default();
             (bound.weight, bound.bias, bound.mask) = (weight, bias, mask);
-            (bound.before, bound.after) = (before, after);
+            (bound.before, bound.after, bound.tables) = (before, after, tables);
             bound.alpha = alpha.filter(|_| !case.has_rows());
             Box::new(AnySpec { spec: case.spec.clone().ok_or_else(|| case.unknown())?, parameters: bound })
         }

@@ -39,6 +39,19 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
         arena.add(name, case.other_dtype, &case.shape, Role::Input)?;
         arena.add(gradient, case.other_dtype, &case.shape, Role::Output)?;
     }
+    if let Some(pairs) = case.pairs() {
+        if !case.takes_rotary() {
+            return Err(Error::argument(
+                "fusion",
+                format!("no rotary embedding with {}", case.method),
+                "one",
+            ));
+        }
+        let (_, kept) = case.shape.split_last().unwrap_or((&0, &[]));
+        let shape = [kept, &[pairs]].concat();
+        arena.add("cos", case.other_dtype, &shape, Role::Input)?;
+        arena.add("sin", case.other_dtype, &shape, Role::Input)?;
+    }
     if case.has_hidden() {
         arena.add("hidden", case.hidden_dtype(), &case.shape, Role::Output)?;
         arena.add("grad_hidden", case.hidden_dtype(), &case.shape, Role::Input)?;
@@ -77,6 +90,11 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
             values[index.at((row, col))] = fill.at(seed(tensor), case.first_row + row, col, cols);
         }
         arena.fill(name, |at| values[at]);
+    }
+    if let Some(pairs) = case.pairs() {
+        for (name, fill, tensor) in [("cos", case.angles[0], 10), ("sin", case.angles[1], 11)] {
+            arena.fill(name, |at| fill.at(seed(tensor), case.first_row + at / pairs, at % pairs, pairs));
+        }
     }
     let index = Index::of_parameters(spec);
     for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {

@@ -135,5 +135,5 @@ impl<'a> Parameters<'a> {
 }
 
 fn one_each(name: &'static str) -> Error {
-    Error::argument(name, "one: a residual, a gate or an activation", "two")
+    Error::argument(name, "one: a residual, a gate, an activation or a rotary embedding", "two")
 }

@@ -1,7 +1,7 @@
 //! The norm of one head of queries or keys.
 
 use super::channels::itself;
-use super::{Method, Parameters, bind, check_eps};
+use super::{Method, Parameters, bind, bind_rotary, check_eps};
 use crate::spec::{Affine, EpsPosition, Norm, Spec, Statistic};
 use crate::tensor::{DType, Dims, Layout};
 use crate::{Error, Result};
@@ -39,6 +39,15 @@ impl<'a> HeadNorm<'a> {
     bind! {
         /// Added last; shapes as the weight's.
         bias, bias_view => bias
+    }
+
+    bind_rotary!();
+
+    /// The same with its parameters changed.
+    #[cfg(any(test, feature = "check"))]
+    pub(crate) fn with_parameters(mut self, change: impl FnOnce(&mut Parameters<'a>)) -> Self {
+        change(&mut self.parameters);
+        self
     }
 
     fn affine(&self, shape: &[usize]) -> Result<Affine> {

@@ -1,7 +1,7 @@
 //! Layer normalization (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
 
 use super::{
-    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_weight_and_bias, check_eps,
+    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_rotary, bind_weight_and_bias, check_eps,
     check_offset, trailing_affine, trailing_axes,
 };
 use crate::Result;
@@ -76,6 +76,7 @@ impl<'a> LayerNorm<'a> {
     bind_mask!();
     bind_broadcast!();
     bind_fusion!();
+    bind_rotary!();
 }
 
 impl Method for LayerNorm<'_> {

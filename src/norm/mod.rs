@@ -19,6 +19,7 @@ mod normalize;
 mod packed;
 mod qk_norm;
 mod rms_norm;
+mod rotary;
 pub mod steps;
 mod weight_norm;
 
@@ -33,6 +34,7 @@ pub use normalize::Normalize;
 pub use packed::split_packed;
 pub use qk_norm::{Pair, QkNorm, QkSaved};
 pub use rms_norm::{Cast, RmsNorm};
+pub use rotary::{Rotary, RotaryTables, rotary_tables};
 pub use weight_norm::WeightNorm;
 
 use crate::backend;
@@ -40,6 +42,7 @@ use crate::spec::{Affine, Fusion, Prologue, STATISTICS, Spec};
 use crate::tensor::{DType, Dims, Layout, Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 use arguments::{BackwardArguments, ForwardArguments};
+use rotary::check_dims;
 
 /// The learned tensors a method was given. A method ignores none of them: those it has no use for are absent.
 #[derive(Clone, Default)]
@@ -58,6 +61,8 @@ pub struct Parameters<'a> {
     pub before: Option<View<'a>>,
     /// The other operand of its epilogue: of the input's shape.
     pub after: Option<View<'a>>,
+    /// The cosines and sines of a rotary epilogue.
+    pub tables: Option<Box<RotaryTables<'a>>>,
     /// Weight and bias of the norms of trailing axes may vary along any axes.
     broadcast: bool,
     /// A tensor whose view could not be made; reported by the next call.
@@ -138,6 +143,7 @@ macro_rules! bind_mask {
 }
 pub(crate) use bind_mask;
 pub(crate) use fusion::bind_fusion;
+pub(crate) use rotary::bind_rotary;
 
 /// The builder call of norms of trailing axes whose weight and bias may vary along others.
 macro_rules! bind_broadcast {

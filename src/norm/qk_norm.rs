@@ -2,7 +2,7 @@
 //! 2302.05442; Qwen3 and OLMo).
 
 use super::head_norm::{HeadNorm, Kind};
-use super::{Gradients, Method, steps};
+use super::{Gradients, Method, Rotary, steps};
 use crate::tensor::{Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 
@@ -116,6 +116,24 @@ impl<'a> QkNorm<'a> {
     bind_of! {
         /// Added to the keys last; shapes as the weight's.
         key_bias, key_bias_view => key.bias, bias_view
+    }
+
+    /// Rotates pairs of the columns of each head, of the queries and of the keys, by the angles of its position. Their heads may
+    /// differ in number, so cos and sin have no axis for those, or one of size 1.
+    ///
+    /// ```
+    /// use normkit::norm::{Rotary, rotary_tables};
+    /// use normkit::prelude::*;
+    /// use normkit::tensor::DType;
+    /// // Three tokens, two heads of queries and one of keys.
+    /// let (q, k) = (HostTensor::zeros(&[3, 2, 8], DType::BF16)?, HostTensor::zeros(&[3, 1, 8], DType::BF16)?);
+    /// let [cos, sin] = rotary_tables(10_000.0, 8, 3, 1.0, DType::F32)?;
+    /// let (q, k) = QkNorm::rms().rotary(&Rotary::half_split(&cos, &sin)).forward(&q, &k)?;
+    /// # Ok::<(), normkit::Error>(())
+    /// ```
+    pub fn rotary(mut self, rotary: &Rotary<'a>) -> Self {
+        (self.query, self.key) = (self.query.rotary(rotary), self.key.rotary(rotary));
+        self
     }
 
     /// The norm of the queries alone.

@@ -1,7 +1,7 @@
 //! Root-mean-square normalization (Zhang, Sennrich 2019, arXiv 1910.07467).
 
 use super::{
-    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_weight_and_bias, check_eps,
+    Method, Parameters, bind_broadcast, bind_fusion, bind_mask, bind_rotary, bind_weight_and_bias, check_eps,
     check_offset, trailing_affine, trailing_axes,
 };
 use crate::spec::{EpsPosition, Norm, Spec, Statistic};
@@ -110,6 +110,7 @@ impl<'a> RmsNorm<'a> {
     bind_mask!();
     bind_broadcast!();
     bind_fusion!();
+    bind_rotary!();
 }
 
 /// The distance from 1 to the next number of `dtype`.

@@ -1,7 +1,7 @@
 //! What surrounds a norm: the value that is normalized, and what becomes of the result.
 
 use super::real::Real;
-use crate::spec::{Activation, Epilogue, Prologue};
+use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
 
 /// A number, and the same expression with every term replaced by its absolute value.
 #[derive(Clone, Copy)]
@@ -129,6 +129,57 @@ pub(super) fn output_gradients<R: Real>(
         (Epilogue::Residual, _) => (g, g),
         (Epilogue::Gate, Some(z)) => (g.times_function(silu(z)), g.times(v).times_function(silu_slope(z))),
         _ => (g, zero),
+    }
+}
+
+/// A rotary embedding by one row's angles.
+///
+/// ```text
+/// y_first = v_first * cos - v_second * sin        y_second = v_second * cos + v_first * sin
+/// ```
+pub(super) struct Rotation<R> {
+    pub(super) style: RotaryStyle,
+    pub(super) cos: Vec<R>,
+    pub(super) sin: Vec<R>,
+}
+
+impl<R: Real> Rotation<R> {
+    /// Of the values of a row.
+    pub(super) fn forth(&self, v: &mut [Sized<R>]) {
+        self.turn(v, R::new(1.0));
+    }
+
+    /// By the opposite angles: of the gradients of a row.
+    pub(super) fn back(&self, g: &mut [Sized<R>]) {
+        self.turn(g, R::new(-1.0));
+    }
+
+    /// How far off the results may be, where the values may be off as far as this.
+    pub(super) fn spread(&self, slack: &mut [f64]) {
+        for (i, (cos, sin)) in self.cos.iter().zip(&self.sin).enumerate() {
+            let (first, second) = self.pair(i);
+            let (a, b, cos, sin) = (slack[first], slack[second], cos.abs().to_f64(), sin.abs().to_f64());
+            if a + b > 0.0 {
+                (slack[first], slack[second]) = (a * cos + b * sin, b * cos + a * sin);
+            }
+        }
+    }
+
+    fn pair(&self, i: usize) -> (usize, usize) {
+        match self.style {
+            RotaryStyle::HalfSplit => (i, i + self.cos.len()),
+            RotaryStyle::Interleaved => (2 * i, 2 * i + 1),
+        }
+    }
+
+    fn turn(&self, v: &mut [Sized<R>], sign: R) {
+        for (i, (&cos, &sin)) in self.cos.iter().zip(&self.sin).enumerate() {
+            let (first, second) = self.pair(i);
+            let (a, b) = (v[first], v[second]);
+            let [cos, sin, opposite] = [cos, sin * sign, -(sin * sign)].map(Sized::new);
+            v[first] = a.times(cos).plus(b.times(opposite));
+            v[second] = b.times(cos).plus(a.times(sin));
+        }
     }
 }
 

@@ -33,10 +33,10 @@ pub use index::{Index, parameters};
 pub use real::{Real, exponent, power_of_two};
 pub use running::update_running;
 
-use crate::spec::{EpsPosition, Norm, Prologue, Spec, Statistic};
+use crate::spec::{Epilogue, EpsPosition, Norm, Prologue, Spec, Statistic};
 use crate::tensor::DType;
 use crate::{Error, Result};
-use fusion::Sized;
+use fusion::{Rotation, Sized};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 /// The operands of a spec, as its rows and columns; [`Index`] says where they lie in tensors.
@@ -62,6 +62,8 @@ pub struct Problem<'a, R> {
     pub before: Option<ArrayView2<'a, R>>,
     /// `[rows, cols]`: the other operand of the spec's epilogue.
     pub after: Option<ArrayView2<'a, R>>,
+    /// `[rows, dims / 2]` each: the cosines and sines of a rotary epilogue, those of every row.
+    pub angles: Option<[ArrayView2<'a, R>; 2]>,
     /// `[rows, cols]`: the gradient that the hidden value has beside the norm's.
     pub grad_hidden: Option<ArrayView2<'a, R>>,
 }
@@ -157,6 +159,7 @@ impl<'a, R: Real> Problem<'a, R> {
             given: None,
             before: None,
             after: None,
+            angles: None,
             grad_hidden: None,
         }
     }
@@ -182,6 +185,14 @@ impl<'a, R: Real> Problem<'a, R> {
         }
         if let Some(found) = self.mask.as_ref().map(|mask| mask.dim()).filter(|&found| found != dim) {
             return Err(Error::argument("mask", format!("{dim:?}"), format!("{found:?}")));
+        }
+        if let Epilogue::Rotary { dims, .. } = spec.fusion().epilogue {
+            let expected = (dim.0, dims / 2);
+            let fits = |angles: &[ArrayView2<'_, R>; 2]| angles.iter().all(|table| table.dim() == expected);
+            if dims % 2 == 1 || dims > dim.1 || !self.angles.as_ref().is_some_and(fits) {
+                let found = format!("{:?}", self.angles.as_ref().map(|angles| angles[0].dim()));
+                return Err(Error::argument("angles", format!("{expected:?} of {dims} columns"), found));
+            }
         }
         match spec {
             Spec::Norm(norm) => self.check_norm(norm, dim).map(|()| R::new(1.0)),
@@ -213,6 +224,14 @@ impl<'a, R: Real> Problem<'a, R> {
     /// What is normalized.
     fn hidden(&self, prologue: Prologue, at: (usize, usize)) -> Sized<R> {
         fusion::hidden(prologue, self.input[at], self.before.map(|before| before[at]))
+    }
+
+    /// The rotation that the epilogue is, if it is one, by a row's angles.
+    fn rotation(&self, epilogue: Epilogue, row: usize) -> Option<Rotation<R>> {
+        let (Epilogue::Rotary { style, .. }, Some([cos, sin])) = (epilogue, &self.angles) else {
+            return None;
+        };
+        Some(Rotation { style, cos: cos.row(row).to_vec(), sin: sin.row(row).to_vec() })
     }
 
     /// What the normalized value is multiplied by.

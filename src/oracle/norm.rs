@@ -64,8 +64,13 @@ pub(super) fn forward<R: Real>(spec: &Norm, index: &Index, problem: &Problem<'_,
     let mut output = Expected::zeros(rows, cols);
     for i in 0..rows {
         let normalized = normalize(spec, problem, i);
-        for at in (0..cols).map(|j| (i, j)) {
-            let (v, slack) = scaled(spec, index, problem, &normalized, at);
+        let of_row = |j| scaled(spec, index, problem, &normalized, (i, j));
+        let (mut values, mut slacks): (Vec<_>, Vec<_>) = (0..cols).map(of_row).unzip();
+        if let Some(rotation) = problem.rotation(spec.fusion.epilogue, i) {
+            rotation.forth(&mut values);
+            rotation.spread(&mut slacks);
+        }
+        for (at, (v, slack)) in (0..cols).map(|j| (i, j)).zip(values.into_iter().zip(slacks)) {
             let other = problem.after.map(|after| after[at]);
             let y = fusion::output(spec.fusion.epilogue, v, other);
             output.set(at, y.value, y.mag);
@@ -101,7 +106,7 @@ pub(super) fn backward<R: Real>(
     let unit = ulp(problem.dtype.compute(), 1.0);
     for i in 0..rows {
         let normalized = normalize(spec, problem, i);
-        let of_epilogue: Vec<_> = (0..cols)
+        let mut of_epilogue: Vec<_> = (0..cols)
             .map(|j| {
                 let (v, _) = scaled(spec, index, problem, &normalized, (i, j));
                 let other = problem.after.map(|after| after[(i, j)]);
@@ -110,6 +115,11 @@ pub(super) fn backward<R: Real>(
                 (g, fusion::is_at_kink(epilogue, v, unit))
             })
             .collect();
+        if let Some(rotation) = problem.rotation(epilogue, i) {
+            let mut gradients: Vec<_> = of_epilogue.iter().map(|of| of.0).collect();
+            rotation.back(&mut gradients);
+            of_epilogue = gradients.into_iter().map(|g| (g, false)).collect();
+        }
         let g = |j: usize| of_epilogue[j].0;
         let Normalized { x_hat, mag, term_mag, rstd, exponent, derivative } = normalized;
         let Derivative { centre, along, along_mag, slope } = derivative;

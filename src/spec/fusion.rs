@@ -3,8 +3,8 @@
 
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
-/// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`. The norm sees the
-/// hidden value unrounded; `docs/numerics.md` has every operation, those of the gradients too.
+/// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`, `rotary`. The norm
+/// sees the hidden value unrounded; `docs/numerics.md` has every operation, those of the gradients too.
 ///
 /// ```
 /// use normkit::prelude::*;
@@ -61,6 +61,30 @@ pub enum Epilogue {
     Residual,
     /// `v * silu(gate)`; its other operand is the gate.
     Gate,
+    /// Rotary position embedding: pairs of columns are rotated by the angles of the row's position, whose cosines and sines are in
+    /// tables; see [`Rotary`](crate::norm::Rotary).
+    ///
+    /// ```text
+    /// y_first  = v_first * cos - v_second * sin
+    /// y_second = v_second * cos + v_first * sin
+    /// ```
+    ///
+    /// A row of such a norm is the last axis of the input and nothing else.
+    Rotary {
+        /// Which columns make a pair.
+        style: RotaryStyle,
+        /// The first so many columns are rotated, an even number; those from there on pass through.
+        dims: usize,
+    },
+}
+
+/// Which of the `dims` columns that are rotated make pair `i`, `i < dims / 2`, first and second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RotaryStyle {
+    /// `(i, i + dims / 2)`, as in GPT-NeoX, Llama and most models since.
+    HalfSplit,
+    /// `(2 i, 2 i + 1)`, as in the paper (Su et al. 2021, arXiv 2104.09864) and GPT-J.
+    Interleaved,
 }
 
 /// A function of each element without parameters.
@@ -97,7 +121,7 @@ impl Epilogue {
     /// What its other operand is called; `None` if it has none.
     pub fn operand(self) -> Option<&'static str> {
         match self {
-            Epilogue::None | Epilogue::Activation(_) => None,
+            Epilogue::None | Epilogue::Activation(_) | Epilogue::Rotary { .. } => None,
             Epilogue::Residual => Some("residual"),
             Epilogue::Gate => Some("gate"),
         }

@@ -3,7 +3,7 @@
 
 mod fusion;
 
-pub use fusion::{Activation, Epilogue, Fusion, Prologue};
+pub use fusion::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
 
 use crate::tensor::{Dims, Layout};
 

@@ -70,6 +70,11 @@ impl HostTensor {
         Ok(tensor)
     }
 
+    /// Rounds `value` to the element at `at`.
+    pub(crate) fn put(&mut self, at: usize, value: f64) {
+        each!(&mut self.data, v => fill(&mut v[at..=at], &[value]));
+    }
+
     /// `values` rounded to `dtype`, in row-major order.
     pub fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<Self> {
         View::from_slice(values, shape)?;

@@ -1,9 +1,11 @@
 //! Free specs on free layouts, and everything that can be computed of one: what the schedules of a backend are held
 //! to against those of another.
 
-use normkit::norm::{Parameters, steps};
+use normkit::norm::{Parameters, RotaryTables, steps};
 use normkit::prelude::*;
-use normkit::spec::{Affine, EpsPosition, Fusion, MOMENTS, Norm, Prologue, SUMS, Spec, Statistic};
+use normkit::spec::{
+    Affine, Epilogue, EpsPosition, Fusion, MOMENTS, Norm, Prologue, RotaryStyle, SUMS, Spec, Statistic,
+};
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{DeviceTensor, Gradients, Method, Result, Stream};
 
@@ -97,6 +99,15 @@ impl Problem {
         }
     }
 
+    /// Cosines and sines, different for each row, of a rotary epilogue.
+    fn tables(&self, device: &Device) -> Vec<DeviceTensor> {
+        let Epilogue::Rotary { dims, .. } = self.fusion.epilogue else { return Vec::new() };
+        let mut shape = self.shape.clone();
+        *shape.last_mut().unwrap() = dims / 2;
+        let len = shape.iter().product();
+        [8, 9].map(|seed| upload(device, &numbers(len, seed), &shape, self.other)).into()
+    }
+
     fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -168,6 +179,11 @@ pub(crate) fn results(problem: &Problem, stream: &Stream<'_>) -> Results {
     }
     if problem.fusion.epilogue.operand().is_some() {
         parameters.after = Some(others[1].view().unwrap().with_layout(Layout::contiguous(shape)).unwrap());
+    }
+    let tables = problem.tables(&device);
+    if let [cos, sin] = &tables[..] {
+        let (cos, sin) = (cos.view().unwrap(), sin.view().unwrap());
+        parameters.tables = Some(Box::new(RotaryTables { cos, sin }));
     }
     let method = AnySpec { norm: problem.norm(), parameters };
     let rows = Spec::Norm(method.norm.clone()).rows();
@@ -353,6 +369,42 @@ pub(crate) fn rows_out_of_range_and_far_from_zero() -> Vec<Problem> {
         Problem { values: (1e-30, 1e-34), eps: 0.0, ..base },
         // Whole steps of lanes, whose first elements the software adapter has in registers.
         Problem { values: (0.0, 1e30), eps: 0.0, ..Problem::new(&[5, 64], &[1], &[1], Statistic::Moments) },
+    ]
+}
+
+/// Rotary embeddings in rows of every length, of pairs that are whole vectors or not, with an odd rest or none, and beside all that
+/// a prologue does.
+pub(crate) fn rotaries() -> Vec<Problem> {
+    use RotaryStyle::{HalfSplit, Interleaved};
+    const ADD: Prologue = Prologue::Residual { input_scale: 0.75, residual_scale: 1.0 };
+    let of = |shape: &[usize], style, dims, prologue| Problem {
+        fusion: Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } },
+        ..Problem::new(shape, &[shape.len() - 1], &[shape.len() - 1], Statistic::Moments)
+    };
+    let none = Prologue::None;
+    vec![
+        of(&[5, 7, 128], HalfSplit, 128, none),
+        of(&[40, 64], Interleaved, 48, none),
+        Problem { statistic: Statistic::MeanSquare, ..of(&[35, 77], HalfSplit, 70, ADD) },
+        Problem { dtype: DType::BF16, round: true, ..of(&[5, 7, 96], HalfSplit, 64, none) },
+        Problem { dtype: DType::F16, other: DType::F16, ..of(&[9, 50], Interleaved, 50, Prologue::Gate) },
+        Problem { mask: true, ..of(&[9, 33], Interleaved, 30, ADD) },
+        Problem { mask: true, affine: vec![0, 1], ..of(&[9, 3, 40], HalfSplit, 36, none) },
+        Problem { affine: vec![0], ..of(&[9, 3, 40], HalfSplit, 40, none) },
+        Problem { order: vec![1, 0], ..of(&[40, 24], HalfSplit, 22, none) },
+        Problem { order: vec![2, 0, 1], ..of(&[5, 9, 24], Interleaved, 20, none) },
+        Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], HalfSplit, 64, none) },
+        Problem { gradient: 1e-38, eps: 0.0, ..of(&[17, 64], Interleaved, 64, none) },
+        of(&[3, 9001], HalfSplit, 9000, ADD),
+        of(&[2, 9001], Interleaved, 5002, none),
+        of(&[3, 3], HalfSplit, 2, none),
+        Problem {
+            dtype: DType::F64,
+            other: DType::F64,
+            statistic: Statistic::Norm(2.0),
+            eps_position: EpsPosition::Floor,
+            ..of(&[6, 37], HalfSplit, 34, none)
+        },
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::{compiles, dim, dtypes, matrices};
 use normkit::check::{Case, Fill, METHODS, Mask, MaskKind, Placement};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
 use normkit::tensor::DType;
 use normkit::{Cast, Device};
 
@@ -43,6 +43,9 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
             list.push(case);
         }
         list.extend(fused(dtype).into_iter().step_by(if few { 2 } else { 1 }));
+        if super::WITH_ROTARY.contains(&device.backend()) {
+            list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
+        }
         let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
@@ -77,6 +80,30 @@ fn fused(dtype: DType) -> Vec<Case> {
         case
     };
     around.map(case).into()
+}
+
+/// Rotary embeddings of heads, and of rows of several leaves.
+fn rotated(dtype: DType) -> Vec<Case> {
+    use RotaryStyle::{HalfSplit, Interleaved};
+    let all = [
+        ("rms_norm", 200, HalfSplit, 200, Prologue::None),
+        ("qk_norm", 128, HalfSplit, 64, Prologue::None),
+        ("qk_norm", 72, Interleaved, 72, Prologue::None),
+        ("rms_norm", 70, HalfSplit, 70, Prologue::Residual { input_scale: 0.75, residual_scale: 1.0 }),
+        ("layer_norm", 515, Interleaved, 504, Prologue::Gate),
+        ("layer_norm", 4500, HalfSplit, 4500, Prologue::None),
+    ];
+    let case = |(method, cols, style, dims, prologue)| {
+        let mut case = Case::matrix(method, dtype, 40, cols);
+        case.fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } };
+        case.hidden = true;
+        if dtype != DType::F64 {
+            case.other_dtype = DType::F32;
+        }
+        case.name = format!("{cols} columns, {style:?} of {dims}, {prologue:?}");
+        case
+    };
+    all.map(case).into()
 }
 
 /// Some rows of a case: row `chosen` alone, with the one before it, and with all that follow.

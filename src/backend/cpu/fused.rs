@@ -7,6 +7,7 @@ use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
 use super::norm::TASK;
 use super::real::Real;
+use super::rotary::{Angles, Turn};
 use super::row;
 use super::sink::Sink;
 use super::source::Source;
@@ -29,6 +30,7 @@ pub(super) struct Forward<'a, F> {
     pub(super) fusion: Fusion,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
+    pub(super) angles: Option<Angles<'a>>,
     pub(super) hidden: Option<Sink<'a>>,
     pub(super) streamed_hidden: Option<Streaming>,
 }
@@ -216,6 +218,9 @@ impl<F: Real> Forward<'_, F> {
         let lent = tiles.each_mut().map(|tile| &mut **tile);
         row::Rows::new(&of_line, lent).forward(rows.clone());
         let Some(sink) = job.output.as_ref().filter(|_| !is_last) else { return };
+        if let Some(angles) = &self.angles {
+            angles.rotate(isa, Turn::Forth, rows.clone(), result, tiles);
+        }
         let [other, out, ..] = tiles;
         for (row, at, len, place) in pieces(rows, cols) {
             let (v, to, job) = (&result[place..place + len], (row, at), (isa, job.streamed));
@@ -228,7 +233,10 @@ impl<F: Real> Forward<'_, F> {
                 Epilogue::Residual => {
                     write(job, Sum { first: F::ONE, second: F::ONE }, v, other, sink, to, out);
                 }
-                Epilogue::None => write(job, Scaled(F::ONE), v, other, sink, to, out),
+                // Rotated already.
+                Epilogue::None | Epilogue::Rotary { .. } => {
+                    write(job, Scaled(F::ONE), v, other, sink, to, out);
+                }
             }
         }
     }

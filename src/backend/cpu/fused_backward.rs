@@ -5,6 +5,7 @@ use super::fused::{BLOCK, Hiding, Other, pieces, side_by_side, write};
 use super::fusion::{Each, GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
 use super::launch::Tiles;
 use super::real::Real;
+use super::rotary::{Angles, Turn};
 use super::row;
 use super::row_backward;
 use super::sink::Sink;
@@ -21,6 +22,7 @@ pub(super) struct Backward<'a, F> {
     pub(super) bias: Option<Source<'a>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
+    pub(super) angles: Option<Angles<'a>>,
     pub(super) grad_hidden: Option<Source<'a>>,
     pub(super) grad_before: Option<Sink<'a>>,
     pub(super) grad_after: Option<Sink<'a>>,
@@ -73,6 +75,12 @@ impl<F: Real> Backward<'_, F> {
             hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
+        if let Some(angles) = &self.angles {
+            for (row, at, len, place) in pieces(rows.clone(), cols) {
+                job.grad_output.fill(row, at, &mut gradient[place..place + len]);
+            }
+            angles.rotate(isa, Turn::Back, rows.clone(), gradient, tiles);
+        }
         let to = Sink::of_line(&mut *gradient, grid, &walk, isa);
         match fusion.epilogue {
             Epilogue::None => {}
@@ -81,6 +89,7 @@ impl<F: Real> Backward<'_, F> {
                 self.bend(&of_line, to, rows.clone(), tiles);
                 of_line.grad_output = Source::of_sink(&to);
             }
+            Epilogue::Rotary { .. } => of_line.grad_output = Source::of_sink(&to),
         }
         let is_line = job.grad_input.is_some() || self.grad_before.is_some();
         let is_line = is_line && fusion.prologue != Prologue::None;

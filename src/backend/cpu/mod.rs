@@ -43,6 +43,7 @@ mod pointwise;
 mod power;
 mod reader;
 pub(super) mod real;
+mod rotary;
 mod row;
 mod row_backward;
 mod runs;

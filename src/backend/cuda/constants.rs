@@ -7,7 +7,7 @@ use crate::Result;
 use crate::backend::cpu::real::Real;
 use crate::backend::kind::Kind;
 use crate::plan::tree;
-use crate::spec::{EpsPosition, Norm, Statistic};
+use crate::spec::{Epilogue, EpsPosition, Norm, Statistic};
 use crate::tensor::DType;
 
 /// What of a spec is compiled into a kernel that works on rows' numbers or elements.
@@ -59,6 +59,11 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
         slope_power: two_numbers(p - 1.0, 0.0),
         scales: scales(spec.fusion.prologue).map(rounded),
+        pairs: match spec.fusion.epilogue {
+            Epilogue::Rotary { dims, .. } => (dims / 2) as i64,
+            _ => 0,
+        },
+        head: spec.shape.last().map_or(0, |&cols| cols as i64),
         ..Scalars::default()
     }
 }

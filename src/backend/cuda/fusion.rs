@@ -1,6 +1,9 @@
 //! What of a fusion is compiled into kernels; `kernels/fusion.cuh` says what it does.
 
-use crate::spec::{Activation, Epilogue, Prologue};
+use super::launch::{Operand, Role};
+use crate::Result;
+use crate::backend::Rotary;
+use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
 
 /// What is normalized, as `params.cuh` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -23,6 +26,9 @@ pub(super) enum After {
     GeluTanh,
     Residual,
     Gate,
+    /// Rotary embeddings, by what makes a pair.
+    RotaryHalves,
+    RotaryNeighbours,
 }
 
 impl Before {
@@ -55,6 +61,8 @@ impl After {
             Epilogue::Activation(Activation::GeluTanh) => After::GeluTanh,
             Epilogue::Residual => After::Residual,
             Epilogue::Gate => After::Gate,
+            Epilogue::Rotary { style: RotaryStyle::HalfSplit, .. } => After::RotaryHalves,
+            Epilogue::Rotary { style: RotaryStyle::Interleaved, .. } => After::RotaryNeighbours,
         }
     }
 
@@ -67,6 +75,8 @@ impl After {
             After::GeluTanh => "GeluTanh",
             After::Residual => "Residual",
             After::Gate => "Gate",
+            After::RotaryHalves => "RotaryHalves",
+            After::RotaryNeighbours => "RotaryNeighbours",
         }
     }
 }
@@ -77,4 +87,27 @@ pub(super) fn scales(prologue: Prologue) -> [f64; 2] {
         Prologue::Residual { input_scale, residual_scale } => [input_scale, residual_scale],
         _ => [1.0; 2],
     }
+}
+
+/// The tables of a rotary embedding, walked with a row's `cols` columns.
+pub(super) fn tables(rotary: Option<&Rotary<'_>>, cols: usize) -> Result<[Option<Operand>; 2]> {
+    let Some(rotary) = rotary else { return Ok([None, None]) };
+    // Neighbours share an angle, and take it one by one.
+    let role = if rotary.style == RotaryStyle::HalfSplit { Role::Load } else { Role::Number };
+    let table = |name, view| Operand::laid_out(name, role, view, rotary.layout(view, cols)).map(Some);
+    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?])
+}
+
+/// What columns that a thread works on at a time must divide, so that all of them are first columns of pairs, or none, and of one
+/// head; `cols` are a head's.
+pub(super) fn run(rotary: Option<&Rotary<'_>>, cols: usize) -> usize {
+    match rotary {
+        Some(rotary) if rotary.style == RotaryStyle::HalfSplit => greatest_divisor(rotary.pairs, cols),
+        Some(_) => cols,
+        None => 0,
+    }
+}
+
+fn greatest_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
 }

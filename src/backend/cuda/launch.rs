@@ -83,6 +83,8 @@ pub(super) struct Problem {
     pub(super) compute: DType,
     pub(super) grid: Grid,
     operands: Vec<(Operand, Option<Walk>)>,
+    /// What the columns that a thread works on at a time divide; 0 where it does not matter.
+    run: usize,
 }
 
 /// One launch over rows of a problem.
@@ -122,7 +124,12 @@ impl Problem {
             (op, walk)
         };
         let operands = operands.into_iter().map(with_walk).collect();
-        Problem { compute, grid, operands }
+        Problem { compute, grid, operands, run: 0 }
+    }
+
+    /// The same, where the columns that a thread works on at a time must divide `run`.
+    pub(super) fn in_runs(self, run: usize) -> Self {
+        Problem { run, ..self }
     }
 
     /// The most columns at a time, up to `most`, at which no tensor has to be reached element by element.
@@ -131,6 +138,7 @@ impl Problem {
         let mut width = most;
         while width > 1 {
             let fits = self.grid.cols.is_multiple_of(width as usize)
+                && self.run.is_multiple_of(width as usize)
                 && tensors().all(|(op, walk)| self.access(op, walk.as_ref(), width) != Access::Element);
             if fits {
                 break;
@@ -316,10 +324,10 @@ mod tests {
             .unwrap();
         let number = |at: usize| i64::from_ne_bytes(planned.params[at..at + 8].try_into().unwrap());
         assert_eq!((number(0), number(8), number(16)), (1, 3, 6));
-        assert_eq!((number(144), number(152)), (1024, 2048 + 2 * 18));
+        assert_eq!((number(160), number(168)), (1024, 2048 + 2 * 18));
         // The axis of rows, then that of columns: size and strides.
-        assert_eq!([160, 168, 176, 184, 192, 200].map(number), [4, 6, -6, 6, 1, 1]);
-        assert_eq!(planned.params.len(), 208);
+        assert_eq!([176, 184, 192, 200, 208, 216].map(number), [4, 6, -6, 6, 1, 1]);
+        assert_eq!(planned.params.len(), 224);
         let Variant { axes, wide, slots, .. } = planned.variant;
         assert_eq!(
             (axes, wide, slots[0].access, slots[1].access),

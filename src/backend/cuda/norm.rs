@@ -4,7 +4,7 @@
 use super::CudaStream;
 use super::between::{merge_moments, merge_sums};
 use super::constants::{flags, scalars};
-use super::fusion::{After, Before};
+use super::fusion::{self, After, Before};
 use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::params::Scalars;
 use super::schedule::{Pass, Schedule};
@@ -51,8 +51,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
             Operand::new("mask", Role::Load, operands.mask.as_ref())?,
         ])
     };
+    let rotary = operands.rotary.as_ref().filter(|_| apply);
+    let head = shape.last().copied().unwrap_or(0);
     let written = || -> Result<Vec<Option<Operand>>> {
+        let [cos, sin] = fusion::tables(rotary, head)?;
         Ok(vec![
+            cos,
+            sin,
             Operand::new("output", Role::Store, output.as_ref())?,
             Operand::new("hidden", Role::Store, hidden.as_ref())?,
             Operand::new("weight", Role::Load, weight)?,
@@ -62,7 +67,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
         let operands = read()?.into_iter().chain(numbers).chain(written);
-        Ok(Problem::new(compute, shape, reduced, operands))
+        Ok(Problem::new(compute, shape, reduced, operands).in_runs(fusion::run(rotary, head)))
     };
     let kept = |after: Option<&View<'_>>| -> Dtypes {
         let all = [Some(&operands.input), operands.before.as_ref(), after];
@@ -165,24 +170,26 @@ impl<'s> Passes<'s> {
         launches: impl FnOnce(&Pass<'_>) -> Result<Option<Vec<Planned>>>,
     ) -> Result<Option<Vec<Planned>>> {
         let (shape, reduced) = (&self.spec.shape[..], self.reduced);
-        let Backward { grad_output, input, weight, bias, before, after, grad_hidden, mask, .. } =
+        let Backward { grad_output, input, weight, bias, before, after, rotary, grad_hidden, mask, .. } =
             self.operands;
-        let (fusion, Targets { input: to_input, before: to_before, after: to_after }) =
+        let (around, Targets { input: to_input, before: to_before, after: to_after }) =
             (self.spec.fusion, ends.targets);
+        let head = shape.last().copied().unwrap_or(0);
+        let [cos, sin] = fusion::tables(rotary.as_ref(), head)?;
         // What the norm gave is made again where gradients depend on it.
-        let is_gate = fusion.epilogue == Epilogue::Gate;
-        let gives = fusion.epilogue.is_curved() || is_gate && to_after.is_some();
+        let is_gate = around.epilogue == Epilogue::Gate;
+        let gives = around.epilogue.is_curved() || is_gate && to_after.is_some();
         // A weight that is the same in all of a row does not enter the sums.
         let enters = !flags.plain && (flags.apply || !flags.outer_weight);
         let weight = weight.as_ref().filter(|_| gives || enters);
-        let changes_gradient = fusion.epilogue.is_curved() || is_gate;
+        let changes_gradient = around.epilogue.is_curved() || is_gate || rotary.is_some();
         let flags = Flags {
             outer_weight: flags.outer_weight && weight.is_some(),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
             round: (flags.round || gives) && rounds(self.spec, input.dtype()),
-            before: if before.is_some() || flags.apply { Before::of(fusion.prologue) } else { Before::None },
+            before: if before.is_some() || flags.apply { Before::of(around.prologue) } else { Before::None },
             after: if changes_gradient || to_after.is_some() {
-                After::of(fusion.epilogue)
+                After::of(around.epilogue)
             } else {
                 After::None
             },
@@ -207,11 +214,14 @@ impl<'s> Passes<'s> {
             per_row("statistics", Some(self.statistics), &self.spec.reduced, STATISTICS)?,
             per_row("given", ends.given, reduced, SUMS)?,
             per_row("sums", sums, reduced, SUMS * leaves)?,
+            cos,
+            sin,
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
-        let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);
+        let problem = &Problem::new(self.schedule.compute, shape, reduced, operands)
+            .in_runs(fusion::run(rotary.as_ref(), head));
         // What an activation was given is made of the parameters, too, which are asked for beside the elements.
-        let of_value = weight.filter(|_| fusion.epilogue.is_curved());
+        let of_value = weight.filter(|_| around.epilogue.is_curved());
         let kept = [Some(input), Some(grad_output), before.as_ref(), after, of_value];
         let mut read: Dtypes = kept.into_iter().flatten().map(View::dtype).collect();
         // Beside no more than the two tensors and no sums, there are registers for what is used last.

@@ -15,6 +15,8 @@ pub(super) struct Scalars {
     pub(super) partial_cols: i64,
     pub(super) leaf_base: i64,
     pub(super) turns: i64,
+    pub(super) pairs: i64,
+    pub(super) head: i64,
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
     pub(super) inv_last: f64,
@@ -54,10 +56,12 @@ pub(super) fn bytes(
     inner: &[Axis],
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
-    let Scalars { partial_cols, leaf_base, turns, power, inv_power, slope_power, scales, .. } = *scalars;
+    let Scalars {
+        partial_cols, leaf_base, turns, pairs, head, power, inv_power, slope_power, scales, ..
+    } = *scalars;
     let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
-    for number in [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns]
-    {
+    let counts = [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns];
+    for number in counts.into_iter().chain([pairs, head]) {
         bytes.extend_from_slice(&number.to_ne_bytes());
     }
     bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
@@ -110,6 +114,7 @@ mod tests {
         let scalars = Scalars {
             first_row: 1,
             turns: 10,
+            head: 12,
             eps_exponent: -3,
             parameter: 2,
             inv_last: 0.5,
@@ -123,11 +128,11 @@ mod tests {
                 DType::F64 => f64::from_ne_bytes(all[at..at + 8].try_into().unwrap()),
                 _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
             };
-            assert_eq!((number_at(&all, 0), number_at(&all, 72)), (1, 10));
-            assert_eq!(all[80..88], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(88), float_at(88 + 13 * size)), (0.5, 0.25));
-            let addresses = 88 + 14 * size;
-            assert_eq!(addresses, if size == 4 { 144 } else { 200 });
+            assert_eq!((number_at(&all, 0), number_at(&all, 72), number_at(&all, 88)), (1, 10, 12));
+            assert_eq!(all[96..104], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+            assert_eq!((float_at(104), float_at(104 + 13 * size)), (0.5, 0.25));
+            let addresses = 104 + 14 * size;
+            assert_eq!(addresses, if size == 4 { 160 } else { 216 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));

@@ -38,6 +38,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("params.cuh"),
     kernel_file!("pointwise.cu"),
     kernel_file!("power.cuh"),
+    kernel_file!("rotary.cuh"),
     kernel_file!("row_sums.cuh"),
     kernel_file!("running.cu"),
     kernel_file!("sigmoid.cuh"),
@@ -52,7 +53,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 23] = [
+const OPERANDS: [&str; 25] = [
     "input",
     "output",
     "weight",
@@ -76,6 +77,8 @@ const OPERANDS: [&str; 23] = [
     "grad_hidden",
     "grad_before",
     "grad_after",
+    "cos",
+    "sin",
 ];
 
 /// A source to compile, and the names of its entries.

@@ -1,6 +1,6 @@
 //! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
 
-use super::fusion::{After, Before};
+use super::fusion::{self, After, Before};
 use super::launch::{Operand, Planned, Problem, Role, Task};
 use super::norm::rounds;
 use super::params::Scalars;
@@ -60,6 +60,12 @@ impl Parameters<'_> {
             Operand::per_row(name, Some(view), if reduced { shape } else { &sizes }, &[], numbers)
         };
         let partials = Some(Operand::flat("partials", &scratch, self.compute)?);
+        let run = match &source {
+            Source::Tensors { operands, .. } => {
+                fusion::run(operands.rotary.as_ref(), shape.last().copied().unwrap_or(0))
+            }
+            Source::Sums { .. } => 0,
+        };
         let (operands, flags, dtype) = match &source {
             Source::Tensors { operands, statistics } => {
                 let (tensors, flags) = self.tensors(operands, statistics, partials)?;
@@ -71,7 +77,7 @@ impl Parameters<'_> {
                 (vec![per_row("sums", *view, false, SUMS)?, partials], flags, self.compute)
             }
         };
-        let problem = Problem::new(self.compute, &sizes, &at, operands);
+        let problem = Problem::new(self.compute, &sizes, &at, operands).in_runs(run);
         let mut planned = vec![sums.partials(&problem, Entry::Affine, flags, self.scalars, stream, dtype)?];
         planned.extend(self.finish(&sums, &scratch)?);
         Ok(planned)
@@ -84,14 +90,15 @@ impl Parameters<'_> {
         statistics: &View<'_>,
         partials: Option<Operand>,
     ) -> Result<(Vec<Option<Operand>>, Flags)> {
-        let Backward { grad_output, input, weight, bias, before, after, mask, .. } = operands;
-        let Norm { shape, reduced, fusion, .. } = self.spec;
+        let Backward { grad_output, input, weight, bias, before, after, rotary, mask, .. } = operands;
+        let Norm { shape, reduced, fusion: around, .. } = self.spec;
+        let [cos, sin] = fusion::tables(rotary.as_ref(), shape.last().copied().unwrap_or(0))?;
         // What the norm gave is made again where the gradient depends on it.
-        let gives = fusion.epilogue.is_curved();
+        let gives = around.epilogue.is_curved();
         let normalizes = gives || self.wanted[0].is_some();
         let statistics = Some(statistics).filter(|_| normalizes);
         let before = before.as_ref().filter(|_| normalizes);
-        let after = after.as_ref().filter(|_| fusion.epilogue == Epilogue::Gate);
+        let after = after.as_ref().filter(|_| around.epilogue == Epilogue::Gate);
         let weight = weight.as_ref().filter(|_| gives);
         let tensors = vec![
             Operand::new("grad_output", Role::Load, Some(grad_output))?,
@@ -102,14 +109,20 @@ impl Parameters<'_> {
             Operand::new("bias", Role::Load, bias.as_ref().filter(|_| gives))?,
             Operand::new("mask", Role::Load, mask.as_ref())?,
             Operand::per_row("statistics", statistics, shape, reduced, STATISTICS)?,
+            cos,
+            sin,
             partials,
         ];
         let flags = Flags {
             kind: self.flags.kind.applied(),
             round: normalizes && rounds(self.spec, input.dtype()),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
-            before: if before.is_some() { Before::of(fusion.prologue) } else { Before::None },
-            after: if gives || after.is_some() { After::of(fusion.epilogue) } else { After::None },
+            before: if before.is_some() { Before::of(around.prologue) } else { Before::None },
+            after: if gives || after.is_some() || rotary.is_some() {
+                After::of(around.epilogue)
+            } else {
+                After::None
+            },
             ..Flags::default()
         };
         Ok((tensors, flags))

@@ -45,6 +45,8 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
     for entry in ENTRIES {
         for whole in whole(entry) {
             let plain = without(&whole, fusion::operands(entry));
+            variants.extend(rotaries(&whole));
+            let whole = without(&whole, &["cos", "sin"]);
             variants.extend(fusions(&whole));
             variants.extend(operands(&plain));
             variants.extend(shapes(&plain));
@@ -153,6 +155,37 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
         all.push(without(&some, &["before", "bias"]));
         let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
         all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
+        all.push(some);
+    }
+    all
+}
+
+/// Rotary embeddings, in each style of pairs, with all operands and with those that most launches have.
+fn rotaries(whole: &Variant) -> Vec<Variant> {
+    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
+        return Vec::new();
+    }
+    let whole = without(whole, &["after", "grad_after"]);
+    let mut all = Vec::new();
+    for index in 0..8usize {
+        let bit = |n: usize| index >> n & 1 == 1;
+        let after = After::Rotary { halves: bit(0), whole: bit(1) };
+        let before = if bit(2) { Before::Gate } else { Before::None };
+        let flags = Flags { after, before, ..whole.flags };
+        let mut slots = whole.slots.clone();
+        for slot in slots.iter_mut() {
+            if slot.role == Role::Table {
+                slot.dtype = if bit(2) { DType::BF16 } else { DType::F32 };
+            } else if !bit(1) && whole.shape.style == Style::Row {
+                slot.access = Access::Element;
+            }
+        }
+        let some = Variant { slots, flags, ..whole.clone() };
+        let few = ["mask", "moments", "hidden", "grad_hidden", "grad_before", "before", "bias"];
+        all.push(without(&some, &few));
+        let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
+        all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
+        all.push(Variant { flags: Flags { compute: false, ..flags }, shared: true, ..some.clone() });
         all.push(some);
     }
     all

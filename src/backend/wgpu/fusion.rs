@@ -1,10 +1,10 @@
 //! What surrounds a norm: which files of `shaders/` say so, and which operands its passes have for it.
 
 use super::operand::Operand;
-use super::variant::{Entry, Role};
+use super::variant::{Entry, Role, Style};
 use crate::Result;
-use crate::backend::Backward;
-use crate::spec::{Activation, Epilogue, Fusion, Prologue};
+use crate::backend::{Backward, Rotary};
+use crate::spec::{Activation, Epilogue, Fusion, Norm, Prologue, RotaryStyle};
 
 /// A prologue, as far as it is compiled into a shader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -25,6 +25,11 @@ pub(crate) enum After {
     Residual,
     Gate,
     Activation(Activation),
+    /// A rotary embedding: whether pairs are halves of what is rotated, not neighbours, and whether they are whole quads.
+    Rotary {
+        halves: bool,
+        whole: bool,
+    },
 }
 
 impl Before {
@@ -47,12 +52,16 @@ impl Before {
 }
 
 impl After {
-    pub(super) fn of(fusion: Fusion) -> Self {
+    pub(super) fn of(fusion: Fusion, head: usize) -> Self {
         match fusion.epilogue {
             Epilogue::None => After::None,
             Epilogue::Residual => After::Residual,
             Epilogue::Gate => After::Gate,
             Epilogue::Activation(function) => After::Activation(function),
+            Epilogue::Rotary { style, dims } => {
+                let rotation = Rotation { style, pairs: dims / 2, head };
+                After::Rotary { halves: style == RotaryStyle::HalfSplit, whole: rotation.is_whole() }
+            }
         }
     }
 
@@ -61,6 +70,7 @@ impl After {
             After::None => return vec![shader!("epilogue_none")],
             After::Residual => return vec![shader!("epilogue_residual")],
             After::Gate => return vec![shader!("epilogue_gate")],
+            After::Rotary { .. } => return vec![shader!("epilogue_rotary")],
             After::Activation(Activation::Relu) => shader!("activation_relu"),
             After::Activation(Activation::Silu) => shader!("activation_silu"),
             After::Activation(Activation::GeluTanh) => shader!("activation_gelu"),
@@ -68,10 +78,58 @@ impl After {
         vec![function, shader!("epilogue_activation")]
     }
 
+    /// How the elements of a row are written in each pass: by themselves, or by pairs of columns that lie apart.
+    pub(super) fn writing(self, style: Style) -> [Vec<&'static str>; 2] {
+        if !self.has_pairs_apart(style) {
+            return [vec![shader!("emit_each")], vec![shader!("again_each")]];
+        }
+        let pairs = styled!(style, "pairs");
+        [vec![pairs, shader!("emit_pairs")], vec![pairs, shader!("again_pairs")]]
+    }
+
+    /// Whether both of a pair of columns are not among those that a thread of a norm's kernel works on at a time.
+    pub(super) fn has_pairs_apart(self, style: Style) -> bool {
+        match self {
+            After::Rotary { halves, .. } => halves || style == Style::Column,
+            _ => false,
+        }
+    }
+
     /// Whether the gradient of `v` depends on `v`.
     pub(super) fn is_curved(self) -> bool {
         matches!(self, After::Activation(_))
     }
+}
+
+/// A rotary embedding's pairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rotation {
+    pub(super) style: RotaryStyle,
+    pub(super) pairs: usize,
+    /// Columns of a head.
+    pub(super) head: usize,
+}
+
+impl Rotation {
+    pub(super) fn of(spec: &Norm) -> Option<Self> {
+        let Epilogue::Rotary { style, dims } = spec.fusion.epilogue else { return None };
+        Some(Rotation { style, pairs: dims / 2, head: spec.shape.last().copied()? })
+    }
+
+    /// Whether the other columns of pairs of which four neighbours are some are four neighbours, too, in any of several heads.
+    pub(super) fn is_whole(&self) -> bool {
+        match self.style {
+            RotaryStyle::HalfSplit => self.pairs.is_multiple_of(4) && self.head.is_multiple_of(4),
+            RotaryStyle::Interleaved => self.head.is_multiple_of(2),
+        }
+    }
+}
+
+/// The tables of a rotary embedding.
+pub(super) fn tables(rotary: Option<&Rotary<'_>>, spec: &Norm) -> Result<[Option<Operand>; 2]> {
+    let (Some(rotary), Some(&head)) = (rotary, spec.shape.last()) else { return Ok([None, None]) };
+    let table = |name, view| Operand::table(name, rotary, view, head);
+    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?])
 }
 
 /// The files that say what surrounds a norm.
@@ -89,9 +147,11 @@ pub(super) fn files(before: Before, after: After) -> Vec<&'static str> {
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => &["before", "after", "hidden"],
-        Entry::NormBackward => &["bias", "before", "after", "grad_hidden", "grad_before", "grad_after"],
-        Entry::Affine => &["weight", "bias", "before", "after"],
+        Entry::NormForward => &["before", "after", "hidden", "cos", "sin"],
+        Entry::NormBackward => {
+            &["bias", "before", "after", "grad_hidden", "grad_before", "grad_after", "cos", "sin"]
+        }
+        Entry::Affine => &["weight", "bias", "before", "after", "cos", "sin"],
         _ => &[],
     }
 }
@@ -106,11 +166,19 @@ pub(super) fn scales(fusion: Fusion) -> [f32; 2] {
 
 /// What a backward pass reads to make `h` of the input and the gradient of `v` of the output's; `value` says whether it
 /// needs `v` itself.
-pub(super) fn of_terms(operands: &Backward<'_>, after: After, value: bool) -> Result<[Option<Operand>; 3]> {
+pub(super) fn of_terms(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    after: After,
+    value: bool,
+) -> Result<[Option<Operand>; 5]> {
     // The gradient of a residual is that of the output.
     let gate = operands.after.as_ref().filter(|_| after == After::Gate);
     let bias = operands.bias.as_ref().filter(|_| value);
+    let [cos, sin] = tables(operands.rotary.as_ref(), spec)?;
     Ok([
+        cos,
+        sin,
         Operand::new("bias", Role::Load, bias)?,
         Operand::new("before", Role::Load, operands.before.as_ref())?,
         Operand::new("after", Role::Load, gate)?,

@@ -4,6 +4,7 @@
 use super::WgpuDevice;
 use super::axes::Axes;
 use super::fault::{limit, lost, scoped};
+use super::fusion::Rotation;
 use super::operand::Operand;
 use super::pipeline::Pipeline;
 use super::text::PARTS;
@@ -60,8 +61,10 @@ pub(super) struct Scalars {
     pub(super) rest: f32,
     pub(super) input_scale: f32,
     pub(super) residual_scale: f32,
+    pub(super) pairs: u32,
+    pub(super) head: u32,
     /// What follows is made of four numbers.
-    pub(super) unused: [u32; 3],
+    pub(super) unused: u32,
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
@@ -89,6 +92,7 @@ pub(super) struct Problem<'a> {
     pub(super) device: &'a WgpuDevice,
     pub(super) grid: Grid,
     operands: Vec<(Operand, Option<Walk>)>,
+    rotation: Option<Rotation>,
 }
 
 /// One launch over a part of a problem.
@@ -135,7 +139,12 @@ impl<'a> Problem<'a> {
         if grid.rows > i32::MAX as usize {
             return Err(limit("rows", i32::MAX, grid.rows));
         }
-        Ok(Problem { device, grid, operands })
+        Ok(Problem { device, grid, operands, rotation: None })
+    }
+
+    /// The same with a rotary embedding.
+    pub(super) fn rotated(self, rotation: Option<Rotation>) -> Self {
+        Problem { rotation, ..self }
     }
 
     /// How the operand of this name is walked.
@@ -192,8 +201,15 @@ impl<'a> Problem<'a> {
         cols: &Range<usize>,
     ) -> (i128, i128) {
         let Some(walk) = walk else { return (0, (op.range.size() / op.dtype.size() as u64) as i128 - 1) };
+        // A column may be read for another of its head.
+        let cols = if self.rotation.is_some() { &(0..self.grid.cols) } else { cols };
         let outer = reach(&self.grid.outer, &walk.outer, rows);
-        let inner = reach(&self.grid.inner, &walk.inner, cols);
+        let mut inner = reach(&self.grid.inner, &walk.inner, cols);
+        if let (Role::Table, Some(Rotation { pairs, head, .. })) = (op.role, &self.rotation) {
+            // Only so many of a head's columns are there.
+            let missing = (head - pairs) as i128 * walk.inner.last().map_or(0, |&stride| stride as i128);
+            if missing > 0 { inner.1 -= missing } else { inner.0 -= missing }
+        }
         let offset = walk.offset as i128;
         (offset + outer.0 + inner.0, offset + outer.1 + inner.1 + op.numbers as i128 - 1)
     }
@@ -213,6 +229,9 @@ impl<'a> Problem<'a> {
             }
         }
         if !op.is_tensor() {
+            return Access::Element;
+        }
+        if style == Style::Row && self.rotation.is_some_and(|rotation| !rotation.is_whole()) {
             return Access::Element;
         }
         let first = op.range.start() as usize / op.dtype.size() + walk.offset;

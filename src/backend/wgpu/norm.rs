@@ -2,7 +2,7 @@
 //! for. A row of one leaf takes one launch; the leaves of a longer one are computed side by side, merged, and applied.
 
 use super::between::merge_moments;
-use super::fusion::{self, After, Before};
+use super::fusion::{self, After, Before, Rotation};
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
@@ -31,7 +31,7 @@ pub(super) fn flags(spec: &Norm) -> Result<Flags> {
         frozen: spec.frozen,
         outer_weight: spec.affine.axes.iter().all(|axis| !spec.reduced.contains(axis)),
         before: Before::of(spec.fusion),
-        after: After::of(spec.fusion),
+        after: After::of(spec.fusion, spec.shape.last().copied().unwrap_or(0)),
         ..Flags::default()
     })
 }
@@ -59,6 +59,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
     let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
     let inverse = 1.0 / p;
     let [input_scale, residual_scale] = fusion::scales(spec.fusion);
+    let rotation = Rotation::of(spec);
     Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
@@ -75,6 +76,8 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         weight_offset: spec.weight_offset as f32,
         input_scale,
         residual_scale,
+        pairs: rotation.map_or(0, |rotation| rotation.pairs as u32),
+        head: rotation.map_or(0, |rotation| rotation.head as u32),
         ..Scalars::default()
     }
 }
@@ -149,7 +152,10 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         ])
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
-    let written = || -> Result<[Option<Operand>; 5]> {
+    let rotation = Rotation::of(spec).filter(|_| output.is_some());
+    let written = || -> Result<[Option<Operand>; 7]> {
+        let rotary = operands.rotary.as_ref().filter(|_| output.is_some());
+        let [cos, sin] = fusion::tables(rotary, spec)?;
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
         let bias = operands.bias.as_ref().filter(|_| output.is_some());
         Ok([
@@ -158,6 +164,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
             tensor("bias", Role::Load, bias)?,
             tensor("after", Role::Load, operands.after.as_ref().filter(|_| output.is_some()))?,
             tensor("hidden", Role::Store, hidden.as_ref())?,
+            cos,
+            sin,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
@@ -175,7 +183,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
         let dispatches = run(&problem, Flags { apply, split, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -184,7 +192,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
         let all = read()?.into_iter().chain([moments, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
         let dispatches = run(&problem, Flags { compute: true, finish, apply, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -210,7 +218,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     if apply {
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
         dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
     }
     stream.run("norm forward", &dispatches)

@@ -2,7 +2,7 @@
 //! the sums of rows, the parameters' gradients and the input's, apart.
 
 use super::between::merge_sums;
-use super::fusion::{After, Before};
+use super::fusion::{After, Before, Rotation};
 use super::launch::{Dispatch, Problem, Scalars};
 use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
 use super::operand::{Operand, share_buffer};
@@ -116,8 +116,9 @@ impl Passes<'_, '_> {
             Operand::new("grad_before", Role::Store, targets.before)?,
             Operand::new("grad_after", Role::Store, targets.after)?,
         ];
-        all.extend(fusion::of_terms(self.operands, flags.after, value)?);
-        let problem = Problem::new(self.stream.device(), shape, reduced, all)?;
+        all.extend(fusion::of_terms(self.spec, self.operands, flags.after, value)?);
+        let rotation = Rotation::of(self.spec);
+        let problem = Problem::new(self.stream.device(), shape, reduced, all)?.rotated(rotation);
         let form = form(&problem, flags, self.stream);
         Ok((problem, form))
     }

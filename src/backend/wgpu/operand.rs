@@ -2,6 +2,7 @@
 
 use super::tensor::BufferRange;
 use super::variant::Role;
+use crate::backend::Rotary;
 use crate::tensor::{DType, Dims, Layout, Memory, View};
 use crate::{Error, Result};
 
@@ -23,6 +24,17 @@ impl Operand {
         let Some(view) = view else { return Ok(None) };
         let (range, layout) = (range_of(name, view)?, Some(view.layout().clone()));
         Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1 }))
+    }
+
+    /// A table of a rotary embedding, walked with a row's `cols` columns.
+    pub(super) fn table(
+        name: &'static str,
+        rotary: &Rotary<'_>,
+        view: &View<'_>,
+        cols: usize,
+    ) -> Result<Option<Self>> {
+        let (range, layout) = (range_of(name, view)?, Some(rotary.layout(view, cols)));
+        Ok(Some(Operand { name, role: Role::Table, range, dtype: view.dtype(), layout, numbers: 1 }))
     }
 
     /// A plain array of float32 numbers.

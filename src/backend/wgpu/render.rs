@@ -61,6 +61,7 @@ impl Variant {
         let (leaf, sums) = (styled!(style, "leaf"), styled!(style, "sums"));
         let (again, first) = (styled!(style, "sums_again"), styled!(style, "first"));
         let (apply, apply_again) = (styled!(style, "apply"), styled!(style, "apply_again"));
+        let [emit, again_written] = self.flags.after.writing(style);
         let mut files = Vec::new();
         match self.entry {
             Entry::NormForward => {
@@ -70,6 +71,7 @@ impl Variant {
                 files.extend(self.degree());
                 files.extend(self.surroundings());
                 files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
+                files.extend(emit);
             }
             Entry::NormBackward => {
                 files.extend([leaf]);
@@ -79,6 +81,7 @@ impl Variant {
                 files.extend(self.slope());
                 files.extend(self.surroundings());
                 files.extend([apply, apply_again, shader!("norm_backward")]);
+                files.extend(again_written);
                 if self.flags.fused {
                     files.extend([shader!("columns"), shader!("norm_backward_fused")]);
                 } else {
@@ -167,6 +170,11 @@ impl Variant {
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
         let Flags { before, after, .. } = self.flags;
+        let (is_rotary, halves, whole) = match after {
+            After::Rotary { halves, whole } => (true, halves, whole),
+            _ => (false, false, false),
+        };
+        let is_affine = self.entry == Entry::Affine;
         let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
         let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
         let number = [
@@ -235,6 +243,12 @@ impl Variant {
             ("HAS_GRAD_AFTER", has("grad_after")),
             ("HAS_EPILOGUE", after != After::None),
             ("SCALED", before == Before::ScaledResidual),
+            // Pairs of columns that are rotated: what they are, whether both are in one quad, whether they are written together,
+            // and whether columns are those of several heads.
+            ("HALVES", halves),
+            ("WITHIN", is_rotary && !halves && style == Style::Row && (whole || !is_affine)),
+            ("PAIRS", after.has_pairs_apart(style)),
+            ("HEADS", is_affine),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -269,6 +283,7 @@ impl Variant {
             (Role::Store, Access::Vector | Access::Quad) => &[shader!("operand/store_vector")],
             (Role::Store, _) => &[put, store],
             (Role::Update, _) => &[put, read, load, store],
+            (Role::Table, _) => &[bits, styled!(style, "operand/table")],
             (Role::Number, _) => &[styled!(style, "operand/number")],
             (Role::SetNumber, _) => &[styled!(style, "operand/number"), styled!(style, "operand/number_set")],
             (Role::NumberOfColumn, Access::Splat) => &[shader!("operand/number_splat")],
@@ -333,6 +348,8 @@ fn halvings(quads: u32) -> String {
 fn absent(role: Role) -> &'static str {
     match role {
         Role::Load => shader!("operand/absent_load"),
+        // Nobody names those that are not there.
+        Role::Table => "",
         Role::Store | Role::Update => shader!("operand/absent_store"),
         Role::Number | Role::SetNumber | Role::NumberOfColumn => shader!("operand/absent_number"),
         Role::Get | Role::Set => shader!("operand/absent_flat"),

@@ -79,7 +79,7 @@ impl Parameters<'_> {
                         Operand::new("weight", Role::Load, weight)?,
                         partials,
                     ];
-                    all.extend(fusion::of_terms(operands, after, after.is_curved())?);
+                    all.extend(fusion::of_terms(self.spec, operands, after, after.is_curved())?);
                     all
                 }
                 Source::Sums { view, .. } => {
@@ -87,7 +87,9 @@ impl Parameters<'_> {
                     vec![Operand::per_row("sums", role, Some(view), &sizes, &[], [SUMS, SUMS])?, partials]
                 }
             };
-            let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?;
+            let rotation =
+                fusion::Rotation::of(self.spec).filter(|_| matches!(source, Source::Tensors { .. }));
+            let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?.rotated(rotation);
             let scalars = sums.scalars(&cols, self.scalars);
             dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
             dispatches.extend(self.finish(&sums, device, &scratch, &cols)?);

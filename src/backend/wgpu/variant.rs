@@ -32,6 +32,8 @@ pub(crate) enum Role {
     Store,
     /// Reads and writes four elements.
     Update,
+    /// Reads elements of any columns.
+    Table,
     /// Reads numbers of the current row.
     Number,
     /// Reads and writes numbers of the current row.
@@ -210,7 +212,7 @@ impl Entry {
 
     /// Every operand that the kernel's text names.
     pub(super) fn operands(self) -> &'static [(&'static str, Role)] {
-        use Role::{Get, Load, Number, NumberOfColumn, Set, SetNumber, Store, Update};
+        use Role::{Get, Load, Number, NumberOfColumn, Set, SetNumber, Store, Table, Update};
         match self {
             Entry::NormForward => &[
                 ("input", Load),
@@ -224,6 +226,8 @@ impl Entry {
                 ("before", Load),
                 ("after", Load),
                 ("hidden", Store),
+                ("cos", Table),
+                ("sin", Table),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -241,6 +245,8 @@ impl Entry {
                 ("grad_hidden", Load),
                 ("grad_before", Store),
                 ("grad_after", Store),
+                ("cos", Table),
+                ("sin", Table),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -257,6 +263,8 @@ impl Entry {
                 ("bias", Load),
                 ("before", Load),
                 ("after", Load),
+                ("cos", Table),
+                ("sin", Table),
             ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {

@@ -5,6 +5,7 @@ mod layouts;
 mod masks;
 mod options;
 mod parameters;
+mod rotaries;
 mod shapes;
 mod specs;
 mod values;
@@ -39,6 +40,7 @@ pub fn cases(method: &str, dtype: DType, effort: Effort) -> Vec<Case> {
     masks::list(&mut list);
     options::list(&mut list);
     fusions::list(&mut list);
+    rotaries::list(&mut list);
     list.cases
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     check, check_alpha, check_fusion, check_input, check_output, check_per_row, expanded, fused, mask,
-    parameter, refined, refined_mut,
+    parameter, refined, refined_mut, rotary::rotary,
 };
 use crate::backend::Backward;
 use crate::norm::{Gradients, Parameters, hidden_dtype};
@@ -49,6 +49,7 @@ pub(in crate::norm) fn backward<'a>(
     let (prologue, epilogue) = (fusion.prologue.operand(), fusion.epilogue.operand());
     let before = fused(prologue, parameters.before.as_ref(), spec, input, stream)?;
     let after = fused(epilogue, parameters.after.as_ref(), spec, input, stream)?;
+    let rotary = rotary(spec, parameters, input, stream)?;
     if let Some(view) = grad_hidden {
         if prologue.is_none() {
             let expected = "none: this method normalizes its input itself";
@@ -122,6 +123,8 @@ pub(in crate::norm) fn backward<'a>(
             ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue != Epilogue::None)),
             (prologue.unwrap_or("before"), parameters.before.as_ref()),
             (epilogue.unwrap_or("after"), parameters.after.as_ref()),
+            ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
+            ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
         ];
         if *name != "grad_input" {
             others.push(("grad_output", Some(grad_output)));
@@ -146,6 +149,7 @@ pub(in crate::norm) fn backward<'a>(
         mask,
         before,
         after,
+        rotary,
         grad_hidden: grad_hidden.map(|view| refined("grad_hidden", view, spec)).transpose()?,
         statistics: statistics.cloned(),
         given: given.cloned(),

@@ -2,7 +2,7 @@
 
 use super::{
     Named, check, check_alpha, check_apart, check_fusion, check_input, check_output, check_per_row,
-    check_replacing, fused, mask, parameter, refined, refined_mut,
+    check_replacing, fused, mask, parameter, refined, refined_mut, rotary::rotary,
 };
 use crate::backend::Forward;
 use crate::norm::{Parameters, hidden_dtype};
@@ -41,13 +41,14 @@ pub(in crate::norm) fn forward<'a>(
     check_fusion(fusion, parameters, false)?;
     let before = fused(fusion.prologue.operand(), parameters.before.as_ref(), spec, input, stream)?;
     let after = fused(fusion.epilogue.operand(), parameters.after.as_ref(), spec, input, stream)?;
+    let rotary = rotary(spec, parameters, input, stream)?;
     let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
     let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let rows = spec.rows();
     // On the stack, as a call on a short row costs little more than its checks.
-    let mut others: [Named<'_, '_>; 8] = [
+    let mut others: [Named<'_, '_>; 10] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
@@ -57,6 +58,8 @@ pub(in crate::norm) fn forward<'a>(
         ("statistics", None),
         ("moments", None),
         ("hidden", None),
+        ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
+        ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
@@ -107,6 +110,7 @@ pub(in crate::norm) fn forward<'a>(
         given: given.cloned(),
         before,
         after,
+        rotary,
         output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
         hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
         statistics,

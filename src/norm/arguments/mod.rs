@@ -3,6 +3,7 @@
 
 mod backward;
 mod forward;
+mod rotary;
 
 pub(super) use backward::{BackwardArguments, backward};
 pub(super) use forward::{ForwardArguments, forward};
@@ -58,6 +59,10 @@ pub(super) fn check_narrow(
         return Err(Error::argument(name, expected, "dtype f64"));
     }
     check_device(name, view, stream)
+}
+
+fn refuse_shape(name: &'static str, expected: String, view: &View<'_>) -> Error {
+    Error::argument(name, expected, format!("shape {:?}", view.shape()))
 }
 
 /// A tensor of the input's shape, seen in the spec's.

@@ -1,7 +1,7 @@
 //! Every gradient is the slope of the loss `Σ g y`.
 
 use super::*;
-use crate::spec::{Activation, Epilogue, Prologue};
+use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
 use ndarray::Array1;
 
 /// The operands of a small problem, to be nudged one number at a time.
@@ -15,6 +15,7 @@ struct Operands {
     given: Option<Vec<(Dd, Dd)>>,
     before: Option<Array2<Dd>>,
     after: Option<Array2<Dd>>,
+    angles: Option<[Array2<Dd>; 2]>,
     grad_hidden: Option<Array2<Dd>>,
     grad_output: Array2<Dd>,
 }
@@ -38,6 +39,12 @@ impl Operands {
             given: frozen.then(|| (0..rows).map(given).collect()),
             before: other(fusion.prologue.operand().is_some(), 0.9),
             after: other(fusion.epilogue.operand().is_some(), 1.3),
+            angles: match fusion.epilogue {
+                Epilogue::Rotary { dims, .. } => {
+                    Some([0.4, 1.6].map(|k| Array2::from_shape_fn((rows, dims / 2), |(i, j)| wave(i, j, k))))
+                }
+                _ => None,
+            },
             grad_hidden: other(fusion.prologue.operand().is_some(), 2.3),
             grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
         }
@@ -52,6 +59,7 @@ impl Operands {
             given: self.given.as_deref(),
             before: self.before.as_ref().map(|other| other.view()),
             after: self.after.as_ref().map(|other| other.view()),
+            angles: self.angles.as_ref().map(|tables| tables.each_ref().map(|table| table.view())),
             grad_hidden: self.grad_hidden.as_ref().map(|other| other.view()),
             ..Problem::new(DType::F64, self.input.view())
         }
@@ -172,6 +180,8 @@ fn through_what_surrounds_a_norm() {
         Epilogue::Activation(Activation::GeluTanh),
         Epilogue::Residual,
         Epilogue::Gate,
+        Epilogue::Rotary { style: RotaryStyle::HalfSplit, dims: 4 },
+        Epilogue::Rotary { style: RotaryStyle::Interleaved, dims: 2 },
     ];
     for (prologue, epilogue) in
         prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)))

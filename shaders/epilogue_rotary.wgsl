@@ -1,0 +1,86 @@
+// What becomes of v: pairs of columns are rotated by their row's angles, the first of a pair to x * cos - other * sin, the second to
+// x * cos + other * sin. Columns beyond the last pair are v itself. See `epilogue_gate`.
+
+struct Angles {
+    cos: vec4<f32>,
+    sin: vec4<f32>,
+}
+
+// The numbers in their heads of the four columns at `col`.
+fn in_head(col: u32) -> vec4<u32> {
+    let c = columns_of(col);
+    if HEADS {
+        let h = params.head;
+        return c - h * vec4<u32>(divided(c.x, h), divided(c.y, h), divided(c.z, h), divided(c.w, h));
+    }
+    return c;
+}
+
+fn are_first(j: vec4<u32>) -> vec4<bool> {
+    if HALVES {
+        return j < vec4<u32>(params.pairs);
+    }
+    return (j < vec4<u32>(2u * params.pairs)) & ((j & vec4<u32>(1u)) == vec4<u32>(0u));
+}
+
+fn are_second(j: vec4<u32>) -> vec4<bool> {
+    return (j < vec4<u32>(2u * params.pairs)) & !are_first(j);
+}
+
+// From the first of a pair to the second.
+fn distance_of_pair() -> u32 {
+    return select(1u, params.pairs, HALVES);
+}
+
+// The angles of the pairs that the four columns at `col` are of; of those that are of none, some angle.
+fn angles_at(col: u32) -> Angles {
+    let j = in_head(col);
+    var pair = j >> vec4<u32>(1u);
+    if HALVES {
+        pair = select(j, j - params.pairs, j >= vec4<u32>(params.pairs));
+    }
+    let at = columns_of(col) - j + min(pair, vec4<u32>(params.pairs - 1u));
+    return Angles(cos_of(at), sin_of(at));
+}
+
+fn turned(x: vec4<f32>, other: vec4<f32>, angles: Angles, adds: vec4<bool>) -> vec4<f32> {
+    let product = opaque4(other * angles.sin);
+    return opaque4(opaque4(x * angles.cos) + select(-product, product, adds));
+}
+
+// Where both of a pair are among four neighbouring columns.
+fn epilogue(col: u32, v: vec4<f32>) -> vec4<f32> {
+    let j = in_head(col);
+    let rotated = are_first(j) | are_second(j);
+    if !any(rotated) {
+        return v;
+    }
+    return select(v, turned(v, v.yxwz, angles_at(col), are_second(j)), rotated);
+}
+
+struct OfOutput {
+    value: vec4<f32>,
+    after: vec4<f32>,
+}
+
+// The gradient is rotated back. Its other columns are read wherever they are.
+fn of_output(col: u32, g: vec4<f32>, v: vec4<f32>) -> OfOutput {
+    let j = in_head(col);
+    let first = are_first(j);
+    let second = are_second(j);
+    if !any(first | second) {
+        return OfOutput(g, g);
+    }
+    var other = g;
+    if WITHIN {
+        other = g.yxwz;
+    } else {
+        if any(first) {
+            other = select(other, grad_output_at(col + distance_of_pair()), first);
+        }
+        if any(second) {
+            other = select(other, grad_output_at(col - distance_of_pair()), second);
+        }
+    }
+    return OfOutput(select(g, turned(g, other, angles_at(col), first), first | second), g);
+}

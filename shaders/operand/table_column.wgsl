@@ -1,0 +1,8 @@
+
+// The elements of one column, in each current row.
+fn NAME_of(columns: vec4<u32>) -> vec4<f32> {
+    let col = columns.x;
+    let along = ALONG;
+    return bits_DTYPE(vec4<u32>(
+        NAME_bits(BASE_0 + along), NAME_bits(BASE_1 + along), NAME_bits(BASE_2 + along), NAME_bits(BASE_3 + along)));
+}
