@@ -115,7 +115,7 @@ fn around<'a>(residual: View<'a>, gate: &'a HostTensor) -> RmsNorm<'a> {
 #[test]
 fn results_may_take_the_place_of_operands() {
     let stream = Device::Cpu.stream();
-    for dtype in DType::ALL {
+    for dtype in DType::FLOATS {
         let (x, r, g, more) = (host(0.2, dtype), host(1.4, dtype), host(2.2, dtype), host(3.1, dtype));
         let z = host(0.7, dtype);
         let [mut y, mut h, mut dx, mut dr] = [(); 4].map(|()| HostTensor::zeros(&SHAPE, dtype).unwrap());

@@ -60,7 +60,7 @@ fn gradients_of_every_magnitude_keep_their_digits() {
 #[test]
 fn rows_scaled_by_powers_of_two_normalize_to_the_same_bits() {
     let row: Vec<f64> = (0..300).map(|i| 1.0 + common::wave(i, 0.4).abs()).collect();
-    for dtype in DType::ALL {
+    for dtype in DType::FLOATS {
         let output = |scale: f64| {
             let scaled: Vec<f64> = row.iter().map(|x| x * scale).collect();
             let x = HostTensor::from_f64(&scaled, &[1, 300], dtype).unwrap();

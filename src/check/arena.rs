@@ -2,7 +2,7 @@
 
 use super::placement::Placement;
 use crate::Result;
-use crate::tensor::{DType, Element, Layout, View, ViewMut};
+use crate::tensor::{DType, Element, F8E4M3, F8E5M2, Layout, View, ViewMut};
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -42,23 +42,14 @@ pub(super) struct Arena {
 /// Does the same with each dtype's type.
 macro_rules! typed {
     ($dtype:expr, $t:ident => $body:expr) => {
+        typed!($dtype, $t => $body, F16 f16, BF16 bf16, F32 f32, F64 f64, I8 i8, F8E4M3 F8E4M3, F8E5M2 F8E5M2, I32 i32, I64 i64)
+    };
+    ($dtype:expr, $t:ident => $body:expr, $($name:ident $type:ty),+) => {
         match $dtype {
-            DType::F16 => {
-                type $t = f16;
+            $(DType::$name => {
+                type $t = $type;
                 $body
-            }
-            DType::BF16 => {
-                type $t = bf16;
-                $body
-            }
-            DType::F32 => {
-                type $t = f32;
-                $body
-            }
-            DType::F64 => {
-                type $t = f64;
-                $body
-            }
+            })+
         }
     };
 }

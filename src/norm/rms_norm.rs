@@ -119,7 +119,7 @@ fn machine_epsilon(dtype: DType) -> f64 {
         DType::F16 => 2f64.powi(-10),
         DType::BF16 => 2f64.powi(-7),
         DType::F32 => f64::from(f32::EPSILON),
-        DType::F64 => f64::EPSILON,
+        _ => f64::EPSILON,
     }
 }
 

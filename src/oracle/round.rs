@@ -1,17 +1,17 @@
 //! The spacing of the dtypes' numbers, and rounding to them.
 
 use super::real::{exponent, power_of_two};
-use crate::tensor::{DType, Element};
+use crate::tensor::{DType, Element, F8E4M3, F8E5M2};
 use half::{bf16, f16};
 
-/// Bits of the mantissa after the leading one, the exponent of the smallest normal number, and that of the first
+/// Of a float: bits of the mantissa after the leading one, the exponent of the smallest normal number, and that of the first
 /// power of two that is out of range.
 const fn format(dtype: DType) -> (i32, i32, i32) {
     match dtype {
         DType::F16 => (10, -14, 16),
         DType::BF16 => (7, -126, 128),
         DType::F32 => (23, -126, 128),
-        DType::F64 => (52, -1022, 1024),
+        _ => (52, -1022, 1024),
     }
 }
 
@@ -28,7 +28,10 @@ pub fn round(dtype: DType, x: f64) -> f64 {
         DType::F16 => nearest::<f16>(x),
         DType::BF16 => nearest::<bf16>(x),
         DType::F32 => nearest::<f32>(x),
-        DType::F64 => x,
+        DType::I8 => nearest::<i8>(x),
+        DType::F8E4M3 => nearest::<F8E4M3>(x),
+        DType::F8E5M2 => nearest::<F8E5M2>(x),
+        _ => x,
     }
 }
 

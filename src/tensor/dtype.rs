@@ -1,8 +1,10 @@
 //! Element types.
 
+use super::{F8E4M3, F8E5M2};
 use half::{bf16, f16};
 
-/// The type of a tensor's elements.
+/// The type of a tensor's elements. Norms compute on the [floats](DType::FLOATS); integers and floats of 8 bits are what
+/// results are quantized to, wider integers are indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// IEEE 754 binary16.
@@ -13,18 +15,37 @@ pub enum DType {
     F32,
     /// IEEE 754 binary64.
     F64,
+    /// An integer of 8 bits.
+    I8,
+    /// [`F8E4M3`].
+    F8E4M3,
+    /// [`F8E5M2`].
+    F8E5M2,
+    /// An integer of 32 bits.
+    I32,
+    /// An integer of 64 bits.
+    I64,
 }
 
 impl DType {
-    /// Every dtype, narrowest first.
-    pub const ALL: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
+    /// Every dtype that norms compute on, narrowest first.
+    pub const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
+
+    /// Every dtype that results can be quantized to.
+    pub const CODES: [DType; 3] = [DType::I8, DType::F8E4M3, DType::F8E5M2];
+
+    /// Whether it is one of the [floats](DType::FLOATS) that norms compute on.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+    }
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
+            DType::I8 | DType::F8E4M3 | DType::F8E5M2 => 1,
             DType::F16 | DType::BF16 => 2,
-            DType::F32 => 4,
-            DType::F64 => 8,
+            DType::F32 | DType::I32 => 4,
+            DType::F64 | DType::I64 => 8,
         }
     }
 
@@ -43,6 +64,11 @@ impl DType {
             DType::BF16 => "bf16",
             DType::F32 => "f32",
             DType::F64 => "f64",
+            DType::I8 => "i8",
+            DType::F8E4M3 => "f8e4m3",
+            DType::F8E5M2 => "f8e5m2",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
         }
     }
 }
@@ -53,10 +79,11 @@ impl std::fmt::Display for DType {
     }
 }
 
+/// Of the [floats](DType::FLOATS): what a user may ask norms to compute on.
 impl std::str::FromStr for DType {
     type Err = crate::Error;
     fn from_str(s: &str) -> crate::Result<Self> {
-        DType::ALL
+        DType::FLOATS
             .into_iter()
             .find(|d| d.name() == s)
             .ok_or_else(|| crate::Error::argument("dtype", "one of f16, bf16, f32, f64", format!("{s:?}")))
@@ -67,9 +94,10 @@ impl std::str::FromStr for DType {
 pub trait Element: bytemuck::Pod + Send + Sync + sealed::Sealed {
     /// The matching run-time dtype.
     const DTYPE: DType;
-    /// The value as float64, exactly.
+    /// The value as float64: exactly, but for integers of 64 bits beyond 2^53.
     fn to_f64(self) -> f64;
-    /// The nearest value to `x`, ties to even.
+    /// The nearest value to `x`, ties to even. Integers and floats of 8 bits have no room for more than their largest
+    /// numbers, which stand for all beyond; NaN as an integer is 0.
     fn from_f64(x: f64) -> Self;
 }
 
@@ -98,6 +126,11 @@ element!(f16, F16, f16::to_f64, narrow_f16);
 element!(bf16, BF16, bf16::to_f64, narrow_bf16);
 element!(f32, F32, f64::from, |x| x as f32);
 element!(f64, F64, |x| x, |x| x);
+element!(i8, I8, f64::from, |x: f64| x.round_ties_even() as i8);
+element!(F8E4M3, F8E4M3, |x: F8E4M3| f64::from(x.to_f32()), |x| F8E4M3::from_f32(to_odd(x)));
+element!(F8E5M2, F8E5M2, |x: F8E5M2| f64::from(x.to_f32()), |x| F8E5M2::from_f32(to_odd(x)));
+element!(i32, I32, f64::from, |x: f64| x.round_ties_even() as i32);
+element!(i64, I64, |x: i64| x as f64, |x: f64| x.round_ties_even() as i64);
 
 /// f64 to f32 rounded to odd: inexact results get a set last bit, so that a second rounding to a type of at most
 /// 22 bits of mantissa gives what one rounding would have given.
@@ -139,7 +172,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for d in DType::ALL {
+        for d in DType::FLOATS {
             assert_eq!(d.name().parse::<DType>().unwrap(), d);
         }
         assert!("int8".parse::<DType>().is_err());

@@ -1,6 +1,6 @@
 //! An owned tensor in host memory, for those who have no array type of their own.
 
-use super::{DType, Element, Layout, Tensor, View, ViewMut};
+use super::{DType, Element, F8E4M3, F8E5M2, Layout, Tensor, View, ViewMut};
 use crate::{Device, Error, Result};
 
 /// A row-major tensor in host memory.
@@ -17,6 +17,11 @@ enum Data {
     BF16(Vec<half::bf16>),
     F32(Vec<f32>),
     F64(Vec<f64>),
+    I8(Vec<i8>),
+    F8E4M3(Vec<F8E4M3>),
+    F8E5M2(Vec<F8E5M2>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
 }
 
 /// Does the same with the typed vector of each dtype.
@@ -27,6 +32,11 @@ macro_rules! each {
             Data::BF16($v) => $body,
             Data::F32($v) => $body,
             Data::F64($v) => $body,
+            Data::I8($v) => $body,
+            Data::F8E4M3($v) => $body,
+            Data::F8E5M2($v) => $body,
+            Data::I32($v) => $body,
+            Data::I64($v) => $body,
         }
     };
 }
@@ -52,6 +62,11 @@ impl HostTensor {
             DType::BF16 => Data::BF16(zeros(len)?),
             DType::F32 => Data::F32(zeros(len)?),
             DType::F64 => Data::F64(zeros(len)?),
+            DType::I8 => Data::I8(zeros(len)?),
+            DType::F8E4M3 => Data::F8E4M3(zeros(len)?),
+            DType::F8E5M2 => Data::F8E5M2(zeros(len)?),
+            DType::I32 => Data::I32(zeros(len)?),
+            DType::I64 => Data::I64(zeros(len)?),
         };
         Ok(HostTensor { shape: shape.to_vec(), data })
     }
@@ -66,6 +81,11 @@ impl HostTensor {
             DType::BF16 => Data::BF16(bytemuck::allocation::cast_vec(values)),
             DType::F32 => Data::F32(bytemuck::allocation::cast_vec(values)),
             DType::F64 => Data::F64(bytemuck::allocation::cast_vec(values)),
+            DType::I8 => Data::I8(bytemuck::allocation::cast_vec(values)),
+            DType::F8E4M3 => Data::F8E4M3(bytemuck::allocation::cast_vec(values)),
+            DType::F8E5M2 => Data::F8E5M2(bytemuck::allocation::cast_vec(values)),
+            DType::I32 => Data::I32(bytemuck::allocation::cast_vec(values)),
+            DType::I64 => Data::I64(bytemuck::allocation::cast_vec(values)),
         };
         Ok(tensor)
     }
@@ -95,6 +115,11 @@ impl HostTensor {
             Data::BF16(_) => DType::BF16,
             Data::F32(_) => DType::F32,
             Data::F64(_) => DType::F64,
+            Data::I8(_) => DType::I8,
+            Data::F8E4M3(_) => DType::F8E4M3,
+            Data::F8E5M2(_) => DType::F8E5M2,
+            Data::I32(_) => DType::I32,
+            Data::I64(_) => DType::I64,
         }
     }
 

@@ -5,12 +5,14 @@
 //! [`WgpuTensor`](crate::backend::wgpu::WgpuTensor) are normkit's own, for those who have none.
 
 mod dtype;
+mod float8;
 mod host;
 mod layout;
 mod overlap;
 mod view;
 
 pub use dtype::{DType, Element};
+pub use float8::{F8E4M3, F8E5M2};
 pub use host::HostTensor;
 pub use layout::{Dims, Layout};
 pub(crate) use overlap::{Overlap, overlap};

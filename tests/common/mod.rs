@@ -66,7 +66,7 @@ pub(crate) const WITH_ROTARY: &[&str] = &["cpu"];
 /// The dtypes that a device computes in.
 pub(crate) fn dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
     let without_f64 = device.backend() == "wgpu";
-    DType::ALL.into_iter().filter(move |&dtype| !(without_f64 && dtype == DType::F64))
+    DType::FLOATS.into_iter().filter(move |&dtype| !(without_f64 && dtype == DType::F64))
 }
 
 /// A copy of a tensor in a device's memory.

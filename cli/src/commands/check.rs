@@ -35,7 +35,7 @@ pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
     let methods =
         || check::METHODS.iter().copied().filter(|&method| wanted.is_none_or(|wanted| wanted == method));
     let dtypes =
-        || DType::ALL.into_iter().filter(|&dtype| arguments.dtype.is_none_or(|wanted| wanted == dtype));
+        || DType::FLOATS.into_iter().filter(|&dtype| arguments.dtype.is_none_or(|wanted| wanted == dtype));
     let mut plan = Vec::new();
     for place in &places {
         place.self_test()?;
@@ -84,7 +84,7 @@ impl Found {
     #[cfg(feature = "wgpu")]
     pub(super) fn order(&self) -> (Option<usize>, Option<usize>) {
         let method = check::METHODS.iter().position(|&method| method == self.method);
-        (method, DType::ALL.iter().position(|&dtype| dtype == self.dtype))
+        (method, DType::FLOATS.iter().position(|&dtype| dtype == self.dtype))
     }
 
     pub(super) fn add(&mut self, case: &Case, outcome: &Outcome) {

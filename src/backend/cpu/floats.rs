@@ -212,7 +212,7 @@ real!(f32, F32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
         match dtype {
             DType::F16 => Self::from_f16(self.to_f16()),
             DType::BF16 => Self::from_bf16(self.to_bf16()),
-            DType::F32 | DType::F64 => self,
+            _ => self,
         }
     }
 });
@@ -312,7 +312,7 @@ real!(f64, F64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, 
             DType::F16 => Self::from_f16(self.to_f16()),
             DType::BF16 => Self::from_bf16(self.to_bf16()),
             DType::F32 => Self::from_f32(self.to_f32()),
-            DType::F64 => self,
+            _ => self,
         }
     }
 });

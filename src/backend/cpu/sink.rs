@@ -133,6 +133,7 @@ impl<'a> Sink<'a> {
             DType::F32 => self.isa.run(Narrow { from, to: self.slice::<f32>(at, len) }),
             // A wider output than the compute type is refused with the arguments.
             DType::F64 => self.isa.run(Narrow { from, to: self.slice::<f64>(at, len) }),
+            _ => debug_assert!(false, "other dtypes are refused with the arguments"),
         }
     }
 
@@ -179,6 +180,7 @@ impl<'a> Sink<'a> {
             DType::BF16 => self.scatter::<F, bf16>(from, at, stride),
             DType::F32 => self.scatter::<F, f32>(from, at, stride),
             DType::F64 => self.scatter::<F, f64>(from, at, stride),
+            _ => debug_assert!(false, "other dtypes are refused with the arguments"),
         }
     }
 

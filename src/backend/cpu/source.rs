@@ -197,6 +197,7 @@ impl<'a> Source<'a> {
             DType::F32 => self.isa.run(Widen { from: self.slice::<f32>(at, len), to }),
             // A wider operand than the compute type is refused with the arguments.
             DType::F64 => self.isa.run(Widen { from: self.slice::<f64>(at, len), to }),
+            _ => debug_assert!(false, "other dtypes are refused with the arguments"),
         }
     }
 
@@ -214,6 +215,7 @@ impl<'a> Source<'a> {
             DType::BF16 => self.gather::<F, bf16>(at, stride, to),
             DType::F32 => self.gather::<F, f32>(at, stride, to),
             DType::F64 => self.gather::<F, f64>(at, stride, to),
+            _ => debug_assert!(false, "other dtypes are refused with the arguments"),
         }
     }
 

@@ -260,6 +260,11 @@ fn type_name(dtype: DType) -> &'static str {
         DType::BF16 => "bf16",
         DType::F32 => "float",
         DType::F64 => "double",
+        DType::I8 => "i8",
+        DType::F8E4M3 => "f8e4m3",
+        DType::F8E5M2 => "f8e5m2",
+        DType::I32 => "int",
+        DType::I64 => "long long",
     }
 }
 

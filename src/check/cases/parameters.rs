@@ -24,7 +24,7 @@ pub(super) fn list(list: &mut List) {
             });
         }
     }
-    for weight in DType::ALL {
+    for weight in DType::FLOATS {
         let fits = weight != DType::F64 || list.dtype == DType::F64;
         if weight != list.dtype && fits {
             list.add(Quick, format!("{weight} weight"), (37, 201), |case| case.weight_dtype = weight);

@@ -54,9 +54,10 @@ pub(super) fn check_narrow(
     input: DType,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    if view.dtype() == DType::F64 && input != DType::F64 {
-        let expected = format!("f16, bf16 or f32 beside an input of {input}");
-        return Err(Error::argument(name, expected, "dtype f64"));
+    if !view.dtype().is_float() || view.dtype() == DType::F64 && input != DType::F64 {
+        let wide = if input == DType::F64 { ", f32 or f64" } else { " or f32" };
+        let expected = format!("f16, bf16{wide} beside an input of {input}");
+        return Err(Error::argument(name, expected, format!("dtype {}", view.dtype())));
     }
     check_device(name, view, stream)
 }
@@ -149,7 +150,7 @@ fn fused<'v>(
 
 /// Refuses a fusion whose numbers or operands do not make sense; `is_backward` tells that a residual may be left out.
 fn check_fusion(fusion: Fusion, parameters: &Parameters<'_>, is_backward: bool) -> Result<()> {
-    let Fusion { prologue, epilogue } = fusion;
+    let Fusion { prologue, epilogue, .. } = fusion;
     if let Prologue::Residual { input_scale, residual_scale } = prologue {
         for (name, scale) in [("input_scale", input_scale), ("residual_scale", residual_scale)] {
             if !scale.is_finite() {
@@ -231,6 +232,10 @@ fn check_replacing(
 }
 
 fn check_input(input: &View<'_>, stream: &Stream<'_>) -> Result<()> {
+    if !input.dtype().is_float() {
+        let expected = "dtype f16, bf16, f32 or f64";
+        return Err(Error::argument("input", expected, format!("dtype {}", input.dtype())));
+    }
     if stream.device().backend() == "wgpu" && input.dtype() == DType::F64 {
         return Err(Error::UnsupportedDType { name: "input", dtype: DType::F64, backend: "wgpu" });
     }

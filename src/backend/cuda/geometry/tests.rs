@@ -108,7 +108,8 @@ fn operands_of_fusions_are_kept_beside_the_tensors() {
 #[test]
 fn every_geometry_can_be_launched() {
     let forced = [None, Some(1), Some(4), Some(64), Some(256)];
-    for (dtype, threads) in DType::ALL.into_iter().flat_map(|dtype| forced.map(|threads| (dtype, threads))) {
+    for (dtype, threads) in DType::FLOATS.into_iter().flat_map(|dtype| forced.map(|threads| (dtype, threads)))
+    {
         for (cols, tensors) in
             (0..=20).flat_map(|bits| [1usize << bits, (1 << bits) + 1].map(|cols| (cols, bits % 3)))
         {
