@@ -56,6 +56,8 @@ template <class F> struct Scalars {
     i64 turns;
     // Pairs of columns that a rotary embedding rotates, and the columns of a head.
     i64 pairs, head;
+    // Rows of its tables that positions choose from, and how far they are apart in the tables of cosines and of sines.
+    i64 table_rows, cos_step, sin_step;
     // The scale exponent that eps asks for.
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.

@@ -1,6 +1,7 @@
 #pragma once
 // Rotary position embedding: the columns of a pair are rotated by one of their row's angles, whose cosines and sines are operands.
 // Both of a pair are worked on by one thread, which has read both before it writes either: the result may lie where they do.
+#include "math.cuh"
 #include "params.cuh"
 
 template <class V> struct Rotary {
@@ -52,7 +53,21 @@ template <class V> struct Rotary {
     };
 
     DEVICE static Angles angles_of(const Params<V>& p, const Place<V>& row, I col, I j) {
-        return {angles<typename V::cos>(p, row, col, j), angles<typename V::sin>(p, row, col, j)};
+        using Positions = typename V::positions;
+        Place<V> chosen = row;
+        if constexpr (Positions::PRESENT) {
+            const auto position = device::load<typename Positions::T, 1>(element<V, Positions>(p, row, col)).at[0];
+            if (position < 0 || i64(position) >= p.s.table_rows) {
+                Angles none;
+                UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                    none.cos.at[k] = none.sin.at[k] = device::of_bits(infinity_bits<F>() | 1u);
+                }
+                return none;
+            }
+            chosen.at[V::cos::SLOT] += i64(position) * p.s.cos_step;
+            chosen.at[V::sin::SLOT] += i64(position) * p.s.sin_step;
+        }
+        return {angles<typename V::cos>(p, chosen, col, j), angles<typename V::sin>(p, chosen, col, j)};
     }
 
     // A pair after the rotation by an angle, or BACK by it.

@@ -40,7 +40,17 @@ fn angles_at(col: u32) -> Angles {
         pair = select(j, j - params.pairs, j >= vec4<u32>(params.pairs));
     }
     let at = columns_of(col) - j + min(pair, vec4<u32>(params.pairs - 1u));
-    return Angles(cos_of(at), sin_of(at));
+    if !HAS_POSITIONS {
+        return Angles(cos_of(at, vec4<u32>(0u)), sin_of(at, vec4<u32>(0u)));
+    }
+    // The rows that the positions name; where there is no such row, what is no number. A NaN is written as bits.
+    let position = positions_of(at);
+    let is_there = position < vec4<u32>(params.table_rows);
+    let row = select(vec4<u32>(0u), position, is_there);
+    let none = bitcast<vec4<f32>>(vec4<u32>(0x7fc00000u ^ params.zero));
+    return Angles(
+        select(none, cos_of(at, row * params.cos_step), is_there),
+        select(none, sin_of(at, row * params.sin_step), is_there));
 }
 
 fn turned(x: vec4<f32>, other: vec4<f32>, angles: Angles, adds: vec4<bool>) -> vec4<f32> {

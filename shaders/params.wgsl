@@ -55,6 +55,10 @@ struct Params {
     // Pairs of columns that a rotary embedding rotates, and the columns of a head.
     pairs: u32,
     head: u32,
+    // Rows of its tables that positions choose from, and how far they are apart in the tables of cosines and of sines.
+    table_rows: u32,
+    cos_step: u32,
+    sin_step: u32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

@@ -265,7 +265,8 @@ fn resident(threads: u32, registers: u32, shared: u32) -> u32 {
 /// what those are made with.
 fn kept_bytes(name: &str, what: &str) -> Option<u32> {
     let mut words = what.split(", ");
-    let size = DType::FLOATS.into_iter().find(|dtype| words.clone().next() == Some(&dtype.to_string()))?.size();
+    let size =
+        DType::FLOATS.into_iter().find(|dtype| words.clone().next() == Some(&dtype.to_string()))?.size();
     let kept: u32 = words.find_map(|word| word.strip_suffix(" elements kept"))?.parse().ok()?;
     let is_backward = name.contains("backward");
     let made_with = [what.contains(" before"), is_backward && what.contains("Gate after")];

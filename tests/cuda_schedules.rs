@@ -95,6 +95,11 @@ fn fusions() {
 }
 
 #[test]
+fn rotary_embeddings() {
+    check_in_any_order(&any_spec::rotaries());
+}
+
+#[test]
 fn parameters_of_columns() {
     check_in_any_order(&a_parameter_for_each_column());
 }

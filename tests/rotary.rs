@@ -121,6 +121,73 @@ fn tables_repeat_along_the_axes_that_they_lack() {
     }
 }
 
+/// Positions name rows of the tables: in any order, more than once, of either width, along any leading axes.
+#[test]
+fn positions_choose_rows_of_the_tables() {
+    let shape = [2, 3, 4, 6];
+    let x = tensor(&shape, 0.3, DType::BF16);
+    let [cos, sin] = rotary_tables(10_000.0, 4, 9, 1.0, DType::F32).unwrap();
+    for own in [&[2, 3][..], &[1, 3], &[2, 1], &[2], &[2, 3, 4], &[1, 1, 4], &[]] {
+        let chosen: Vec<i64> = (0..own.iter().product()).map(|i| (i * 5 + 8) as i64 % 9).collect();
+        let narrow: Vec<i32> = chosen.iter().map(|&p| p as i32).collect();
+        let rows = |table: &HostTensor| {
+            let rows = chosen.iter().flat_map(|&p| table.to_f64()[p as usize * 2..][..2].to_vec()).collect();
+            HostTensor::from_vec::<f64>(rows, &[own, &[2]].concat()).unwrap()
+        };
+        let narrowed =
+            |table: HostTensor| HostTensor::from_f64(&table.to_f64(), table.shape(), DType::F32).unwrap();
+        let (own_cos, own_sin) = (narrowed(rows(&cos)), narrowed(rows(&sin)));
+        let norm = RmsNorm::new([6]);
+        let expected = norm.clone().rotary(&Rotary::interleaved(&own_cos, &own_sin)).forward(&x).unwrap();
+        let chosen = HostTensor::from_vec(chosen.clone(), own).unwrap();
+        let narrow = HostTensor::from_vec(narrow, own).unwrap();
+        for positions in [&chosen, &narrow] {
+            let rotary = Rotary::interleaved(&cos, &sin).positions(positions);
+            assert_eq!(norm.clone().rotary(&rotary).forward(&x).unwrap(), expected, "{own:?}");
+        }
+    }
+}
+
+/// On the host a position beyond the tables is refused; on a device its row becomes NaN where it is rotated, forward, and
+/// everywhere backward.
+#[test]
+fn positions_beyond_the_tables_are_not_read() {
+    for device in common::devices() {
+        let upload = |tensor: HostTensor| device.upload(&tensor).unwrap();
+        let x = upload(tensor(&[6, 2, 9], 0.3, DType::F32));
+        let tables = rotary_tables(10_000.0, 8, 5, 1.0, DType::F32).unwrap();
+        let [cos, sin] = tables.map(upload);
+        for style in STYLES {
+            for bad in [5i64, -1, i64::MAX, i64::MIN, 1 << 32] {
+                let narrow = i32::try_from(bad).unwrap_or(i32::MIN);
+                let wide = upload(HostTensor::from_vec(vec![4, 0, bad, 1, 2, 3], &[6]).unwrap());
+                let narrow = upload(HostTensor::from_vec(vec![4, 0, narrow, 1, 2, 3], &[6]).unwrap());
+                for positions in [wide, narrow] {
+                    let (cos, sin) = (cos.view().unwrap(), sin.view().unwrap());
+                    let rotary = Rotary::of_views(style, cos, sin).positions(&positions);
+                    let norm = RmsNorm::new([9]).rotary(&rotary);
+                    if device == Device::Cpu {
+                        assert_eq!(named(norm.forward(&x)), "positions");
+                        continue;
+                    }
+                    let (y, saved) = norm.forward_train(&x).unwrap();
+                    let dx = norm.backward(&x, &x, &saved).unwrap().input;
+                    let (y, dx) = (y.read().unwrap().to_f64(), dx.read().unwrap().to_f64());
+                    for (at, (y, dx)) in y.into_iter().zip(dx).enumerate() {
+                        let is_bad = at / 18 == 2;
+                        assert_eq!(
+                            y.is_nan(),
+                            is_bad && at % 9 < 8,
+                            "{device:?} {style:?} {bad} at {at}: {y}"
+                        );
+                        assert_eq!(dx.is_nan(), is_bad, "{device:?} {style:?} {bad} at {at}: {dx}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Tables as other libraries have them, by views: both halves the same, or cosines beside sines.
 #[test]
 fn tables_of_others_need_no_copy() {
@@ -160,7 +227,7 @@ fn tables_of_others_need_no_copy() {
 #[test]
 fn tables_are_the_nearest_numbers() {
     for (theta, dims, scale) in [(10_000.0, 8, 1.0), (500_000.0, 128, 1.0), (10_000.0, 64, 4.0)] {
-        for dtype in DType::ALL {
+        for dtype in DType::FLOATS {
             let [cos, sin] = rotary_tables(theta, dims, 9, scale, dtype).unwrap();
             assert_eq!((cos.shape(), sin.shape()), (&[9, dims / 2][..], &[9, dims / 2][..]));
             let angle = |at: usize| {
@@ -182,6 +249,7 @@ fn tables_are_the_nearest_numbers() {
     assert_eq!(named(rotary_tables(1e4, 4, 1, f64::INFINITY, DType::F32)), "scale");
     assert!(rotary_tables(1e4, 4, usize::MAX, 1.0, DType::F32).is_err());
     assert!(rotary_tables(1e4, usize::MAX - 1, 2, 1.0, DType::F32).is_err());
+    assert_eq!(named(rotary_tables(1e4, 4, 1, 1.0, DType::I32)), "dtype");
 }
 
 /// Queries and keys of one packed tensor, `[tokens, (heads + 2 * key_heads) * dim]`, rotated in its own memory, forward and
@@ -191,7 +259,7 @@ fn packed_queries_and_keys_are_rotated_in_place() {
     let (tokens, heads, key_heads, dim) = (5, 6, 2, 24);
     let stream = Device::Cpu.stream();
     let [cos, sin] = rotary_tables(10_000.0, 16, tokens, 1.0, DType::F32).unwrap();
-    for (dtype, style) in DType::ALL.into_iter().flat_map(|dtype| STYLES.map(|style| (dtype, style))) {
+    for (dtype, style) in DType::FLOATS.into_iter().flat_map(|dtype| STYLES.map(|style| (dtype, style))) {
         let (q_weight, k_weight) = (tensor(&[dim], 0.7, dtype), tensor(&[dim], 1.2, dtype));
         let norms = [QkNorm::rms(), QkNorm::layer(), QkNorm::l2()];
         for norm in norms.map(|norm| norm.query_weight(&q_weight).key_weight(&k_weight)) {
@@ -276,6 +344,21 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(named(run(Rotary::interleaved(&no_pairs, &no_pairs))), "dims");
     let scalar = zeros(&[], DType::F32);
     assert_eq!(named(run(Rotary::interleaved(&scalar, &scalar))), "dims");
+    // Positions.
+    let chosen = |dtype, shape: &[usize]| HostTensor::zeros(shape, dtype).unwrap();
+    let (good, float, byte) = (chosen(DType::I64, &[3]), chosen(DType::F32, &[3]), chosen(DType::I8, &[3]));
+    assert!(run(Rotary::half_split(&table, &table).positions(&good)).is_ok());
+    assert_eq!(named(run(Rotary::half_split(&table, &table).positions(&float))), "positions");
+    assert_eq!(named(run(Rotary::half_split(&table, &table).positions(&byte))), "positions");
+    for shape in [&[2][..], &[3, 3], &[3, 2, 8]] {
+        let other = chosen(DType::I32, shape);
+        assert_eq!(named(run(Rotary::half_split(&table, &table).positions(&other))), "positions");
+    }
+    let (three, none) = (zeros(&[3, 1, 4], DType::F32), zeros(&[0, 4], DType::F32));
+    assert_eq!(named(run(Rotary::half_split(&three, &three).positions(&good))), "cos");
+    assert_eq!(named(run(Rotary::half_split(&none, &none).positions(&good))), "cos");
+    let whole = chosen(DType::I32, &[3, 4]);
+    assert_eq!(named(run(Rotary::half_split(&whole, &table))), "cos");
     // Rows that are more than the last axis.
     let rotary = Rotary::half_split(&table, &table);
     assert_eq!(named(RmsNorm::new([2, 8]).rotary(&rotary).forward(&x)), "rotary");

@@ -8,6 +8,7 @@ mod any_spec;
 use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
 use normkit::prelude::*;
+use normkit::spec::RotaryStyle::{HalfSplit, Interleaved};
 use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
 use normkit::{Error, Stream};
@@ -132,6 +133,29 @@ fn fusions_of_other_rows() {
         ("row", Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], Prologue::Gate, SILU) }),
         ("row split", Problem { statistic: Statistic::Norm(1.0), ..vectors }),
         ("column", of(&[2, 3, 4, 20], &[2, 3], &[1, 2], Prologue::None, Epilogue::Gate)),
+    ]);
+}
+
+/// Whole quads of pairs, kept in registers and read again; pairs that are none, with an odd rest; rows of a thread; of several
+/// leaves; weights of heads, which are summed apart.
+#[test]
+fn rotary_embeddings() {
+    let of = |shape: &[usize], style, dims, prologue| Problem {
+        fusion: Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } },
+        ..Problem::new(shape, &[shape.len() - 1], &[shape.len() - 1], Statistic::Moments)
+    };
+    let none = Prologue::None;
+    check_forced(&[
+        ("row", Problem { dtype: DType::BF16, ..of(&[5, 7, 64], HalfSplit, 64, none) }),
+        ("row through workgroup memory", of(&[35, 77], HalfSplit, 70, ADD)),
+        ("row", Problem { mask: true, dtype: DType::F16, ..of(&[9, 50], Interleaved, 46, Prologue::Gate) }),
+        ("column", of(&[17, 24], HalfSplit, 22, none)),
+        ("column", Problem { order: vec![1, 0], ..of(&[18, 24], Interleaved, 20, SCALED) }),
+        ("row split", Problem { other: DType::BF16, ..of(&[3, 9000], HalfSplit, 9000, none) }),
+        ("row", Problem { affine: vec![1, 2], ..of(&[9, 3, 6], HalfSplit, 6, none) }),
+        ("row", Problem { affine: vec![1, 2], ..of(&[9, 3, 7], Interleaved, 6, none) }),
+        ("row", Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], HalfSplit, 64, none) }),
+        ("column split", Problem { gradient: 1e-38, eps: 0.0, ..of(&[5, 40], Interleaved, 40, none) }),
     ]);
 }
 

@@ -112,6 +112,20 @@ def qk_norm(
     kind: HeadKind = "rms",
     backend: Backend | None = None,
 ) -> tuple[Array, Keys]: ...
+def qk_norm_rope(
+    q: Array,
+    k: Keys,
+    cos: SupportsDLPack,
+    sin: SupportsDLPack,
+    positions: SupportsDLPack | None = None,
+    q_weight: SupportsDLPack | None = None,
+    k_weight: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-6,
+    *,
+    kind: HeadKind = "rms",
+    interleaved: bool = False,
+    backend: Backend | None = None,
+) -> tuple[Array, Keys]: ...
 def weight_norm(
     v: Array,
     g: SupportsDLPack,
@@ -257,6 +271,8 @@ class Norm:
     @staticmethod
     def head_norm(kind: HeadKind, eps: SupportsFloat = 1e-6) -> Norm: ...
     @staticmethod
+    def head_norm_rope(kind: HeadKind, eps: SupportsFloat = 1e-6, interleaved: bool = False) -> Norm: ...
+    @staticmethod
     def weight_norm(dim: SupportsIndex | None) -> Norm: ...
     @staticmethod
     def modulated(cols: SupportsIndex, eps: SupportsFloat = 1e-6, centred: bool = True) -> Norm: ...
@@ -283,6 +299,9 @@ class Norm:
         alpha: SupportsDLPack | None = None,
         before: SupportsDLPack | None = None,
         after: SupportsDLPack | None = None,
+        cos: SupportsDLPack | None = None,
+        sin: SupportsDLPack | None = None,
+        positions: SupportsDLPack | None = None,
     ) -> Array: ...
     def train(
         self,
@@ -292,6 +311,9 @@ class Norm:
         alpha: SupportsDLPack | None = None,
         before: SupportsDLPack | None = None,
         after: SupportsDLPack | None = None,
+        cos: SupportsDLPack | None = None,
+        sin: SupportsDLPack | None = None,
+        positions: SupportsDLPack | None = None,
     ) -> tuple[Array, Statistics | None]: ...
     def hidden(
         self,
@@ -315,5 +337,8 @@ class Norm:
         after: SupportsDLPack | None = None,
         grad_hidden: SupportsDLPack | None = None,
         needs: SupportsIndex = 63,
+        cos: SupportsDLPack | None = None,
+        sin: SupportsDLPack | None = None,
+        positions: SupportsDLPack | None = None,
     ) -> tuple[Array | None, Any | None, Any | None, Any | None, Any | None, Any | None]: ...
     def rows(self, shape: Shape) -> int: ...

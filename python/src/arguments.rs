@@ -36,6 +36,7 @@ named! {
     use_input_stats: flag -> bool,
     norm_before_gate: flag -> bool,
     centred: flag -> bool,
+    interleaved: flag -> bool,
     statistics: flag -> bool,
 }
 

@@ -4,7 +4,7 @@ use crate::capsule::Managed;
 use crate::dlpack;
 use crate::errors::{runtime_error, type_error, value_error};
 use crate::exchange::Exchange;
-use crate::memory::{Memory, wrong_dtype};
+use crate::memory::{Kind, Memory, wrong_dtype};
 use normkit::tensor::{DType, Dims};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
 use pyo3::prelude::*;
@@ -39,22 +39,36 @@ pub(crate) enum Autograd {
 impl<'py> Array<'py> {
     /// The array behind `object`.
     pub(crate) fn new(name: &'static str, object: &Bound<'py, PyAny>, autograd: Autograd) -> PyResult<Self> {
+        Array::of_kind(name, object, autograd, Kind::Floats)
+    }
+
+    /// That of indices, which may be None.
+    pub(crate) fn indices(name: &'static str, object: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Self>> {
+        object.map(|object| Array::of_kind(name, object, Autograd::Ignored, Kind::Integers)).transpose()
+    }
+
+    fn of_kind(
+        name: &'static str,
+        object: &Bound<'py, PyAny>,
+        autograd: Autograd,
+        kind: Kind,
+    ) -> PyResult<Self> {
         if let Ok(array) = object.cast::<PyUntypedArray>() {
-            return Array::of_numpy(name, array);
+            return Array::of_numpy(name, array, kind);
         }
         if autograd == Autograd::Refused {
             check_no_grad(name, object)?;
         }
         check_plain(name, object)?;
         if let Some(exchange) = Exchange::of(object)? {
-            let memory = exchange.describe(name, object)?;
+            let memory = exchange.describe(name, object, kind)?;
             return Ok(Array { name, memory, source: Source::Exchange(object.clone(), exchange) });
         }
         if object.hasattr(pyo3::intern!(object.py(), "__dlpack__"))? {
             // PyTorch before 2.10, which has no functions, exports no tensor with a history.
             let alone = if requires_grad(object)? { &object.call_method0("detach")? } else { object };
             let managed = Managed::export(name, alone)?;
-            let memory = managed.memory(name)?;
+            let memory = managed.memory(name, kind)?;
             return Ok(Array { name, memory, source: Source::Capsule(object.clone(), managed) });
         }
         let found = object.get_type().name()?;
@@ -85,11 +99,11 @@ impl<'py> Array<'py> {
         Ok(Array { name, memory, source: Source::Number(kept) })
     }
 
-    fn of_numpy(name: &'static str, array: &Bound<'py, PyUntypedArray>) -> PyResult<Self> {
+    fn of_numpy(name: &'static str, array: &Bound<'py, PyUntypedArray>, kind: Kind) -> PyResult<Self> {
         if !array.is_exact_instance_of::<PyUntypedArray>() && array.hasattr("mask")? {
             return Err(type_error(format!("{name}: expected an array without a mask, found a masked one")));
         }
-        let dtype = numpy_dtype(name, &array.dtype())?;
+        let dtype = numpy_dtype(name, &array.dtype(), kind)?;
         let size = dtype.size() as isize;
         let mut strides = Dims::new();
         for (&stride, &length) in array.strides().iter().zip(array.shape()) {
@@ -150,14 +164,20 @@ fn check_plain(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-fn numpy_dtype(name: &str, descr: &Bound<'_, PyArrayDescr>) -> PyResult<DType> {
+fn numpy_dtype(name: &str, descr: &Bound<'_, PyArrayDescr>, kind: Kind) -> PyResult<DType> {
     let native = descr.is_native_byteorder().unwrap_or(false);
     let found = || -> PyErr {
         let text = descr.str().map_or_else(|_| "unknown".to_owned(), |text| text.to_string());
-        wrong_dtype(name, &text)
+        wrong_dtype(name, &text, kind)
     };
     match npyffi::NPY_TYPES::NPY_USERDEF as i32 {
         _ if !native => Err(found()),
+        // Which of C's types they are depends on the platform.
+        _ if kind == Kind::Integers => match (descr.kind(), descr.itemsize()) {
+            (b'i', 4) => Ok(DType::I32),
+            (b'i', 8) => Ok(DType::I64),
+            _ => Err(found()),
+        },
         user if descr.num() >= user => {
             let is_bfloat16 = descr.typeobj().name()?.to_str()? == "bfloat16" && descr.itemsize() == 2;
             if is_bfloat16 { Ok(DType::BF16) } else { Err(found()) }

@@ -24,6 +24,8 @@ pub(crate) struct Call<'c, 'py> {
     pub(crate) before: Option<&'c Array<'py>>,
     /// The other operand of what comes after it.
     pub(crate) after: Option<&'c Array<'py>>,
+    /// Cosines, sines and positions of a rotary embedding.
+    pub(crate) angles: [Option<&'c Array<'py>>; 3],
 }
 
 /// Scratch of earlier calls on the CPU, for later ones.
@@ -75,7 +77,8 @@ pub(crate) type Gradient<'py> = Option<Bound<'py, PyAny>>;
 impl<'c, 'py> Call<'c, 'py> {
     /// Of a method without parameters.
     pub(crate) fn new(config: &'c Config, input: &'c Array<'py>) -> Self {
-        Call { config, input, weight: None, bias: None, alpha: None, before: None, after: None }
+        let (weight, bias, alpha, before, after) = (None, None, None, None, None);
+        Call { config, input, weight, bias, alpha, before, after, angles: [None; 3] }
     }
 
     /// The normalized input.
@@ -96,13 +99,24 @@ impl<'c, 'py> Call<'c, 'py> {
         let hidden = if wanted.hidden { Some(self.hidden(py)?) } else { None };
         let statistics = if wanted.statistics { self.statistics(py)? } else { None };
         let config = self.config;
-        let inputs = [Some(self.input), self.weight, self.bias, self.alpha, self.before, self.after];
+        let [cos, sin, positions] = self.angles;
+        let inputs = [
+            Some(self.input),
+            self.weight,
+            self.bias,
+            self.alpha,
+            self.before,
+            self.after,
+            cos,
+            sin,
+            positions,
+        ];
         let outputs = [Some(&output), hidden.as_ref(), statistics.as_ref()]
             .map(|fresh| fresh.map(|fresh| Target::New(&fresh.memory)));
         let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
-            let [Some(input), weight, bias, alpha, before, after] = inputs else { return Ok(()) };
+            let [Some(input), parameters @ ..] = inputs else { return Ok(()) };
             let [Some(mut output), mut hidden, mut statistics] = outputs else { return Ok(()) };
-            let norm = bound(config, input.shape(), [weight, bias, alpha, before, after])?;
+            let norm = bound(config, input.shape(), parameters)?;
             let statistics = statistics.as_mut();
             if !config.sees_otherwise() {
                 return norm.forward_hidden_into(&input, &mut output, hidden.as_mut(), statistics, stream);
@@ -142,6 +156,7 @@ impl<'c, 'py> Call<'c, 'py> {
             fresh(self.after, Needs::AFTER)?,
         ];
         let config = self.config;
+        let [cos, sin, positions] = self.angles;
         let inputs = [
             Some(grad_output),
             Some(self.input),
@@ -152,6 +167,9 @@ impl<'c, 'py> Call<'c, 'py> {
             self.alpha,
             self.before,
             self.after,
+            cos,
+            sin,
+            positions,
         ];
         let outputs = fresh.each_ref().map(|fresh| fresh.as_ref().map(|fresh| Target::New(&fresh.memory)));
         let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
@@ -237,10 +255,11 @@ impl<'c, 'py> Call<'c, 'py> {
 fn bound<'v>(
     config: &Config,
     shape: &[usize],
-    [weight, bias, alpha, before, after]: [Option<View<'v>>; 5],
+    [weight, bias, alpha, before, after, cos, sin, positions]: [Option<View<'v>>; 8],
 ) -> normkit::Result<crate::config::Runnable<'v>> {
     if !config.sees_otherwise() {
-        return Ok(config.bind(Parameters { weight, bias, alpha, before, after }));
+        let angles = [cos, sin, positions];
+        return Ok(config.bind(Parameters { weight, bias, alpha, before, after, angles }));
     }
     let learned =
         |name, view: Option<View<'v>>| view.map(|view| config.seen_parameter(name, view, shape)).transpose();
@@ -251,6 +270,7 @@ fn bound<'v>(
         alpha,
         before: operand(before)?,
         after: operand(after)?,
+        ..Parameters::default()
     }))
 }
 

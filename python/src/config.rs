@@ -1,7 +1,8 @@
 //! The methods with their options, before they are given parameters.
 
 use crate::errors::value_error;
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
+use normkit::norm::Rotary;
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
 use normkit::tensor::View;
 use normkit::{
     BatchNorm, Cast, DyT, GroupNorm, InstanceNorm, LayerNorm, Method, Normalize, QkNorm, RmsNorm, WeightNorm,
@@ -59,9 +60,11 @@ pub(crate) enum Config {
     DyT {
         normalized_shape: Vec<usize>,
     },
+    /// With `rotary`, pairs of columns are rotated after it.
     HeadNorm {
         kind: HeadKind,
         eps: f64,
+        rotary: Option<RotaryStyle>,
     },
     WeightNorm {
         dim: Option<usize>,
@@ -84,6 +87,8 @@ pub(crate) struct Bound<'a> {
     pub(crate) alpha: Option<View<'a>>,
     pub(crate) before: Option<View<'a>>,
     pub(crate) after: Option<View<'a>>,
+    /// Cosines, sines and positions of a rotary embedding.
+    pub(crate) angles: [Option<View<'a>>; 3],
 }
 
 /// A method that a call may take along while other Python threads run.
@@ -127,7 +132,8 @@ macro_rules! fused {
 
 impl Config {
     /// The method with its parameters. Those that it has no use for are to have been [checked](Config::check).
-    pub(crate) fn bind<'a>(&self, Bound { weight, bias, alpha, before, after }: Bound<'a>) -> Runnable<'a> {
+    pub(crate) fn bind<'a>(&self, bound: Bound<'a>) -> Runnable<'a> {
+        let Bound { weight, bias, alpha, before, after, angles } = bound;
         let fusion = self.fusion();
         match self {
             Config::LayerNorm { normalized_shape, eps, .. } => {
@@ -167,8 +173,15 @@ impl Config {
                 let norm = DyT::new(&normalized_shape[..]);
                 bound!(norm, alpha_view: alpha, weight_view: weight, bias_view: bias)
             }
-            Config::HeadNorm { kind, eps } => {
-                bound!(heads(*kind).eps(*eps).query().clone(), weight_view: weight, bias_view: bias)
+            Config::HeadNorm { kind, eps, rotary } => {
+                let norm = heads(*kind).eps(*eps);
+                let norm = match (rotary, angles) {
+                    (Some(style), [Some(cos), Some(sin), positions]) => {
+                        norm.rotary(&embedding(*style, (cos, sin), positions))
+                    }
+                    _ => norm,
+                };
+                bound!(norm.query().clone(), weight_view: weight, bias_view: bias)
             }
             Config::WeightNorm { dim } => bound!(WeightNorm::new(*dim), g_view: weight),
         }
@@ -219,6 +232,21 @@ impl Config {
         self.names().iter().find_map(|(own, called)| (*own == name).then_some(*called)).unwrap_or(name)
     }
 
+    /// Refuses a rotary embedding's operands that are missing, or that the method has no use for.
+    pub(crate) fn check_angles(&self, given: [bool; 3]) -> PyResult<()> {
+        let takes = matches!(self, Config::HeadNorm { rotary: Some(_), .. });
+        for (name, given) in ["cos", "sin", "positions"].into_iter().zip(given) {
+            if given && !takes {
+                let expected = "None, since the method has no use for it";
+                return Err(value_error(format!("{name}: expected {expected}, found an array")));
+            }
+            if !given && takes && name != "positions" {
+                return Err(value_error(format!("{name}: expected an array, found None")));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses parameters that the method has no use for.
     pub(crate) fn check(&self, weight: bool, bias: bool, alpha: bool) -> PyResult<()> {
         let takes = match self {
@@ -248,6 +276,24 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The rotary embedding by these tables.
+pub(crate) fn embedding<'a>(
+    style: RotaryStyle,
+    (cos, sin): (View<'a>, View<'a>),
+    positions: Option<View<'a>>,
+) -> Rotary<'a> {
+    let rotary = Rotary::of_views(style, cos, sin);
+    match positions {
+        Some(positions) => rotary.positions_view(positions),
+        None => rotary,
+    }
+}
+
+/// The style of pairs of columns.
+pub(crate) fn rotary_style(interleaved: bool) -> RotaryStyle {
+    if interleaved { RotaryStyle::Interleaved } else { RotaryStyle::HalfSplit }
 }
 
 /// The norm of queries and keys of this kind.

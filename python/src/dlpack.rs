@@ -9,6 +9,8 @@ pub(crate) const CUDA: i32 = 2;
 /// `kDLCUDAHost`: page-locked memory of the host.
 pub(crate) const CUDA_HOST: i32 = 3;
 
+/// `kDLInt`
+pub(crate) const INT: u8 = 0;
 /// `kDLFloat`
 pub(crate) const FLOAT: u8 = 2;
 /// `kDLBfloat`

@@ -3,7 +3,7 @@
 use crate::array::Array;
 use crate::dlpack::{self, ExchangeApi, Versioned};
 use crate::errors::{runtime_error, type_error};
-use crate::memory::{Memory, Residence};
+use crate::memory::{Kind, Memory, Residence};
 use normkit::tensor::DType;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
@@ -43,7 +43,7 @@ impl Exchange {
     }
 
     /// What `object`, whose type offered the functions, says of its memory.
-    pub(crate) fn describe(self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Memory> {
+    pub(crate) fn describe(self, name: &str, object: &Bound<'_, PyAny>, kind: Kind) -> PyResult<Memory> {
         let mut tensor = unfilled();
         let describe = self.0.describe.ok_or_else(incomplete)?;
         // SAFETY: the object has the type that the function is for, and Python is attached.
@@ -57,7 +57,7 @@ impl Exchange {
             )));
         }
         // SAFETY: the library has filled it, and it is read before anything else happens.
-        unsafe { Memory::of_dlpack(name, &tensor, None) }
+        unsafe { Memory::of_dlpack(name, &tensor, None, kind) }
     }
 
     /// A new tensor of the library, and its memory: row-major, or `channels_last`.
@@ -102,8 +102,14 @@ impl Exchange {
             }
         }
         // SAFETY: the library made it a moment ago.
-        let memory =
-            unsafe { Memory::of_dlpack("output", &made.as_ref().tensor, Array::frozen(made.as_ref().flags)) };
+        let memory = unsafe {
+            Memory::of_dlpack(
+                "output",
+                &made.as_ref().tensor,
+                Array::frozen(made.as_ref().flags),
+                Kind::Floats,
+            )
+        };
         let mut object: *mut c_void = null_mut();
         // SAFETY: it is handed over, and used no more.
         if unsafe { import(made.as_ptr(), &mut object) } != 0 {

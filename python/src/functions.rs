@@ -3,13 +3,9 @@
 use crate::arguments as arg;
 use crate::array::{Array, Autograd};
 use crate::call::Call;
-use crate::config::{Config, activated, cast, head_kind, heads};
-use crate::errors::{renamed, value_error};
-use crate::fresh::Fresh;
-use crate::place::{Place, Target};
+use crate::config::{Config, activated, cast};
+use crate::errors::value_error;
 use crate::running::{RunningArrays, channels};
-use normkit::norm::Pair;
-use normkit::{Error, Method};
 use pyo3::prelude::*;
 
 pub(crate) type Any<'py> = Bound<'py, PyAny>;
@@ -284,72 +280,6 @@ pub(crate) fn dyt<'py>(
     let config = Config::DyT { normalized_shape };
     let call = Call { weight, bias, alpha: Some(&alpha), ..Call::new(&config, &input) };
     call.forward(py, backend)
-}
-
-/// Normalization of queries and keys before attention: each head, the last axis of ``[..., heads, head_dim]``, by itself.
-///
-/// `kind` is ``"rms"`` (as in Qwen3 and OLMo 2), ``"l2"`` (Henry et al. 2020, arXiv 2010.04245: ``x / max(|x|, eps)``, the
-/// learned scale of the logits being `q_weight`) or ``"layer"`` (Dehghani et al. 2023, arXiv 2302.05442)::
-///
-///     rms:   y = x / sqrt(mean(x²) + eps) * weight
-///     l2:    y = x / max(norm(x), eps) * weight
-///     layer: y = (x - mean(x)) / sqrt(var(x) + eps) * weight
-///
-/// A weight has shape ``[head_dim]``, ``[heads, head_dim]`` or one element, and may be None. `q` and `k` may be strided
-/// views of one packed tensor, and `k` may have fewer heads, which divide those of `q`.
-///
-/// Returns the normalized queries and keys. `backend`, the results and the errors are as in :func:`layer_norm`.
-///
-/// >>> import numpy, normkit
-/// >>> heads = numpy.float32([[[3, 4]]])
-/// >>> normkit.qk_norm(heads, heads, kind="l2")[0]
-/// array([[[0.6, 0.8]]], dtype=float32)
-#[pyfunction]
-#[pyo3(signature = (q, k, q_weight=None, k_weight=None, eps=1e-6, *, kind="rms", backend=None))]
-pub(crate) fn qk_norm<'py>(
-    q: &Any<'py>,
-    k: &Any<'py>,
-    q_weight: Optional<'_, 'py>,
-    k_weight: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::eps)] eps: f64,
-    #[pyo3(from_py_with = arg::kind)] kind: &'static str,
-    #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
-) -> PyResult<(Any<'py>, Any<'py>)> {
-    let (py, kind) = (q.py(), head_kind(kind));
-    let (q, k) = (array("q", q)?, array("k", k)?);
-    let (q_weight, k_weight) = (optional("q_weight", q_weight)?, optional("k_weight", k_weight)?);
-    let place = Place::of(&q, backend)?;
-    let (q_out, k_out) = (Fresh::new(py, &q, q.shape(), None)?, Fresh::new(py, &k, k.shape(), None)?);
-    let inputs = [Some(&q), Some(&k), q_weight.as_ref(), k_weight.as_ref()];
-    let outputs = [Some(Target::New(&q_out.memory)), Some(Target::New(&k_out.memory))];
-    let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
-        let [Some(query), Some(key), q_weight, k_weight] = inputs else { return Ok(()) };
-        let [Some(mut q_out), Some(mut k_out)] = outputs else { return Ok(()) };
-        let mut norm = heads(kind).eps(eps);
-        if let Some(weight) = q_weight {
-            norm = norm.query_weight_view(weight);
-        }
-        if let Some(weight) = k_weight {
-            norm = norm.key_weight_view(weight);
-        }
-        let input = Pair { query: &query, key: &key };
-        let output = Pair { query: &mut q_out, key: &mut k_out };
-        let result = norm.forward_into(input, output, Pair { query: None, key: None }, stream);
-        // Both weights have one name there; that of the keys is wrong where the queries' is not.
-        result.map_err(|error| match error {
-            Error::Argument { name: "weight", expected, found }
-                if norm.query().lower(query.shape(), query.dtype()).is_ok()
-                    && norm.key().lower(key.shape(), key.dtype()).is_err() =>
-            {
-                Error::Argument { name: "k_weight", expected, found }
-            }
-            other => other,
-        })
-    })?;
-    result.map_err(|error| {
-        renamed(error, &[("query", "q"), ("key", "k"), ("input", "q"), ("weight", "q_weight")])
-    })?;
-    Ok((q_out.finish()?, k_out.finish()?))
 }
 
 /// Weight normalization (Salimans, Kingma 2016, arXiv 1602.07868), as ``torch._weight_norm``::

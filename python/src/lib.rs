@@ -1,6 +1,6 @@
 //! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
 //!
-//! `functions` and `fused` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
+//! `functions`, `fused` and `heads` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
 //! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
 //! which device a call runs, and `call` runs it while other Python threads go on.
 
@@ -17,6 +17,7 @@ mod export;
 mod fresh;
 mod functions;
 mod fused;
+mod heads;
 mod low;
 mod memory;
 mod place;
@@ -30,13 +31,15 @@ mod _normkit {
     use super::devices::{backends, devices};
     #[pymodule_export]
     use super::functions::{
-        batch_norm, dyt, group_norm, instance_norm, layer_norm, normalize, qk_norm, rms_norm, weight_norm,
+        batch_norm, dyt, group_norm, instance_norm, layer_norm, normalize, rms_norm, weight_norm,
     };
     #[pymodule_export]
     use super::fused::{
         add_layer_norm, add_rms_norm, gated_rms_norm, layer_norm_add, modulated_layer_norm,
         modulated_rms_norm, rms_norm_add,
     };
+    #[pymodule_export]
+    use super::heads::{qk_norm, qk_norm_rope};
     #[pymodule_export]
     use super::low::{
         Norm, batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,

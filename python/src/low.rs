@@ -3,7 +3,7 @@
 use crate::arguments as arg;
 use crate::array::{Array, Autograd};
 use crate::call::{Call, Gradient, Needs, Wanted, rows};
-use crate::config::{Config, activated, cast, head_kind};
+use crate::config::{Config, activated, cast, head_kind, rotary_style};
 use crate::errors::value_error;
 use crate::running::{Running, RunningArrays};
 use normkit::spec::{Epilogue, Fusion, Prologue};
@@ -114,7 +114,19 @@ impl Norm {
         #[pyo3(from_py_with = arg::kind)] kind: &'static str,
         #[pyo3(from_py_with = arg::eps)] eps: f64,
     ) -> Self {
-        Norm { config: Config::HeadNorm { kind: head_kind(kind), eps } }
+        Norm { config: Config::HeadNorm { kind: head_kind(kind), eps, rotary: None } }
+    }
+
+    /// The same with a rotary embedding after it, whose tables are to be given.
+    #[staticmethod]
+    #[pyo3(signature = (kind, eps=1e-6, interleaved=false))]
+    fn head_norm_rope(
+        #[pyo3(from_py_with = arg::kind)] kind: &'static str,
+        #[pyo3(from_py_with = arg::eps)] eps: f64,
+        #[pyo3(from_py_with = arg::interleaved)] interleaved: bool,
+    ) -> Self {
+        let rotary = Some(rotary_style(interleaved));
+        Norm { config: Config::HeadNorm { kind: head_kind(kind), eps, rotary } }
     }
 
     /// Weight normalization, whose weight is g; a dim of None or -1 is the whole tensor.
@@ -179,8 +191,9 @@ impl Norm {
         Ok(rows(&self.config, &shape, DType::F32)?.unwrap_or(0))
     }
 
-    /// The normalized input. `before` and `after` are the other operands of what surrounds the norm, here and below.
-    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None))]
+    /// The normalized input. `before` and `after` are the other operands of what surrounds the norm, here and below; `cos`, `sin`
+    /// and `positions` those of a rotary embedding.
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None, cos=None, sin=None, positions=None))]
     fn forward<'py>(
         &self,
         input: &Any<'py>,
@@ -189,13 +202,16 @@ impl Norm {
         alpha: Optional<'_, 'py>,
         before: Optional<'_, 'py>,
         after: Optional<'_, 'py>,
+        cos: Optional<'_, 'py>,
+        sin: Optional<'_, 'py>,
+        positions: Optional<'_, 'py>,
     ) -> PyResult<Any<'py>> {
-        let arrays = [weight, bias, alpha, before, after];
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
         self.call(input, arrays, |call| call.forward(input.py(), None))
     }
 
     /// The normalized input, and the statistics `[rows, 4]` that backward needs, if the method has any.
-    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None))]
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None, cos=None, sin=None, positions=None))]
     fn train<'py>(
         &self,
         input: &Any<'py>,
@@ -204,9 +220,12 @@ impl Norm {
         alpha: Optional<'_, 'py>,
         before: Optional<'_, 'py>,
         after: Optional<'_, 'py>,
+        cos: Optional<'_, 'py>,
+        sin: Optional<'_, 'py>,
+        positions: Optional<'_, 'py>,
     ) -> PyResult<(Any<'py>, Gradient<'py>)> {
         let wanted = Wanted { statistics: true, ..Wanted::default() };
-        let arrays = [weight, bias, alpha, before, after];
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
         let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
         Ok((results.output, results.statistics))
     }
@@ -224,14 +243,14 @@ impl Norm {
         #[pyo3(from_py_with = arg::statistics)] statistics: bool,
     ) -> PyResult<(Any<'py>, Gradient<'py>, Gradient<'py>)> {
         let wanted = Wanted { statistics, hidden: true };
-        let arrays = [weight, bias, alpha, before, after];
+        let arrays = [weight, bias, alpha, before, after, None, None, None];
         let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
         Ok((results.output, results.hidden, results.statistics))
     }
 
     /// The gradients of input, weight, bias, alpha, and the operands `before` and `after`: those whose bits, 1, 2, 4, 8, 16
     /// and 32, are in `needs`. Where `before` is a residual that is None, `input` is the hidden value.
-    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, before=None, after=None, grad_hidden=None, needs=63))]
+    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, before=None, after=None, grad_hidden=None, needs=63, cos=None, sin=None, positions=None))]
     fn backward<'py>(
         &self,
         grad_output: &Any<'py>,
@@ -244,11 +263,15 @@ impl Norm {
         after: Optional<'_, 'py>,
         grad_hidden: Optional<'_, 'py>,
         needs: u8,
+        cos: Optional<'_, 'py>,
+        sin: Optional<'_, 'py>,
+        positions: Optional<'_, 'py>,
     ) -> PyResult<Every<'py>> {
         let grad_output = array("grad_output", grad_output)?;
         let grad_hidden = optional("grad_hidden", grad_hidden)?;
         let statistics = optional("statistics", statistics)?;
-        self.call(input, [weight, bias, alpha, before, after], |call| {
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
+        self.call(input, arrays, |call| {
             let grads = (&grad_output, grad_hidden.as_ref());
             call.backward(input.py(), grads, statistics.as_ref(), Needs(needs)).map(Into::into)
         })
@@ -260,7 +283,7 @@ impl Norm {
     fn call<'py, R>(
         &self,
         input: &Any<'py>,
-        [weight, bias, alpha, before, after]: [Optional<'_, 'py>; 5],
+        [weight, bias, alpha, before, after, cos, sin, positions]: [Optional<'_, 'py>; 8],
         run: impl FnOnce(Call<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
         self.config.check(weight.is_some(), bias.is_some(), alpha.is_some())?;
@@ -270,6 +293,9 @@ impl Norm {
         let Fusion { prologue, epilogue } = self.config.fusion();
         let before = optional(prologue.operand().unwrap_or("before"), before)?;
         let after = optional(epilogue.operand().unwrap_or("after"), after)?;
+        let (cos, sin) = (optional("cos", cos)?, optional("sin", sin)?);
+        let positions = Array::indices("positions", positions)?;
+        self.config.check_angles([cos.is_some(), sin.is_some(), positions.is_some()])?;
         run(Call {
             config: &self.config,
             input: &input,
@@ -278,6 +304,7 @@ impl Norm {
             alpha: alpha.as_ref(),
             before: before.as_ref(),
             after: after.as_ref(),
+            angles: [cos.as_ref(), sin.as_ref(), positions.as_ref()],
         })
     }
 }

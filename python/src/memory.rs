@@ -21,6 +21,15 @@ impl std::fmt::Display for Residence {
     }
 }
 
+/// What elements may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Those that norms compute on.
+    Floats,
+    /// Indices.
+    Integers,
+}
+
 /// Elements in memory: where, of what dtype, and how they lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
@@ -90,6 +99,7 @@ impl Memory {
         name: &str,
         tensor: &dlpack::Tensor,
         frozen: Option<&'static str>,
+        kind: Kind,
     ) -> PyResult<Self> {
         let residence = match tensor.device {
             dlpack::Device { device_type: dlpack::CPU | dlpack::CUDA_HOST, .. } => Residence::Host,
@@ -101,12 +111,16 @@ impl Memory {
                 return Err(value_error(format!("{name}: expected a device cpu or cuda, found {found}")));
             }
         };
-        let dtype = match tensor.dtype {
-            dlpack::DataType { code: dlpack::FLOAT, bits: 16, lanes: 1 } => DType::F16,
-            dlpack::DataType { code: dlpack::FLOAT, bits: 32, lanes: 1 } => DType::F32,
-            dlpack::DataType { code: dlpack::FLOAT, bits: 64, lanes: 1 } => DType::F64,
-            dlpack::DataType { code: dlpack::BFLOAT, bits: 16, lanes: 1 } => DType::BF16,
-            other => return Err(wrong_dtype(name, &dlpack_name(other))),
+        let dlpack::DataType { code, bits, lanes } = tensor.dtype;
+        let dtype = match (kind, code, bits) {
+            _ if lanes != 1 => return Err(wrong_dtype(name, &dlpack_name(tensor.dtype), kind)),
+            (Kind::Floats, dlpack::FLOAT, 16) => DType::F16,
+            (Kind::Floats, dlpack::FLOAT, 32) => DType::F32,
+            (Kind::Floats, dlpack::FLOAT, 64) => DType::F64,
+            (Kind::Floats, dlpack::BFLOAT, 16) => DType::BF16,
+            (Kind::Integers, dlpack::INT, 32) => DType::I32,
+            (Kind::Integers, dlpack::INT, 64) => DType::I64,
+            _ => return Err(wrong_dtype(name, &dlpack_name(tensor.dtype), kind)),
         };
         let rank = usize::try_from(tensor.ndim).unwrap_or_default();
         let numbers = |at: *const i64| -> &[i64] {
@@ -191,9 +205,13 @@ pub(crate) fn row_major(shape: &[usize]) -> Dims<isize> {
     strides
 }
 
-/// The error for a dtype that no norm has.
-pub(crate) fn wrong_dtype(name: &str, found: &str) -> PyErr {
-    type_error(format!("{name}: expected dtype float16, bfloat16, float32 or float64, found dtype {found}"))
+/// The error for a dtype that is none of the kind.
+pub(crate) fn wrong_dtype(name: &str, found: &str, kind: Kind) -> PyErr {
+    let expected = match kind {
+        Kind::Floats => "float16, bfloat16, float32 or float64",
+        Kind::Integers => "int32 or int64",
+    };
+    type_error(format!("{name}: expected dtype {expected}, found dtype {found}"))
 }
 
 fn dlpack_name(dtype: dlpack::DataType) -> String {

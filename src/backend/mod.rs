@@ -74,9 +74,11 @@ pub(crate) struct Rotary<'a> {
     pub(crate) style: RotaryStyle,
     /// Pairs of columns that are rotated.
     pub(crate) pairs: usize,
-    /// In the spec's shape, but with as many columns as there are pairs.
+    /// In the spec's shape, but with as many columns as there are pairs; or, with positions, such rows to choose from.
     pub(crate) cos: View<'a>,
     pub(crate) sin: View<'a>,
+    /// Which of them each row has: in the spec's shape without its columns.
+    pub(crate) positions: Option<View<'a>>,
 }
 
 impl Rotary<'_> {
@@ -84,12 +86,39 @@ impl Rotary<'_> {
     /// `pairs` columns are there.
     pub(crate) fn layout(&self, table: &View<'_>, cols: usize) -> Layout {
         let own = table.layout();
-        let mut shape = Dims::from_slice(own.shape());
-        if let Some(last) = shape.last_mut() {
-            *last = cols;
+        let (of_rows, of_pairs) = own.strides().split_at(own.rank() - 1);
+        match &self.positions {
+            // The first row, in the place of each.
+            Some(positions) => columns(positions.shape(), &[], cols, of_pairs, own.offset()),
+            None => columns(&own.shape()[..of_rows.len()], of_rows, cols, of_pairs, own.offset()),
         }
-        Layout::of_some(&shape, own.strides(), own.offset())
     }
+
+    /// That of the positions, likewise: one for all columns of a row.
+    pub(crate) fn positions_layout(&self, cols: usize) -> Option<Layout> {
+        let own = self.positions.as_ref()?.layout();
+        Some(columns(own.shape(), own.strides(), cols, &[0], own.offset()))
+    }
+
+    /// Rows to choose from, and how far they are apart in cos and in sin; none without positions.
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    pub(crate) fn choice(&self) -> [isize; 3] {
+        match self.positions {
+            Some(_) => {
+                [self.cos.shape()[0] as isize, self.cos.layout().strides()[0], self.sin.layout().strides()[0]]
+            }
+            None => [0; 3],
+        }
+    }
+}
+
+/// A layout of `kept` axes, with strides of zero if there are none for them, and of one of `cols` columns.
+fn columns(kept: &[usize], strides: &[isize], cols: usize, last: &[isize], offset: usize) -> Layout {
+    let shape: Dims = kept.iter().copied().chain([cols]).collect();
+    let mut all: Dims<isize> = Dims::from_elem(0, kept.len());
+    all[..strides.len()].copy_from_slice(strides);
+    all.extend_from_slice(last);
+    Layout::of_some(&shape, &all, offset)
 }
 
 /// Small launches on numbers per row, between the passes over tensors. Operands are checked; those of `[rows, n]` are

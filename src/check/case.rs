@@ -85,6 +85,8 @@ pub struct Case {
     pub others: [Fill; 2],
     /// Values of the cosines and of the sines of a rotary epilogue.
     pub angles: [Fill; 2],
+    /// The rows of the tables are chosen by positions, integers of 64 bits, or else of 32.
+    pub positions: Option<bool>,
     /// Dtype of the fusion's other operands and their gradients; a residual's is the hidden value's, too.
     pub other_dtype: DType,
     /// The hidden value is written, and has a gradient of its own.
@@ -135,6 +137,7 @@ impl Case {
             fusion: Fusion::default(),
             others: [Fill::UNIT; 2],
             angles: [Fill::Uniform(1.0); 2],
+            positions: None,
             other_dtype: dtype,
             hidden: false,
             placement: Placement::Contiguous,

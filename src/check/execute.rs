@@ -41,6 +41,8 @@ pub(super) struct Executed {
     pub(super) after: Option<Vec<f64>>,
     /// Cosines and sines, in the tables' own shape.
     pub(super) angles: Option<[Vec<f64>; 2]>,
+    /// Which of their rows each row has.
+    pub(super) positions: Option<Vec<f64>>,
     pub(super) grad_hidden: Option<Vec<f64>>,
     /// Means and variances.
     pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
@@ -100,6 +102,7 @@ impl Executed {
             before: arena.values("before"),
             after: arena.values("after"),
             angles: arena.values("cos").zip(arena.values("sin")).map(<[_; 2]>::from),
+            positions: arena.values("positions"),
             grad_hidden: arena.values("grad_hidden"),
             running: arena.values("running_mean").zip(arena.values("running_var")),
             outputs,
@@ -133,7 +136,10 @@ impl<'a> Views<'a> {
             alpha: self.read("alpha"),
             mask: self.read("mask"),
             others: [self.read("before"), self.read("after")],
-            tables: self.read("cos").zip(self.read("sin")).map(|(cos, sin)| RotaryTables { cos, sin }),
+            tables: self.read("cos").zip(self.read("sin")).map(|(cos, sin)| {
+                let positions = self.read("positions");
+                RotaryTables { cos, sin, positions }
+            }),
             running: self.read("running_mean").zip(self.read("running_var")),
         })?;
         let input = self.read("input").ok_or_else(|| missing("input"))?;

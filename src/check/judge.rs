@@ -86,7 +86,10 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     let angles = executed.angles.as_ref().zip(case.pairs()).map(|(tables, pairs)| {
         let rows = elements.dim().0;
         tables.each_ref().map(|table| {
-            Array2::from_shape_fn((rows, pairs), |(row, pair)| R::new(table[row * pairs + pair]))
+            Array2::from_shape_fn((rows, pairs), |(row, pair)| {
+                let row = executed.positions.as_ref().map_or(row, |positions| positions[row] as usize);
+                R::new(table[row * pairs + pair])
+            })
         })
     });
     let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {

@@ -6,7 +6,11 @@ use super::data::mix;
 use super::mask::MaskKind;
 use crate::oracle::Index;
 use crate::spec::{STATISTICS, Spec};
+use crate::tensor::DType;
 use crate::{Error, Result};
+
+/// Rows of tables that positions choose from.
+const POSITIONS: usize = 23;
 
 /// The operands of `case` in memory, outputs not yet written.
 pub(super) fn arena(case: &Case) -> Result<Arena> {
@@ -48,7 +52,14 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
             ));
         }
         let (_, kept) = case.shape.split_last().unwrap_or((&0, &[]));
-        let shape = [kept, &[pairs]].concat();
+        let shape = match case.positions {
+            Some(_) => vec![POSITIONS, pairs],
+            None => [kept, &[pairs]].concat(),
+        };
+        if let Some(is_wide) = case.positions {
+            let dtype = if is_wide { DType::I64 } else { DType::I32 };
+            arena.add("positions", dtype, kept, Role::Input)?;
+        }
         arena.add("cos", case.other_dtype, &shape, Role::Input)?;
         arena.add("sin", case.other_dtype, &shape, Role::Input)?;
     }
@@ -92,9 +103,13 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
         arena.fill(name, |at| values[at]);
     }
     if let Some(pairs) = case.pairs() {
+        // Tables that are chosen from are the same in any company.
+        let first_row = if case.positions.is_some() { 0 } else { case.first_row };
         for (name, fill, tensor) in [("cos", case.angles[0], 10), ("sin", case.angles[1], 11)] {
-            arena.fill(name, |at| fill.at(seed(tensor), case.first_row + at / pairs, at % pairs, pairs));
+            arena.fill(name, |at| fill.at(seed(tensor), first_row + at / pairs, at % pairs, pairs));
         }
+        arena
+            .fill("positions", |at| (mix(seed(12) ^ (case.first_row + at) as u64) % POSITIONS as u64) as f64);
     }
     let index = Index::of_parameters(spec);
     for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {

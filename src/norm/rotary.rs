@@ -32,6 +32,11 @@ use crate::{Error, Result};
 /// `[tokens, R / 2]` serves `[tokens, heads, d]`, `[batch, seq, R / 2]` or `[1, seq, R / 2]` serves `[batch, seq, heads, d]`, and
 /// `[batch, 1, seq, R / 2]` serves `[batch, heads, seq, d]`.
 ///
+/// **With [`positions`](Rotary::positions)** cos and sin are `[rows, R / 2]`, a row for each position, and the integers in `positions`
+/// name the row of each token: their axes are the input's first ones in the same way, without `R / 2`. Positions in host memory are
+/// checked before anything is written. On a device, where nobody can look at them first, a position that the tables do not have makes the
+/// rotated columns NaN, and nothing is read out of range.
+///
 /// Views make other tables fit without a copy: of transformers' `[batch, seq, R]`, both halves of which are the same, the first
 /// half; of vLLM's and FlashInfer's cache `[positions, R]`, the first half for cos and the second for sin.
 ///
@@ -62,6 +67,8 @@ pub struct RotaryTables<'a> {
     pub cos: View<'a>,
     /// Their sines; of the same shape.
     pub sin: View<'a>,
+    /// Which row of both each token has; without them, the tables repeat along the axes that they lack.
+    pub positions: Option<View<'a>>,
 }
 
 impl<'a> Rotary<'a> {
@@ -81,8 +88,25 @@ impl<'a> Rotary<'a> {
     }
 
     fn new(style: RotaryStyle, cos: Result<View<'a>>, sin: Result<View<'a>>) -> Self {
-        let tables = cos.and_then(|cos| sin.map(|sin| RotaryTables { cos, sin }));
+        let tables = cos.and_then(|cos| sin.map(|sin| RotaryTables { cos, sin, positions: None }));
         Rotary { style, dims: None, tables }
+    }
+
+    /// The row of cos and sin that each token has: integers of 32 or 64 bits.
+    pub fn positions(self, positions: &'a impl Tensor) -> Self {
+        self.with_positions(positions.view())
+    }
+
+    /// As [`positions`](Rotary::positions), for a view.
+    pub fn positions_view(self, positions: View<'a>) -> Self {
+        self.with_positions(Ok(positions))
+    }
+
+    fn with_positions(mut self, positions: Result<View<'a>>) -> Self {
+        self.tables = self
+            .tables
+            .and_then(|tables| positions.map(|view| RotaryTables { positions: Some(view), ..tables }));
+        self
     }
 
     /// How many columns are rotated: even, at least 2, at most those of a head, and twice the last axis of cos and sin. Without
@@ -139,6 +163,9 @@ pub fn rotary_tables(
     dtype: DType,
 ) -> Result<[HostTensor; 2]> {
     check_dims(dims)?;
+    if !dtype.is_float() {
+        return Err(Error::argument("dtype", "f16, bf16, f32 or f64", dtype));
+    }
     for (name, number) in [("theta", theta), ("scale", scale)] {
         if !(number > 0.0 && number.is_finite()) {
             return Err(Error::argument(name, "a finite number above zero", number));

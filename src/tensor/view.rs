@@ -212,6 +212,23 @@ impl<'a> View<'a> {
         Ok(self)
     }
 
+    /// The `index`-th element in row-major order, of integers of 32 or 64 bits that the host can read.
+    pub(crate) fn host_integer(&self, index: usize) -> Option<i64> {
+        if index >= self.layout.len() {
+            return None;
+        }
+        let at = self.layout.offset_of(index);
+        match (&self.memory, self.dtype) {
+            // SAFETY: every index of the layout is inside the memory, which is aligned to the dtype and valid for reads.
+            (Memory::Host(first, _), DType::I32) => {
+                Some(i64::from(unsafe { first.cast::<i32>().add(at).read() }))
+            }
+            // SAFETY: as above.
+            (Memory::Host(first, _), DType::I64) => Some(unsafe { first.cast::<i64>().add(at).read() }),
+            _ => None,
+        }
+    }
+
     /// The same memory under a layout that the caller knows to be inside it: that of the parameter which this view
     /// repeats over an input. Where the input has no elements the view names none, and cannot tell.
     #[cfg(feature = "wgpu")]

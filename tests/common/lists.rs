@@ -43,9 +43,7 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
             list.push(case);
         }
         list.extend(fused(dtype).into_iter().step_by(if few { 2 } else { 1 }));
-        if super::WITH_ROTARY.contains(&device.backend()) {
-            list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
-        }
+        list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
         let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
@@ -97,6 +95,8 @@ fn rotated(dtype: DType) -> Vec<Case> {
         let mut case = Case::matrix(method, dtype, 40, cols);
         case.fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } };
         case.hidden = true;
+        // Of 64 bits, of 32, or none.
+        case.positions = [Some(true), Some(false), None][dims % 3];
         if dtype != DType::F64 {
             case.other_dtype = DType::F32;
         }

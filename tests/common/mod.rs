@@ -60,9 +60,6 @@ pub(crate) fn wgpu_device_without_subgroups() -> normkit::backend::wgpu::WgpuDev
     WgpuDevice::with_options(&Options { subgroups: false, ..Options::default() }).expect("an adapter")
 }
 
-/// The backends that have rotary embeddings.
-pub(crate) const WITH_ROTARY: &[&str] = &["cpu"];
-
 /// The dtypes that a device computes in.
 pub(crate) fn dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
     let without_f64 = device.backend() == "wgpu";
@@ -129,7 +126,6 @@ pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
         .flat_map(|method| dtypes(device).map(move |dtype| (method, dtype)))
         .flat_map(|(method, dtype)| of(method, dtype))
         .filter(|case| case.shape.iter().product::<usize>() < 1_000_000)
-        .filter(|case| WITH_ROTARY.contains(&device.backend()) || !case.is_rotary())
         .collect()
 }
 

@@ -116,6 +116,32 @@ def head_norm(input: Tensor, weight: Tensor | None, kind: str, eps: float) -> Te
     return y.to(input.dtype)
 
 
+def head_norm_rope(
+    input: Tensor,
+    weight: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None,
+    kind: str,
+    eps: float,
+    interleaved: bool,
+) -> Tensor:
+    x = head_norm(input.to(_compute_dtype(input)), weight, kind, eps)
+    pairs = cos.shape[-1]
+    if positions is not None:
+        cos, sin = cos[positions], sin[positions]
+    lacks = (1,) * (x.dim() - cos.dim())
+    c, s = (table.to(x.dtype).reshape(*table.shape[:-1], *lacks, pairs) for table in (cos, sin))
+    rotated, rest = x[..., : 2 * pairs], x[..., 2 * pairs :]
+    if interleaved:
+        first, second = rotated[..., 0::2], rotated[..., 1::2]
+    else:
+        first, second = rotated[..., :pairs], rotated[..., pairs:]
+    turned = first * c - second * s, second * c + first * s
+    y = torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)
+    return torch.cat((y, rest), -1).to(input.dtype)
+
+
 def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> Tensor:
     x = v.to(_compute_dtype(v))
     axes = [axis for axis in range(v.dim()) if dim is None or axis != dim % v.dim()]

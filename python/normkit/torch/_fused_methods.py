@@ -119,6 +119,40 @@ def _gated_rms_norm(cols: int, eps: float, group_size: int | None, norm_before_g
     return _Named(norm, ("weight", "bias", "after" if norm_before_gate else "before"))
 
 
+@dataclass(frozen=True)
+class _Rotated:
+    """The norm of heads with a rotary embedding: of its parameters, the weight alone has a gradient."""
+
+    norm: Norm
+
+    def forward(self, input: Tensor, weight: Tensor | None, *tables: Tensor | None) -> Tensor:
+        return self.norm.forward(input, weight, **self._named(tables))
+
+    def train(self, input: Tensor, weight: Tensor | None, *tables: Tensor | None) -> Any:
+        return self.norm.train(input, weight, **self._named(tables))
+
+    def backward(
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        statistics: Tensor | None,
+        weight: Tensor | None,
+        *tables: Tensor | None,
+        needs: int,
+    ) -> Grads:
+        named = self._named(tables)
+        return self.norm.backward(grad_output, input, statistics, weight, needs=needs & 3, **named)[:2]
+
+    @staticmethod
+    def _named(tables: tuple[Tensor | None, ...]) -> dict[str, Any]:
+        return dict(zip(("cos", "sin", "positions"), tables, strict=True))
+
+
+@lru_cache(maxsize=512)
+def _head_norm_rope(kind: Any, eps: float, interleaved: bool) -> Kernel:
+    return _Rotated(Norm.head_norm_rope(kind, eps, interleaved))
+
+
 _modulated = lru_cache(maxsize=512)(Norm.modulated)
 
 
@@ -270,5 +304,15 @@ FUSED = (
         batch_leads=True,
         autocast=True,
         operand=True,
+    ),
+    Method(
+        "head_norm_rope",
+        ("weight", "cos", "sin", "positions"),
+        "str kind, float eps, bool interleaved",
+        kernel=lambda x, *settings: _head_norm_rope(*settings),
+        expected=lambda shape, *settings: None,
+        rows=lambda shape, *settings: math.prod(shape[:-1]),
+        composite=_composites.head_norm_rope,
+        constants=3,
     ),
 )

@@ -45,6 +45,8 @@ class Method:
     statistics; a method without `rows` saves none. `composite(input, *parameters, *settings)` is the method
     in torch's operations.
 
+    The last `constants` of the parameters have no gradient.
+
     With `operand` the last parameter is a tensor of the input's shape. With `hidden` it is a residual, and the
     method gives a second result, what is normalized; the composite then gives both. `derivative` names the
     method whose derivative this one has, its last parameter being added to the result. `fits(own, shape)`
@@ -64,6 +66,7 @@ class Method:
     operand: bool = False
     hidden: bool = False
     derivative: str | None = None
+    constants: int = 0
     fits: Callable[[Shape, Shape], bool] | None = None
 
     @property
@@ -78,8 +81,8 @@ class Method:
 
     @property
     def learned(self) -> int:
-        """How many parameters have a gradient: all but the running statistics."""
-        return sum(not name.startswith("running_") for name in self.parameters)
+        """How many parameters have a gradient: all but the running statistics and the constants."""
+        return sum(not name.startswith("running_") for name in self.parameters) - self.constants
 
     @property
     def outputs(self) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "layer_norm_add",
     "modulated_layer_norm",
     "modulated_rms_norm",
+    "qk_norm_rope",
     "rms_norm_add",
 ]
 
@@ -30,6 +31,7 @@ _rms_norm_add = OPERATORS["rms_norm_add"]
 _modulated_layer_norm = OPERATORS["modulated_layer_norm"]
 _modulated_rms_norm = OPERATORS["modulated_rms_norm"]
 _gated_rms_norm = OPERATORS["gated_rms_norm"]
+_head_norm_rope = OPERATORS["head_norm_rope"]
 
 
 def add_layer_norm(
@@ -141,3 +143,34 @@ def gated_rms_norm(
     state-space models (mamba_ssm's `rmsnorm_fn`); Dao and Gu 2024.
     """
     return _gated_rms_norm((eps, group_size, norm_before_gate), input, weight, bias, gate)
+
+
+def qk_norm_rope(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None = None,
+    q_weight: Tensor | None = None,
+    k_weight: Tensor | None = None,
+    eps: float = 1e-6,
+    *,
+    kind: str = "rms",
+    interleaved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`qk_norm` and the rotary position embedding after it, in one pass (Su et al. 2021).
+
+    Of each head the first R columns are rotated, pairs being `(i, i + R/2)`, or `(2 i, 2 i + 1)` with interleaved:
+    `v[a] * cos - v[b] * sin` and `v[b] * cos + v[a] * sin`. cos and sin end with an axis of R/2; their other
+    axes are the first ones of q and k, or 1, and those that they lack repeat: `[tokens, R/2]` for `[tokens, heads,
+    head_dim]`, `[batch, 1, seq, R/2]` for `[batch, heads, seq, head_dim]`. With positions, int32 or int64, whose axes
+    are found likewise, cos and sin are `[rows, R/2]`, and each token takes the row that it names; on a GPU a row that is
+    not there gives NaN. cos and sin have no gradients. kind, eps and the weights are those of `qk_norm`.
+    """
+    if k.dim() < 1 or q.dim() < 1 or k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"k: expected head_dim {list(q.shape[-1:])}, found {list(k.shape[-1:])}")
+    settings = (kind, eps, interleaved)
+    return (
+        _head_norm_rope(settings, q, q_weight, cos, sin, positions),
+        _head_norm_rope(settings, k, k_weight, cos, sin, positions),
+    )

@@ -3,14 +3,14 @@
 use super::launch::{Folded, Order, alone, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
-use super::rotary::Angles;
+use super::rotary::{self, Angles, Tables};
 use super::row_backward::{self, RowTerms};
 use super::split::{Rows, run_chunks, with_row_sums};
 use super::statistics::Constants;
 use super::{
     Cpu, Isa, Schedule, affine, column, column_backward, fused, fused_backward, gathered, power, row, split,
 };
-use crate::backend::{Backward, Forward, Rotary, params_per_column};
+use crate::backend::{Backward, Forward, params_per_column};
 use crate::plan::tree::{LEAF, chunk_rows};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec, Statistic};
 use crate::tensor::{Layout, Overlap, View, ViewMut, overlap};
@@ -44,12 +44,6 @@ fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<L
     layout.map(|layout| per_row(&spec.shape, &spec.reduced, numbers, layout))
 }
 
-/// The layouts in the spec's shape of the tables of cosines and sines.
-fn angles(spec: &Norm, rotary: Option<&Rotary<'_>>) -> (Option<Layout>, Option<Layout>) {
-    let cols = spec.shape.last().copied().unwrap_or(0);
-    rotary.map(|rotary| (rotary.layout(&rotary.cos, cols), rotary.layout(&rotary.sin, cols))).unzip()
-}
-
 pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
     check_statistic(spec)?;
     let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
@@ -58,7 +52,8 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
     let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
     let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
     let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
-    let (cos, sin) = angles(spec, rotary.as_ref());
+    let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
+    let of_positions = Tables::of(cpu.isa, rotary.as_ref());
     let tensors = [
         Some(input.layout()),
         output.as_ref().map(ViewMut::layout),
@@ -73,6 +68,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         hidden.as_ref().map(ViewMut::layout),
         cos.as_ref(),
         sin.as_ref(),
+        positions.as_ref(),
     ];
     let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
@@ -94,7 +90,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
             fusion: spec.fusion,
             before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
             after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
-            angles: rotary.as_ref().map(|rotary| Angles::new(rotary, &folded, [11, 12])).transpose()?,
+            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 11)?,
             hidden: folded.optional_sink("hidden", hidden.as_ref(), 10)?,
             streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
             job,
@@ -222,7 +218,8 @@ fn launch<F: Real>(
     let statistics_layout = row_numbers(spec, STATISTICS, Some(statistics.layout()));
     let given_layout = row_numbers(spec, SUMS, given.as_ref().map(View::layout));
     let sums_layout = row_numbers(spec, SUMS, sums.map(ViewMut::layout));
-    let (cos, sin) = angles(spec, rotary.as_ref());
+    let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
+    let of_positions = Tables::of(cpu.isa, rotary.as_ref());
     let tensors = [
         Some(grad_output.layout()),
         Some(input.layout()),
@@ -240,6 +237,7 @@ fn launch<F: Real>(
         grad_after.map(ViewMut::layout),
         cos.as_ref(),
         sin.as_ref(),
+        positions.as_ref(),
     ];
     let folded = Folded::new(cpu.isa, order, &tensors);
     let constants = Constants::<F>::new(cpu.isa, spec, folded.grid.cols, input.dtype());
@@ -274,7 +272,7 @@ fn launch<F: Real>(
             bias: folded.optional("bias", bias.as_ref(), 8)?,
             before: folded.optional("before", before.as_ref(), 9)?,
             after: folded.optional("after", after.as_ref(), 10)?,
-            angles: rotary.as_ref().map(|rotary| Angles::new(rotary, &folded, [14, 15])).transpose()?,
+            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 14)?,
             grad_hidden: folded.replaced("grad_hidden", grad_hidden.as_ref(), 11, grad_before)?,
             grad_before: folded.optional_sink("grad_before", grad_before, 12)?,
             grad_after: folded.optional_sink("grad_after", grad_after, 13)?,

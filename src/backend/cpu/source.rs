@@ -233,6 +233,15 @@ impl<'a> Source<'a> {
         self.slice(self.grid.row_offset(self.walk, row), len)
     }
 
+    /// The integer that a row has.
+    pub(super) fn integer(&self, row: usize) -> i64 {
+        let at = self.grid.row_offset(self.walk, row);
+        match self.dtype {
+            DType::I64 => self.slice::<i64>(at, 1)[0],
+            _ => i64::from(self.slice::<i32>(at, 1)[0]),
+        }
+    }
+
     /// The dtype in memory.
     pub(super) fn dtype(&self) -> DType {
         self.dtype

@@ -1,6 +1,7 @@
 //! What of a fusion is compiled into kernels; `kernels/fusion.cuh` says what it does.
 
 use super::launch::{Operand, Role};
+use super::params::Scalars;
 use crate::Result;
 use crate::backend::Rotary;
 use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
@@ -89,13 +90,22 @@ pub(super) fn scales(prologue: Prologue) -> [f64; 2] {
     }
 }
 
-/// The tables of a rotary embedding, walked with a row's `cols` columns.
-pub(super) fn tables(rotary: Option<&Rotary<'_>>, cols: usize) -> Result<[Option<Operand>; 2]> {
-    let Some(rotary) = rotary else { return Ok([None, None]) };
+/// `scalars` with what a launch is told of a rotary embedding's tables.
+pub(super) fn chosen(scalars: Scalars, rotary: Option<&Rotary<'_>>) -> Scalars {
+    let choice = rotary.map_or([0; 3], |rotary| rotary.choice().map(|number| number as i64));
+    Scalars { choice, ..scalars }
+}
+
+/// What a rotary embedding reads, walked with a row's `cols` columns.
+pub(super) fn tables(rotary: Option<&Rotary<'_>>, cols: usize) -> Result<[Option<Operand>; 3]> {
+    let Some(rotary) = rotary else { return Ok([None, None, None]) };
     // Neighbours share an angle, and take it one by one.
     let role = if rotary.style == RotaryStyle::HalfSplit { Role::Load } else { Role::Number };
     let table = |name, view| Operand::laid_out(name, role, view, rotary.layout(view, cols)).map(Some);
-    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?])
+    let positions = rotary.positions.as_ref().zip(rotary.positions_layout(cols));
+    let positions =
+        positions.map(|(view, layout)| Operand::laid_out("positions", Role::Number, view, layout));
+    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?, positions.transpose()?])
 }
 
 /// What columns that a thread works on at a time must divide, so that all of them are first columns of pairs, or none, and of one

@@ -28,7 +28,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let (shape, reduced, dtype) = (&spec.shape[..], &spec.reduced[..], operands.input.dtype());
     let schedule = Schedule::new(spec, reduced, &operands.input, stream);
     let Schedule { compute, rows, .. } = schedule;
-    let scalars = scalars(spec, compute);
+    let scalars = fusion::chosen(scalars(spec, compute), operands.rotary.as_ref());
     let apply = output.is_some();
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
@@ -54,10 +54,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let rotary = operands.rotary.as_ref().filter(|_| apply);
     let head = shape.last().copied().unwrap_or(0);
     let written = || -> Result<Vec<Option<Operand>>> {
-        let [cos, sin] = fusion::tables(rotary, head)?;
+        let [cos, sin, positions] = fusion::tables(rotary, head)?;
         Ok(vec![
             cos,
             sin,
+            positions,
             Operand::new("output", Role::Store, output.as_ref())?,
             Operand::new("hidden", Role::Store, hidden.as_ref())?,
             Operand::new("weight", Role::Load, weight)?,
@@ -175,7 +176,7 @@ impl<'s> Passes<'s> {
         let (around, Targets { input: to_input, before: to_before, after: to_after }) =
             (self.spec.fusion, ends.targets);
         let head = shape.last().copied().unwrap_or(0);
-        let [cos, sin] = fusion::tables(rotary.as_ref(), head)?;
+        let [cos, sin, positions] = fusion::tables(rotary.as_ref(), head)?;
         // What the norm gave is made again where gradients depend on it.
         let is_gate = around.epilogue == Epilogue::Gate;
         let gives = around.epilogue.is_curved() || is_gate && to_after.is_some();
@@ -216,6 +217,7 @@ impl<'s> Passes<'s> {
             per_row("sums", sums, reduced, SUMS * leaves)?,
             cos,
             sin,
+            positions,
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands)
@@ -340,7 +342,7 @@ pub(super) fn backward(
         outer_weight: spec.affine.axes.iter().all(|axis| !reduced.contains(axis)),
         ..flags(spec)?
     };
-    let scalars = scalars(spec, compute);
+    let scalars = fusion::chosen(scalars(spec, compute), operands.rotary.as_ref());
     let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
     let of_parameters = wanted.iter().any(Option::is_some);
     // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.

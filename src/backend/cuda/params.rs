@@ -17,6 +17,8 @@ pub(super) struct Scalars {
     pub(super) turns: i64,
     pub(super) pairs: i64,
     pub(super) head: i64,
+    /// Rows of a rotary embedding's tables to choose from, and how far they are apart in either.
+    pub(super) choice: [i64; 3],
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
     pub(super) inv_last: f64,
@@ -57,11 +59,21 @@ pub(super) fn bytes(
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
     let Scalars {
-        partial_cols, leaf_base, turns, pairs, head, power, inv_power, slope_power, scales, ..
+        partial_cols,
+        leaf_base,
+        turns,
+        pairs,
+        head,
+        choice,
+        power,
+        inv_power,
+        slope_power,
+        scales,
+        ..
     } = *scalars;
     let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
     let counts = [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns];
-    for number in counts.into_iter().chain([pairs, head]) {
+    for number in counts.into_iter().chain([pairs, head]).chain(choice) {
         bytes.extend_from_slice(&number.to_ne_bytes());
     }
     bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
@@ -115,6 +127,7 @@ mod tests {
             first_row: 1,
             turns: 10,
             head: 12,
+            choice: [13, 14, 15],
             eps_exponent: -3,
             parameter: 2,
             inv_last: 0.5,
@@ -128,11 +141,11 @@ mod tests {
                 DType::F64 => f64::from_ne_bytes(all[at..at + 8].try_into().unwrap()),
                 _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
             };
-            assert_eq!((number_at(&all, 0), number_at(&all, 72), number_at(&all, 88)), (1, 10, 12));
-            assert_eq!(all[96..104], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(104), float_at(104 + 13 * size)), (0.5, 0.25));
-            let addresses = 104 + 14 * size;
-            assert_eq!(addresses, if size == 4 { 160 } else { 216 });
+            assert_eq!((number_at(&all, 72), number_at(&all, 88), number_at(&all, 112)), (10, 12, 15));
+            assert_eq!(all[120..128], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+            assert_eq!((float_at(128), float_at(128 + 13 * size)), (0.5, 0.25));
+            let addresses = 128 + 14 * size;
+            assert_eq!(addresses, if size == 4 { 184 } else { 240 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));

@@ -53,7 +53,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 25] = [
+const OPERANDS: [&str; 26] = [
     "input",
     "output",
     "weight",
@@ -79,6 +79,7 @@ const OPERANDS: [&str; 25] = [
     "grad_after",
     "cos",
     "sin",
+    "positions",
 ];
 
 /// A source to compile, and the names of its entries.

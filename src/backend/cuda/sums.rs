@@ -92,7 +92,7 @@ impl Parameters<'_> {
     ) -> Result<(Vec<Option<Operand>>, Flags)> {
         let Backward { grad_output, input, weight, bias, before, after, rotary, mask, .. } = operands;
         let Norm { shape, reduced, fusion: around, .. } = self.spec;
-        let [cos, sin] = fusion::tables(rotary.as_ref(), shape.last().copied().unwrap_or(0))?;
+        let [cos, sin, positions] = fusion::tables(rotary.as_ref(), shape.last().copied().unwrap_or(0))?;
         // What the norm gave is made again where the gradient depends on it.
         let gives = around.epilogue.is_curved();
         let normalizes = gives || self.wanted[0].is_some();
@@ -111,6 +111,7 @@ impl Parameters<'_> {
             Operand::per_row("statistics", statistics, shape, reduced, STATISTICS)?,
             cos,
             sin,
+            positions,
             partials,
         ];
         let flags = Flags {

@@ -46,7 +46,7 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
         for whole in whole(entry) {
             let plain = without(&whole, fusion::operands(entry));
             variants.extend(rotaries(&whole));
-            let whole = without(&whole, &["cos", "sin"]);
+            let whole = without(&whole, &["cos", "sin", "positions"]);
             variants.extend(fusions(&whole));
             variants.extend(operands(&plain));
             variants.extend(shapes(&plain));
@@ -174,7 +174,9 @@ fn rotaries(whole: &Variant) -> Vec<Variant> {
         let flags = Flags { after, before, ..whole.flags };
         let mut slots = whole.slots.clone();
         for slot in slots.iter_mut() {
-            if slot.role == Role::Table {
+            if slot.role == Role::Position {
+                slot.dtype = if bit(2) { DType::I64 } else { DType::I32 };
+            } else if slot.role == Role::Table {
                 slot.dtype = if bit(2) { DType::BF16 } else { DType::F32 };
             } else if !bit(1) && whole.shape.style == Style::Row {
                 slot.access = Access::Element;

@@ -1,5 +1,6 @@
 //! What surrounds a norm: which files of `shaders/` say so, and which operands its passes have for it.
 
+use super::launch::Scalars;
 use super::operand::Operand;
 use super::variant::{Entry, Role, Style};
 use crate::Result;
@@ -125,11 +126,18 @@ impl Rotation {
     }
 }
 
-/// The tables of a rotary embedding.
-pub(super) fn tables(rotary: Option<&Rotary<'_>>, spec: &Norm) -> Result<[Option<Operand>; 2]> {
-    let (Some(rotary), Some(&head)) = (rotary, spec.shape.last()) else { return Ok([None, None]) };
+/// `scalars` with what a launch is told of a rotary embedding's tables.
+pub(super) fn chosen(scalars: Scalars, rotary: Option<&Rotary<'_>>) -> Scalars {
+    // Offsets wrap around.
+    let choice = rotary.map_or([0; 3], |rotary| rotary.choice().map(|number| number as u32));
+    Scalars { choice, ..scalars }
+}
+
+/// What a rotary embedding reads.
+pub(super) fn tables(rotary: Option<&Rotary<'_>>, spec: &Norm) -> Result<[Option<Operand>; 3]> {
+    let (Some(rotary), Some(&head)) = (rotary, spec.shape.last()) else { return Ok([None, None, None]) };
     let table = |name, view| Operand::table(name, rotary, view, head);
-    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?])
+    Ok([table("cos", &rotary.cos)?, table("sin", &rotary.sin)?, Operand::positions(rotary, head)?])
 }
 
 /// The files that say what surrounds a norm.
@@ -147,11 +155,19 @@ pub(super) fn files(before: Before, after: After) -> Vec<&'static str> {
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => &["before", "after", "hidden", "cos", "sin"],
-        Entry::NormBackward => {
-            &["bias", "before", "after", "grad_hidden", "grad_before", "grad_after", "cos", "sin"]
-        }
-        Entry::Affine => &["weight", "bias", "before", "after", "cos", "sin"],
+        Entry::NormForward => &["before", "after", "hidden", "cos", "sin", "positions"],
+        Entry::NormBackward => &[
+            "bias",
+            "before",
+            "after",
+            "grad_hidden",
+            "grad_before",
+            "grad_after",
+            "cos",
+            "sin",
+            "positions",
+        ],
+        Entry::Affine => &["weight", "bias", "before", "after", "cos", "sin", "positions"],
         _ => &[],
     }
 }
@@ -171,14 +187,15 @@ pub(super) fn of_terms(
     operands: &Backward<'_>,
     after: After,
     value: bool,
-) -> Result<[Option<Operand>; 5]> {
+) -> Result<[Option<Operand>; 6]> {
     // The gradient of a residual is that of the output.
     let gate = operands.after.as_ref().filter(|_| after == After::Gate);
     let bias = operands.bias.as_ref().filter(|_| value);
-    let [cos, sin] = tables(operands.rotary.as_ref(), spec)?;
+    let [cos, sin, positions] = tables(operands.rotary.as_ref(), spec)?;
     Ok([
         cos,
         sin,
+        positions,
         Operand::new("bias", Role::Load, bias)?,
         Operand::new("before", Role::Load, operands.before.as_ref())?,
         Operand::new("after", Role::Load, gate)?,

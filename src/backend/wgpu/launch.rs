@@ -63,8 +63,10 @@ pub(super) struct Scalars {
     pub(super) residual_scale: f32,
     pub(super) pairs: u32,
     pub(super) head: u32,
+    /// Rows of a rotary embedding's tables to choose from, and how far they are apart in either.
+    pub(super) choice: [u32; 3],
     /// What follows is made of four numbers.
-    pub(super) unused: u32,
+    pub(super) unused: [u32; 2],
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
@@ -208,7 +210,12 @@ impl<'a> Problem<'a> {
         if let (Role::Table, Some(Rotation { pairs, head, .. })) = (op.role, &self.rotation) {
             // Only so many of a head's columns are there.
             let missing = (head - pairs) as i128 * walk.inner.last().map_or(0, |&stride| stride as i128);
-            if missing > 0 { inner.1 -= missing } else { inner.0 -= missing }
+            if missing > 0 {
+                inner.1 -= missing
+            } else {
+                inner.0 -= missing
+            }
+            inner = (inner.0 + op.away.min(0), inner.1 + op.away.max(0));
         }
         let offset = walk.offset as i128;
         (offset + outer.0 + inner.0, offset + outer.1 + inner.1 + op.numbers as i128 - 1)

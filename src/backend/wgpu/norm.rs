@@ -138,7 +138,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let output = operands.output.as_ref().map(|view| view.as_view());
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
     let moments = operands.moments.as_ref().map(|view| view.as_view());
-    let (flags, scalars) = (flags(spec)?, scalars(spec));
+    let (flags, scalars) = (flags(spec)?, fusion::chosen(scalars(spec), operands.rotary.as_ref()));
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let tensor = |name, role, view: Option<&View<'_>>| Operand::new(name, role, view);
     let numbers = |name, role, view: Option<&View<'_>>, numbers, of_row| {
@@ -153,9 +153,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let rotation = Rotation::of(spec).filter(|_| output.is_some());
-    let written = || -> Result<[Option<Operand>; 7]> {
+    let written = || -> Result<[Option<Operand>; 8]> {
         let rotary = operands.rotary.as_ref().filter(|_| output.is_some());
-        let [cos, sin] = fusion::tables(rotary, spec)?;
+        let [cos, sin, positions] = fusion::tables(rotary, spec)?;
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
         let bias = operands.bias.as_ref().filter(|_| output.is_some());
         Ok([
@@ -166,6 +166,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
             tensor("hidden", Role::Store, hidden.as_ref())?,
             cos,
             sin,
+            positions,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {

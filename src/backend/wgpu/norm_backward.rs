@@ -188,7 +188,7 @@ pub(super) fn backward(
         Targets { input: grad_input.as_ref(), before: grad_before.as_ref(), after: grad_after.as_ref() };
     let [grad_weight, grad_bias, sums] = [&operands.grad_weight, &operands.grad_bias, &operands.sums]
         .map(|target| target.as_ref().map(|view| view.as_view()));
-    let (flags, scalars) = (flags(spec)?, scalars(spec));
+    let (flags, scalars) = (flags(spec)?, fusion::chosen(scalars(spec), operands.rotary.as_ref()));
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let (rows, cols) = (rows(spec), cols(spec));
     let statistics = operands.statistics.as_ref();

@@ -16,6 +16,8 @@ pub(super) struct Operand {
     pub(super) layout: Option<Layout>,
     /// How many numbers there are at each place of the layout.
     pub(super) numbers: usize,
+    /// How far from there elements may be, in either direction.
+    pub(super) away: i128,
 }
 
 impl Operand {
@@ -23,7 +25,7 @@ impl Operand {
     pub(super) fn new(name: &'static str, role: Role, view: Option<&View<'_>>) -> Result<Option<Self>> {
         let Some(view) = view else { return Ok(None) };
         let (range, layout) = (range_of(name, view)?, Some(view.layout().clone()));
-        Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1 }))
+        Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1, away: 0 }))
     }
 
     /// A table of a rotary embedding, walked with a row's `cols` columns.
@@ -34,7 +36,19 @@ impl Operand {
         cols: usize,
     ) -> Result<Option<Self>> {
         let (range, layout) = (range_of(name, view)?, Some(rotary.layout(view, cols)));
-        Ok(Some(Operand { name, role: Role::Table, range, dtype: view.dtype(), layout, numbers: 1 }))
+        let away = match rotary.positions {
+            Some(_) => (view.shape()[0] as i128 - 1) * view.layout().strides()[0] as i128,
+            None => 0,
+        };
+        Ok(Some(Operand { name, role: Role::Table, range, dtype: view.dtype(), layout, numbers: 1, away }))
+    }
+
+    /// The positions of a rotary embedding, likewise.
+    pub(super) fn positions(rotary: &Rotary<'_>, cols: usize) -> Result<Option<Self>> {
+        let Some(view) = &rotary.positions else { return Ok(None) };
+        let (name, role, layout) = ("positions", Role::Position, rotary.positions_layout(cols));
+        let range = range_of(name, view)?;
+        Ok(Some(Operand { name, role, range, dtype: view.dtype(), layout, numbers: 1, away: 0 }))
     }
 
     /// A plain array of float32 numbers.
@@ -46,6 +60,7 @@ impl Operand {
             dtype: view.dtype(),
             layout: None,
             numbers: 1,
+            away: 0,
         }))
     }
 
@@ -67,7 +82,8 @@ impl Operand {
             stride = stride.wrapping_mul(shape[axis].max(1) as isize);
         }
         let layout = Some(Layout::strided(shape, &strides, view.layout().offset())?);
-        Ok(Some(Operand { name, role, range: range_of(name, view)?, dtype: view.dtype(), layout, numbers }))
+        let (range, dtype) = (range_of(name, view)?, view.dtype());
+        Ok(Some(Operand { name, role, range, dtype, layout, numbers, away: 0 }))
     }
 
     pub(super) fn is_tensor(&self) -> bool {

@@ -249,6 +249,7 @@ impl Variant {
             ("WITHIN", is_rotary && !halves && style == Style::Row && (whole || !is_affine)),
             ("PAIRS", after.has_pairs_apart(style)),
             ("HEADS", is_affine),
+            ("HAS_POSITIONS", has("positions")),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -272,7 +273,11 @@ impl Variant {
         let slot = &self.slots[index];
         let style = self.shape.style;
         let half = slot.dtype.size() == 2;
-        let bits = if half { shader!("operand/bits_16") } else { shader!("operand/bits_32") };
+        let bits = match slot.dtype.size() {
+            2 => shader!("operand/bits_16"),
+            8 => shader!("operand/bits_64"),
+            _ => shader!("operand/bits_32"),
+        };
         let put = if half { shader!("operand/put_16") } else { shader!("operand/put_32") };
         let read = if half { shader!("operand/atomic_bits_16") } else { shader!("operand/read_bits_32") };
         let (load, store) = (styled!(style, "operand/load_element"), styled!(style, "operand/store_element"));
@@ -284,6 +289,7 @@ impl Variant {
             (Role::Store, _) => &[put, store],
             (Role::Update, _) => &[put, read, load, store],
             (Role::Table, _) => &[bits, styled!(style, "operand/table")],
+            (Role::Position, _) => &[bits, styled!(style, "operand/position")],
             (Role::Number, _) => &[styled!(style, "operand/number")],
             (Role::SetNumber, _) => &[styled!(style, "operand/number"), styled!(style, "operand/number_set")],
             (Role::NumberOfColumn, Access::Splat) => &[shader!("operand/number_splat")],
@@ -350,6 +356,7 @@ fn absent(role: Role) -> &'static str {
         Role::Load => shader!("operand/absent_load"),
         // Nobody names those that are not there.
         Role::Table => "",
+        Role::Position => shader!("operand/absent_position"),
         Role::Store | Role::Update => shader!("operand/absent_store"),
         Role::Number | Role::SetNumber | Role::NumberOfColumn => shader!("operand/absent_number"),
         Role::Get | Role::Set => shader!("operand/absent_flat"),

@@ -34,6 +34,8 @@ pub(crate) enum Role {
     Update,
     /// Reads elements of any columns.
     Table,
+    /// Reads integers of any columns.
+    Position,
     /// Reads numbers of the current row.
     Number,
     /// Reads and writes numbers of the current row.
@@ -212,7 +214,7 @@ impl Entry {
 
     /// Every operand that the kernel's text names.
     pub(super) fn operands(self) -> &'static [(&'static str, Role)] {
-        use Role::{Get, Load, Number, NumberOfColumn, Set, SetNumber, Store, Table, Update};
+        use Role::{Get, Load, Number, NumberOfColumn, Position, Set, SetNumber, Store, Table, Update};
         match self {
             Entry::NormForward => &[
                 ("input", Load),
@@ -228,6 +230,7 @@ impl Entry {
                 ("hidden", Store),
                 ("cos", Table),
                 ("sin", Table),
+                ("positions", Position),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -247,6 +250,7 @@ impl Entry {
                 ("grad_after", Store),
                 ("cos", Table),
                 ("sin", Table),
+                ("positions", Position),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -265,6 +269,7 @@ impl Entry {
                 ("after", Load),
                 ("cos", Table),
                 ("sin", Table),
+                ("positions", Position),
             ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {

@@ -32,7 +32,19 @@ pub(super) fn list(list: &mut List) {
         list.add(Quick, format!("{style:?}, many rows"), (2000, 24), |case| {
             (case.fusion, case.well_conditioned) = (after(style, 16), true);
         });
+        for (is_wide, cols, dims) in [(true, 64, 64), (false, 33, 32), (true, 129, 20), (false, 4500, 4500)] {
+            let name =
+                format!("{style:?} of {dims} in {cols}, positions of {}", if is_wide { 64 } else { 32 });
+            list.add(if cols < 100 { Quick } else { Full }, name, (9, cols), |case| {
+                (case.fusion, case.positions) = (after(style, dims), Some(is_wide));
+            });
+        }
         for placement in Placement::ALL {
+            list.add(Full, format!("{style:?}, {placement:?} in one buffer, positions"), (9, 40), |case| {
+                (case.fusion, case.placement, case.one_buffer) = (after(style, 40), placement, true);
+                case.positions = Some(placement != Placement::Sliced);
+            });
+
             list.add(Full, format!("{style:?}, {placement:?}"), (9, 66), |case| {
                 (case.fusion, case.placement) = (after(style, 44), placement);
             });

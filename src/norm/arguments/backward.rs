@@ -125,6 +125,7 @@ pub(in crate::norm) fn backward<'a>(
             (epilogue.unwrap_or("after"), parameters.after.as_ref()),
             ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
             ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
+            ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
         ];
         if *name != "grad_input" {
             others.push(("grad_output", Some(grad_output)));

@@ -48,7 +48,7 @@ pub(in crate::norm) fn forward<'a>(
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let rows = spec.rows();
     // On the stack, as a call on a short row costs little more than its checks.
-    let mut others: [Named<'_, '_>; 10] = [
+    let mut others: [Named<'_, '_>; 11] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
@@ -60,6 +60,7 @@ pub(in crate::norm) fn forward<'a>(
         ("hidden", None),
         ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
         ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
+        ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
