@@ -24,6 +24,7 @@ CPU_TANH = "src/backend/cpu/tanh.rs"
 CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
+CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
@@ -36,6 +37,12 @@ WGPU_AFFINE = "shaders/affine.wgsl"
 WGPU_FINISH = "shaders/finish.wgsl"
 WGPU_VALUE = "shaders/value.wgsl"
 WGPU_SIGMA = "shaders/sigma.wgsl"
+WGPU_ROTARY = "shaders/epilogue_rotary.wgsl"
+WGPU_ROTARY_BACK = "shaders/rotary_back.wgsl"
+WGPU_PAIRS_ROW = "shaders/pairs_row.wgsl"
+WGPU_PAIRS_COLUMN = "shaders/pairs_column.wgsl"
+WGPU_EMIT_PAIRS = "shaders/emit_pairs.wgsl"
+WGPU_AGAIN_PAIRS = "shaders/again_pairs.wgsl"
 
 CUDA_LEAF = "kernels/leaf.cuh"
 CUDA_MOMENTS = "kernels/moments.cuh"
@@ -49,12 +56,14 @@ CUDA_TANH = "kernels/tanh.cuh"
 CUDA_FUSION = "kernels/fusion.cuh"
 CUDA_SIGMOID = "kernels/sigmoid.cuh"
 CUDA_SUMS = "kernels/sums.cu"
+CUDA_ROTARY = "kernels/rotary.cuh"
 
 CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
 CPU_RANGE = "--features check --test range"
+CPU_ROTARIES = "--features check --test rotary"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -65,6 +74,7 @@ WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
 WGPU_FUSED_ROWS = "--features check,wgpu --test wgpu_schedules fusions_of_rows"
 WGPU_FUSED_RANGE = "--features check,wgpu --test wgpu_schedules fusions_out_of_range"
+WGPU_ROTARIES = "--features check,wgpu --test wgpu_schedules rotary"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 # Every forced geometry on the host driver, compared with the CPU's bits.
 CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
@@ -74,6 +84,7 @@ CUDA_PARAMETERS = "--features check,cuda --test cuda_schedules parameters_of_col
 CUDA_BATCH = "--features check,cuda --test cuda_schedules batch_norm"
 CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
 CUDA_FUSIONS = "--features check,cuda --test cuda_schedules fusions"
+CUDA_ROTARIES = "--features check,cuda --test cuda_schedules rotary"
 
 
 class Mutation(NamedTuple):
@@ -476,4 +487,72 @@ MUTATIONS = [
              "bias.at[i] = Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
              "bias.at[i] = bias.at[i] + F(0) * Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;",
              (CUDA_FUSIONS,)),
+    Mutation("cpu: rotated the other way", CPU_ROTARY,
+             "(first * cos - second * sin, second * cos + first * sin)",
+             "(first * cos + second * sin, second * cos - first * sin)",
+             (CPU_ROTARIES,)),
+    Mutation("cpu: gradients rotated forth", CPU_ROTARY,
+             "Turn::Back => self.run::<true>(),\n        }\n    }\n}\n\n/// Pairs of neighbours.",
+             "Turn::Back => self.run::<false>(),\n        }\n    }\n}\n\n/// Pairs of neighbours.",
+             (CPU_ROTARIES,)),
+    Mutation("cpu: pairs are halves of the row", CPU_ROTARY,
+             "line.split_at_mut(self.pairs);",
+             "line.split_at_mut(self.cols / 2);",
+             (CPU_ROTARIES,)),
+    Mutation("cpu: positions ignored", CPU_ROTARY,
+             "self.positions.as_ref().map_or(row, |positions| positions.integer(row) as usize);",
+             "self.positions.as_ref().map_or(row, |positions| positions.integer(0) as usize);",
+             (CPU_ROTARIES,)),
+    Mutation("wgpu: rotated the other way", WGPU_ROTARY,
+             "select(-product, product, adds)",
+             "select(product, -product, adds)",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: the angle of another pair", WGPU_ROTARY,
+             "pair = select(j, j - params.pairs,",
+             "pair = select(j, j,",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: gradients rotated forth", WGPU_ROTARY_BACK,
+             "turned(g, other, angles_at(col), first)",
+             "turned(g, other, angles_at(col), second)",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: columns after the last pair forgotten", WGPU_PAIRS_ROW,
+             "return max(col, 2u * params.pairs);",
+             "return max(col, 4u * params.pairs);",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: columns after the last pair forgotten, by columns", WGPU_PAIRS_COLUMN,
+             "col >= 2u * params.pairs",
+             "col > 2u * params.pairs",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: second columns written as first ones", WGPU_EMIT_PAIRS,
+             "turned(v_other, v, angles, vec4<bool>(true))",
+             "turned(v_other, v, angles, vec4<bool>(false))",
+             (WGPU_ROTARIES,)),
+    Mutation("wgpu: a gradient read after its pair's was written", WGPU_AGAIN_PAIRS,
+             "        let second = read_again(other, slow);\n        write(col, count, first, slow);\n",
+             "        write(col, count, first, slow);\n        let second = read_again(other, slow);\n",
+             (WGPU_ROTARIES,)),
+    Mutation("cuda: rotated the other way", CUDA_ROTARY,
+             "return BACK ? first * cos + second * sin : first * cos - second * sin;",
+             "return BACK ? first * cos - second * sin : first * cos + second * sin;",
+             (CUDA_ROTARIES,)),
+    Mutation("cuda: a neighbour too far", CUDA_ROTARY,
+             "return IS_HALVES ? I(p.s.pairs) : I(1); }",
+             "return IS_HALVES ? I(p.s.pairs) : I(3); }",
+             (CUDA_ROTARIES,)),
+    Mutation("cuda: the column after the last pair rotated", CUDA_ROTARY,
+             "if (j + I(k) < 2 * I(p.s.pairs)) {",
+             "if (j + I(k) <= 2 * I(p.s.pairs)) {",
+             (CUDA_ROTARIES,)),
+    Mutation("cuda: columns of several heads taken for one", CUDA_ROTARY,
+             "return col < head ? col : col - quotient(col, head) * head;",
+             "return col;",
+             (CUDA_ROTARIES,)),
+    Mutation("cuda: the first row of the tables for all positions", CUDA_ROTARY,
+             "chosen.at[V::sin::SLOT] += i64(position) * p.s.sin_step;",
+             "chosen.at[V::sin::SLOT] += 0 * p.s.sin_step;",
+             (CUDA_ROTARIES,)),
+    Mutation("cuda: gradients written while others read them", CUDA_BACKWARD,
+             "static constexpr bool BY_PAIRS = Rotary<V>::IS_ACROSS && !(Leaf<V>::HELD > 0 && V::COMPUTE);",
+             "static constexpr bool BY_PAIRS = false;",
+             (CUDA_ROTARIES,)),
 ]

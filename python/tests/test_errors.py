@@ -19,6 +19,7 @@ import normkit
 X = np.random.default_rng(1).standard_normal((4, 6), dtype=np.float32)
 IMAGE = np.random.default_rng(2).standard_normal((2, 6, 5), dtype=np.float32)
 SIX, ONES = np.linspace(0.5, 1.5, 6, dtype=np.float32), np.ones(6, np.float32)
+ANGLES = np.linspace(-1, 1, 4, dtype=np.float32).reshape(2, 2)
 
 # A valid call of each function, by the names of its arguments.
 CALLS: dict[str, dict[str, Any]] = {
@@ -65,17 +66,21 @@ CALLS: dict[str, dict[str, Any]] = {
     "normalize": {"input": X, "p": 2.0, "dim": 1, "eps": 1e-12},
     "dyt": {"input": X, "alpha": 0.5, "weight": SIX, "bias": SIX},
     "qk_norm": {"q": IMAGE, "k": IMAGE, "q_weight": None, "k_weight": None, "eps": 1e-6, "kind": "rms"},
+    "qk_norm_rope": {
+        "q": IMAGE, "k": IMAGE, "cos": ANGLES, "sin": ANGLES, "positions": None, "q_weight": None, "k_weight": None,
+        "eps": 1e-6, "kind": "rms", "interleaved": False,
+    },
     "weight_norm": {"v": X, "g": np.ones((4, 1), np.float32), "dim": 0},
 }  # fmt: skip
 OPTIONAL = {"weight", "bias", "running_mean", "running_var", "q_weight", "k_weight"}
-ARRAYS = {"input", "residual", "gate", "scale", "shift", "q", "k", "v", "g", *OPTIONAL}
+ARRAYS = {"input", "residual", "gate", "scale", "shift", "q", "k", "v", "g", "cos", "sin", *OPTIONAL}
 EVERY_ARRAY = [(function, name) for function, call in CALLS.items() for name in call if name in ARRAYS]
 
 
 def like(function: str, name: str) -> tuple[int, ...]:
     """The shape that an array has, or would have."""
     array = CALLS[function][name]
-    return array.shape if array is not None else (5,) if function == "qk_norm" else (6,)
+    return array.shape if array is not None else (5,) if function.startswith("qk_norm") else (6,)
 
 
 def refused(
@@ -93,7 +98,7 @@ def refused(
 
 def test_the_calls_are_valid() -> None:
     assert set(CALLS) == {
-        name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "normalize", "dyt"))
+        name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "norm_rope", "normalize", "dyt"))
     }
     for function, arguments in CALLS.items():
         getattr(normkit, function)(**arguments)

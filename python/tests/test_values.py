@@ -195,3 +195,27 @@ def test_weights_of_another_dtype(dtype: np.dtype[Any]) -> None:
             found = case.call(normkit)[0]
             assert found.dtype == dtype, case.name
             assert_within(found, case.expected()[0], f"{case.name}, weights {weight_dtype}")
+
+
+@pytest.mark.parametrize("width", [np.int32, np.int64], ids=str)
+def test_positions_choose_rows_of_the_tables(width: type[np.signedinteger[Any]]) -> None:
+    """Tables of a cache, cosines before sines, and rows of it by number."""
+    rng = np.random.default_rng(3)
+    q, k = (rng.standard_normal((5, heads, 8)).astype(np.float32) for heads in (4, 2))
+    angle = rng.uniform(-3, 3, (9, 3))
+    cache = np.concatenate((np.cos(angle), np.sin(angle)), -1).astype(np.float32)
+    chosen = np.array([7, 0, 7, 8, 2])
+    cos, sin = cache[:, :3], cache[:, 3:]
+    found = normkit.qk_norm_rope(q, k, cos, sin, chosen.astype(width))
+    expected = normkit.qk_norm_rope(q, k, cos[chosen], sin[chosen])
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    strided = np.repeat(chosen, 3).astype(width)[::3]
+    again = normkit.qk_norm_rope(q, k, cos, sin, strided)
+    assert all(np.array_equal(a, b) for a, b in zip(again, expected, strict=True))
+    for wrong in (9, -1):
+        with pytest.raises(ValueError, match="positions"):
+            normkit.qk_norm_rope(q, k, cos, sin, np.array([7, 0, wrong, 8, 2], width))
+    with pytest.raises(TypeError, match="positions: expected dtype int32 or int64, found dtype float32"):
+        normkit.qk_norm_rope(q, k, cos, sin, chosen.astype(np.float32))
+    with pytest.raises(ValueError, match="positions"):
+        normkit.qk_norm_rope(q, k, cos, sin, chosen[:4].astype(width))

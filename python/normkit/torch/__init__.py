@@ -32,6 +32,7 @@ from normkit.torch.fused import (
     layer_norm_add,
     modulated_layer_norm,
     modulated_rms_norm,
+    qk_norm_rope,
     rms_norm_add,
 )
 from normkit.torch.fused_modules import AddLayerNorm, AddRMSNorm, GatedRMSNorm
@@ -83,6 +84,7 @@ __all__ = [
     "normalize",
     "parametrizations",
     "qk_norm",
+    "qk_norm_rope",
     "rms_norm",
     "rms_norm_add",
     "weight_norm",

@@ -91,6 +91,21 @@ def matrices(
     yield case("gated_rms_norm", "gated_rms_norm", gated, gated_rms_norm)
     yield case("gated_rms_norm, gate first", "gated_rms_norm", gated, gated_rms_norm, norm_before_gate=False)
     yield case("gated_rms_norm, groups", "gated_rms_norm", gated, gated_rms_norm, group_size=fast)
+    if rows > 0 and cols > 1:
+        pairs = (cols + 1) // 4 or 1
+        for kind, interleaved in (("rms", False), ("layer", True)):
+            angle = rng.uniform(-4, 4, (2, pairs))
+            heads = {"q": x(2, 2 * rows, cols), "k": x(2, rows, cols)}
+            tables = {"cos": np.cos(angle).astype(dtype), "sin": np.sin(angle).astype(dtype)}
+            weights = {"q_weight": of_one(cols), "k_weight": of_one(cols)}
+            yield case(
+                f"qk_norm_rope, {kind}",
+                "qk_norm_rope",
+                {**heads, **tables, **weights},
+                qk_norm_rope,
+                kind=kind,
+                interleaved=interleaved,
+            )
     for activation in ("relu", "silu", "gelu_tanh"):
         arrays = {"input": x(rows, cols), **affine()}
         yield case(
@@ -190,6 +205,25 @@ def flat(expected: Expected, shape: tuple[int, ...]) -> Expected:
     """The same in another shape."""
     scale = np.broadcast_to(expected.scale, expected.value.shape).reshape(shape)
     return dataclasses.replace(expected, value=expected.value.reshape(shape), scale=scale, slack=0.0)
+
+
+def rotated(expected: Expected, cos: Real, sin: Real, interleaved: bool) -> Expected:
+    """Pairs of the first columns, rotated by the angles of each token `[tokens, heads, columns]`."""
+    pairs = cos.shape[-1]
+    first = np.arange(pairs) * (2 if interleaved else 1)
+    second = first + (1 if interleaved else pairs)
+    c, s = cos[:, None], sin[:, None]
+    value = expected.value.copy()
+    a, b = expected.value[..., first], expected.value[..., second]
+    value[..., first], value[..., second] = a * c - b * s, b * c + a * s
+    largest = np.max(np.abs(c) + np.abs(s), axis=-1, keepdims=True)
+    return dataclasses.replace(expected, value=value, scale=expected.scale * np.maximum(largest, 1))
+
+
+def qk_norm_rope(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
+    plain = {name: option for name, option in o.items() if name != "interleaved"}
+    both = methods.qk_norm(a, dtype, plain)
+    return [rotated(one, a["cos"], a["sin"], o["interleaved"]) for one in both]
 
 
 FUNCTIONS: dict[str, Callable[[Real], Real]] = {

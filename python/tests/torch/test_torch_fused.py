@@ -270,3 +270,33 @@ def test_training_compiled_by_inductor(case: Case) -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, right)
+
+
+def test_rotary_positions_are_rows_of_a_cache() -> None:
+    """As vLLM and FlashInfer keep it, cosines before sines; and as transformers gives them, both halves the same."""
+    torch.manual_seed(3)
+    q, k = (torch.randn(5, heads, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2))
+    weight = torch.randn(8, dtype=torch.float64, requires_grad=True)
+    angle = torch.rand(9, 4, dtype=torch.float64)
+    cache, chosen = torch.cat((angle.cos(), angle.sin()), -1), torch.tensor([7, 0, 7, 8, 2])
+
+    def run(cos: Tensor, sin: Tensor, positions: Tensor | None) -> list[Tensor]:
+        results = nk.qk_norm_rope(q, k, cos, sin, positions, weight, weight)
+        loss = sum((y * torch.arange(y.numel()).reshape(y.shape).sin()).sum() for y in results)
+        return [*results, *torch.autograd.grad(loss, (q, k, weight))]
+
+    found = run(cache[:, :4], cache[:, 4:], chosen)
+    twice = torch.cat((angle, angle), -1)[chosen]
+    for other in (run(twice.cos()[..., :4], twice.sin()[..., :4], None), run(cache[:, :4], cache[:, 4:], chosen.int())):
+        for a, b in zip(found, other, strict=True):
+            assert torch.equal(a, b)
+    compiled = torch.compile(nk.qk_norm_rope, fullgraph=True, backend="aot_eager")
+    for a, b in zip(compiled(q, k, cache[:, :4], cache[:, 4:], chosen, weight, weight), found, strict=False):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="positions"):
+        nk.qk_norm_rope(q, k, cache[:, :4], cache[:, 4:], chosen + 2)
+    with pytest.raises(TypeError, match="positions"):
+        nk.qk_norm_rope(q, k, cache[:, :4], cache[:, 4:], chosen.double())
+    assert not torch.autograd.grad(
+        nk.qk_norm_rope(q, k, cache[:, :4].requires_grad_(), cache[:, 4:], chosen)[0].sum(), cache, allow_unused=True
+    )[0]

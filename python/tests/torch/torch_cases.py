@@ -67,6 +67,20 @@ def pair(q: Tensor, k: Tensor) -> Tensor:
     return torch.cat([q.flatten(), k.flatten()])
 
 
+def angles(x: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of made-up angles along the first axis."""
+    angle = (torch.arange(x.shape[0] * pairs, device=x.device) * 0.7).reshape(-1, pairs).to(x.dtype)
+    return angle.cos(), angle.sin()
+
+
+def rope(x: Tensor, pairs: int, interleaved: bool = False) -> Tensor:
+    cos, sin = (table.reshape(-1, *[1] * (x.dim() - 2), pairs) for table in angles(x, pairs))
+    turned = x[..., : 2 * pairs].unflatten(-1, (pairs, 2) if interleaved else (2, pairs))
+    a, b = turned.unbind(-1 if interleaved else -2)
+    both = torch.stack((a * cos - b * sin, b * cos + a * sin), -1 if interleaved else -2)
+    return torch.cat((both.flatten(-2), x[..., 2 * pairs :]), -1)
+
+
 X = (2, 3, 8)
 IMAGE = (3, 4, 3, 2)
 
@@ -200,6 +214,18 @@ CASES = [
         lambda q, k, w, u: pair(*nk.qk_norm(q, k, w, u, kind="layer")),
         lambda q, k, w, u: pair(head_layer(q, w), head_layer(k, u)),
         [(3, 2, 4), (3, 2, 4), (2, 4), (4,)],
+    ),
+    Case(
+        "qk_norm_rope",
+        lambda q, k, w, u: pair(*nk.qk_norm_rope(q, k, *angles(q, 2), None, w, u)),
+        lambda q, k, w, u: pair(rope(rms_norm(q, w), 2), rope(rms_norm(k, u), 2)),
+        [(3, 2, 4), (3, 1, 4), (4,), (4,)],
+    ),
+    Case(
+        "qk_norm_rope in part, interleaved",
+        lambda q, k: pair(*nk.qk_norm_rope(q, k, *angles(q, 2), kind="l2", interleaved=True)),
+        lambda q, k: pair(rope(unit(q), 2, True), rope(unit(k), 2, True)),
+        [(2, 3, 2, 5), (2, 3, 1, 5)],
     ),
     Case(
         "weight_norm",

@@ -79,6 +79,11 @@ impl After {
         vec![function, shader!("epilogue_activation")]
     }
 
+    /// What it does to the output's gradient, where its file does not say.
+    pub(super) fn back(self) -> Option<&'static str> {
+        matches!(self, After::Rotary { .. }).then_some(shader!("rotary_back"))
+    }
+
     /// How the elements of a row are written in each pass: by themselves, or by pairs of columns that lie apart.
     pub(super) fn writing(self, style: Style) -> [Vec<&'static str>; 2] {
         if !self.has_pairs_apart(style) {

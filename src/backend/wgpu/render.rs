@@ -124,6 +124,9 @@ impl Variant {
     /// From an element to what is normalized, and from that to the output.
     fn surroundings(&self) -> Vec<&'static str> {
         let mut files = fusion::files(self.flags.before, self.flags.after);
+        if self.entry != Entry::NormForward {
+            files.extend(self.flags.after.back());
+        }
         files.push(shader!("value"));
         files
     }
@@ -354,8 +357,7 @@ fn halvings(quads: u32) -> String {
 fn absent(role: Role) -> &'static str {
     match role {
         Role::Load => shader!("operand/absent_load"),
-        // Nobody names those that are not there.
-        Role::Table => "",
+        Role::Table => shader!("operand/absent_table"),
         Role::Position => shader!("operand/absent_position"),
         Role::Store | Role::Update => shader!("operand/absent_store"),
         Role::Number | Role::SetNumber | Role::NumberOfColumn => shader!("operand/absent_number"),

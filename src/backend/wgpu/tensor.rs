@@ -79,7 +79,7 @@ impl WgpuTensor {
     pub(super) fn zeros(device: &WgpuDevice, shape: &[usize], dtype: DType) -> Result<Self> {
         let layout = Layout::contiguous(shape);
         layout.checked_span()?;
-        if dtype.size() == 8 {
+        if dtype == DType::F64 {
             return Err(Error::UnsupportedDType { name: "tensor", dtype, backend: super::fault::BACKEND });
         }
         // Whole vectors, so that shaders may read four numbers at a time; a buffer of no bytes cannot be bound.
