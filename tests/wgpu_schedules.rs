@@ -9,7 +9,7 @@ use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
 use normkit::prelude::*;
 use normkit::spec::RotaryStyle::{HalfSplit, Interleaved};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle, Statistic};
 use normkit::tensor::DType;
 use normkit::{Error, Stream};
 
@@ -136,26 +136,52 @@ fn fusions_of_other_rows() {
     ]);
 }
 
-/// Whole quads of pairs, kept in registers and read again; pairs that are none, with an odd rest; rows of a thread; of several
-/// leaves; weights of heads, which are summed apart.
+/// LayerNorm of the last axis with a rotary embedding.
+fn rotary(shape: &[usize], style: RotaryStyle, dims: usize, prologue: Prologue) -> Problem {
+    let last = shape.len() - 1;
+    let fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } };
+    Problem { fusion, ..Problem::new(shape, &[last], &[last], Statistic::Moments) }
+}
+
+/// Whole quads of pairs, kept in registers; pairs that are none, with an odd rest; pairs within a quad.
 #[test]
-fn rotary_embeddings() {
-    let of = |shape: &[usize], style, dims, prologue| Problem {
-        fusion: Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } },
-        ..Problem::new(shape, &[shape.len() - 1], &[shape.len() - 1], Statistic::Moments)
-    };
+fn rotary_embeddings_of_rows() {
+    check_forced(&[
+        ("row", Problem { dtype: DType::BF16, ..rotary(&[5, 7, 64], HalfSplit, 64, Prologue::None) }),
+        ("row through workgroup memory", rotary(&[35, 77], HalfSplit, 70, ADD)),
+        (
+            "row",
+            Problem { mask: true, dtype: DType::F16, ..rotary(&[9, 50], Interleaved, 46, Prologue::Gate) },
+        ),
+    ]);
+}
+
+/// Rows that a thread has to itself.
+#[test]
+fn rotary_embeddings_by_columns() {
+    check_forced(&[
+        ("column", rotary(&[17, 24], HalfSplit, 22, Prologue::None)),
+        ("column", Problem { order: vec![1, 0], ..rotary(&[18, 24], Interleaved, 20, SCALED) }),
+    ]);
+}
+
+/// Weights of heads, which are summed apart.
+#[test]
+fn rotary_embeddings_of_heads_with_weights() {
+    check_forced(&[
+        ("row", Problem { affine: vec![1, 2], ..rotary(&[9, 3, 6], HalfSplit, 6, Prologue::None) }),
+        ("row", Problem { affine: vec![1, 2], ..rotary(&[9, 3, 7], Interleaved, 6, Prologue::None) }),
+    ]);
+}
+
+/// Rows of several leaves, and those out of range.
+#[test]
+fn rotary_embeddings_out_of_range() {
     let none = Prologue::None;
     check_forced(&[
-        ("row", Problem { dtype: DType::BF16, ..of(&[5, 7, 64], HalfSplit, 64, none) }),
-        ("row through workgroup memory", of(&[35, 77], HalfSplit, 70, ADD)),
-        ("row", Problem { mask: true, dtype: DType::F16, ..of(&[9, 50], Interleaved, 46, Prologue::Gate) }),
-        ("column", of(&[17, 24], HalfSplit, 22, none)),
-        ("column", Problem { order: vec![1, 0], ..of(&[18, 24], Interleaved, 20, SCALED) }),
-        ("row split", Problem { other: DType::BF16, ..of(&[3, 9000], HalfSplit, 9000, none) }),
-        ("row", Problem { affine: vec![1, 2], ..of(&[9, 3, 6], HalfSplit, 6, none) }),
-        ("row", Problem { affine: vec![1, 2], ..of(&[9, 3, 7], Interleaved, 6, none) }),
-        ("row", Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], HalfSplit, 64, none) }),
-        ("column split", Problem { gradient: 1e-38, eps: 0.0, ..of(&[5, 40], Interleaved, 40, none) }),
+        ("row split", Problem { other: DType::BF16, ..rotary(&[3, 9000], HalfSplit, 9000, none) }),
+        ("row", Problem { values: (0.0, 1e30), eps: 0.0, ..rotary(&[17, 64], HalfSplit, 64, none) }),
+        ("column split", Problem { gradient: 1e-38, eps: 0.0, ..rotary(&[5, 40], Interleaved, 40, none) }),
     ]);
 }
 

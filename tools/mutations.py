@@ -74,7 +74,9 @@ WGPU_RANGE = "--features check,wgpu --test wgpu_schedules out_of_range"
 WGPU_LONG = "--features check,wgpu --test wgpu_schedules long_rows"
 WGPU_FUSED_ROWS = "--features check,wgpu --test wgpu_schedules fusions_of_rows"
 WGPU_FUSED_RANGE = "--features check,wgpu --test wgpu_schedules fusions_out_of_range"
-WGPU_ROTARIES = "--features check,wgpu --test wgpu_schedules rotary"
+WGPU_ROTARY_ROWS = "--features check,wgpu --test wgpu_schedules rotary_embeddings_of_rows"
+WGPU_ROTARY_COLUMNS = "--features check,wgpu --test wgpu_schedules rotary_embeddings_by_columns"
+WGPU_ROTARY_RANGE = "--features check,wgpu --test wgpu_schedules rotary_embeddings_out_of_range"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 # Every forced geometry on the host driver, compared with the CPU's bits.
 CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
@@ -506,31 +508,31 @@ MUTATIONS = [
     Mutation("wgpu: rotated the other way", WGPU_ROTARY,
              "select(-product, product, adds)",
              "select(product, -product, adds)",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_COLUMNS,)),
     Mutation("wgpu: the angle of another pair", WGPU_ROTARY,
              "pair = select(j, j - params.pairs,",
              "pair = select(j, j,",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_ROWS,)),
     Mutation("wgpu: gradients rotated forth", WGPU_ROTARY_BACK,
              "turned(g, other, angles_at(col), first)",
              "turned(g, other, angles_at(col), second)",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_COLUMNS,)),
     Mutation("wgpu: columns after the last pair forgotten", WGPU_PAIRS_ROW,
              "return max(col, 2u * params.pairs);",
              "return max(col, 4u * params.pairs);",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_ROWS,)),
     Mutation("wgpu: columns after the last pair forgotten, by columns", WGPU_PAIRS_COLUMN,
              "col >= 2u * params.pairs",
              "col > 2u * params.pairs",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_COLUMNS,)),
     Mutation("wgpu: second columns written as first ones", WGPU_EMIT_PAIRS,
              "turned(v_other, v, angles, vec4<bool>(true))",
              "turned(v_other, v, angles, vec4<bool>(false))",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_COLUMNS,)),
     Mutation("wgpu: a gradient read after its pair's was written", WGPU_AGAIN_PAIRS,
              "        let second = read_again(other, slow);\n        write(col, count, first, slow);\n",
              "        write(col, count, first, slow);\n        let second = read_again(other, slow);\n",
-             (WGPU_ROTARIES,)),
+             (WGPU_ROTARY_RANGE,)),
     Mutation("cuda: rotated the other way", CUDA_ROTARY,
              "return BACK ? first * cos + second * sin : first * cos - second * sin;",
              "return BACK ? first * cos - second * sin : first * cos + second * sin;",

@@ -223,6 +223,7 @@ impl Config {
         match self {
             Config::WeightNorm { .. } => &[("input", "v"), ("weight", "g"), ("memory", "v")],
             Config::Modulated { .. } => &[("weight", "scale"), ("bias", "shift")],
+            Config::HeadNorm { rotary: Some(_), .. } => &[("dims", "cos")],
             _ => &[],
         }
     }

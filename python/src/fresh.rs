@@ -90,10 +90,11 @@ fn descr_of(py: Python<'_>, dtype: DType) -> PyResult<Bound<'_, PyArrayDescr>> {
     let number = match dtype {
         DType::F16 => npyffi::NPY_TYPES::NPY_HALF,
         DType::F32 => npyffi::NPY_TYPES::NPY_FLOAT,
-        DType::F64 => npyffi::NPY_TYPES::NPY_DOUBLE,
         DType::BF16 => {
             return PyArrayDescr::new(py, py.import("ml_dtypes")?.getattr("bfloat16")?);
         }
+        // Results are floats.
+        _ => npyffi::NPY_TYPES::NPY_DOUBLE,
     };
     // SAFETY: the number is one of NumPy's own, and the function returns a new reference.
     unsafe {

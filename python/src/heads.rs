@@ -59,7 +59,8 @@ fn normalized<'py>(
         })
     })?;
     result.map_err(|error| {
-        renamed(error, &[("query", "q"), ("key", "k"), ("input", "q"), ("weight", "q_weight")])
+        let names = [("query", "q"), ("key", "k"), ("input", "q"), ("weight", "q_weight"), ("dims", "cos")];
+        renamed(error, &names)
     })?;
     Ok((q_out.finish()?, k_out.finish()?))
 }
@@ -98,8 +99,8 @@ pub(crate) fn qk_norm<'py>(
 
 /// Normalization of queries and keys, and the rotary position embedding (Su et al. 2021, arXiv 2104.09864) after it, in one pass::
 ///
-///     v = qk_norm(x)
-///     y[i]     = v[i] * cos[i] - v[i + R/2] * sin[i]
+///     v          = qk_norm(x)
+///     y[i]       = v[i] * cos[i] - v[i + R/2] * sin[i]
 ///     y[i + R/2] = v[i + R/2] * cos[i] + v[i] * sin[i]
 ///
 /// for the first R columns of each head; the others are `v`. With `interleaved`, pairs are ``(2 i, 2 i + 1)``.
@@ -112,7 +113,8 @@ pub(crate) fn qk_norm<'py>(
 /// to give; of a cache that has the cosines before the sines, each half.
 ///
 /// A position that an array on the CPU names and the tables do not have is a ValueError; on a GPU its token's rotated columns become NaN.
-/// cos and sin have no gradients. `q`, `k`, the weights, `eps`, `kind`, `backend`, the results and the errors are as in :func:`qk_norm`.
+/// cos and sin have no gradients. `q`, `k`, `q_weight`, `k_weight`, `eps`, `kind`, `backend`, the results and the errors are as in
+/// :func:`qk_norm`.
 ///
 /// >>> import numpy, normkit
 /// >>> heads, angle = numpy.float32([[[3, 4]]]), numpy.float32([[numpy.pi / 2]])

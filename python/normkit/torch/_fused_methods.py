@@ -313,6 +313,7 @@ FUSED = (
         expected=lambda shape, *settings: None,
         rows=lambda shape, *settings: math.prod(shape[:-1]),
         composite=_composites.head_norm_rope,
+        autocast=True,
         constants=3,
     ),
 )
