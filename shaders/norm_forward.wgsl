@@ -22,18 +22,14 @@ fn first_held() -> vec4<f32> {
     return scale_row(held[0], -exponent);
 }
 
-// Writes what the scaled elements at `col` become.
+// Delivers what the scaled elements at `col` become.
 fn write(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) {
     let s = statistics_of_row;
     var y = x;
     if MOMENTS {
         y = opaque4(opaque4(y - s.mean) - s.correction);
     }
-    y = epilogue(col, value(col, opaque4(y * s.rstd), weight, bias));
-    let count = there(col);
-    if count > 0u {
-        output_set(col, count, y);
-    }
+    deliver(col, epilogue(col, value(col, opaque4(y * s.rstd), weight, bias)));
 }
 
 fn write_any(col: u32, x: vec4<f32>) {
@@ -47,7 +43,7 @@ fn write_any(col: u32, x: vec4<f32>) {
 // Writes what is normalized.
 fn write_hidden(col: u32, x: vec4<f32>) {
     let count = there(col);
-    if count > 0u {
+    if count > 0u && is_delivered() {
         hidden_set(col, count, x);
     }
 }
@@ -108,11 +104,7 @@ fn forward_leaf() {
             row_weight = full_weight(0u);
             row_bias = bias_at(0u);
         }
-        if some(s.exponent != INT(0)) {
-            slow_apply();
-        } else {
-            fast_apply();
-        }
+        apply_all(some(s.exponent != INT(0)));
     }
 }
 

@@ -52,6 +52,13 @@ struct Params {
     // What a prologue multiplies the input and the residual by.
     input_scale: f32,
     residual_scale: f32,
+    // Columns that share a scale of codes; the scale, or the largest magnitude that makes one larger; the code of that; and
+    // the least scale.
+    code_block: u32,
+    code_scale: f32,
+    code_bound: f32,
+    code_largest: f32,
+    code_least: f32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

@@ -23,6 +23,7 @@ CPU_X86 = "src/backend/cpu/x86.rs"
 CPU_TANH = "src/backend/cpu/tanh.rs"
 CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
+CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
@@ -54,6 +55,9 @@ CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
+CPU_QUANTIZED = "--features check --test quantized"
+WGPU_QUANTIZED = "--features check,wgpu --test quantized"
+CUDA_QUANTIZED = "--features check,cuda --test quantized"
 CPU_RANGE = "--features check --test range"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
@@ -250,10 +254,22 @@ MUTATIONS = [
              (CPU_AROUND,)),
     Mutation("cpu: the hidden value's own gradient forgotten", CPU_FUSED_BACKWARD,
              "match &self.grad_hidden {\n                        Some(gradient) => {\n"
-             "                            let other",
+             "                            let f",
              "match &self.grad_hidden.filter(|_| false) {\n                        Some(gradient) => {\n"
-             "                            let other",
+             "                            let f",
              (CPU_AROUND,)),
+    Mutation("cpu: the largest magnitude without its last element", CPU_CODES,
+             "isa.run(Largest(part))",
+             "isa.run(Largest(&part[..part.len() - 1]))",
+             (CPU_QUANTIZED,)),
+    Mutation("cpu: scales of blocks all in the first one's place", CPU_CODES,
+             "scales.first_of(row) + index as isize",
+             "scales.first_of(row)",
+             (CPU_QUANTIZED,)),
+    Mutation("cpu: codes by the reciprocal of the scale", CPU_CODES,
+             "T::of(from.to_f32() / self.scale)",
+             "T::of(from.to_f32() * (1.0 / self.scale))",
+             (CPU_QUANTIZED,)),
     Mutation("cpu: rows in scratch memory taken again", CPU_FUSED_BACKWARD,
              "let from = (start - rows.chunk.start) * rows.beside.len();",
              "let from = 0;",
@@ -342,6 +358,34 @@ MUTATIONS = [
              "for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {",
              "for (var row = leaf; row < min(leaf + ROW_LEAF - 1u, end); row++) {",
              (WGPU_RANGE,)),
+    Mutation("wgpu: a quotient of codes without its rest", "shaders/codes.wgsl",
+             "let better = opaque4(q + rest);",
+             "let better = opaque4(q * 1.0000001);",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: the row's end not seen by its scale", "shaders/codes_looking.wgsl",
+             "select(vec4<u32>(0u), magnitude4(y), is_inside(col))",
+             "magnitude4(y)",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: a hidden value written when it is looked at", "shaders/codes_looking.wgsl",
+             "return !is_looking;",
+             "return is_looking;",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: codes of other threads overwritten", "shaders/operand/put_8.wgsl",
+             "~(0xffu << shift)",
+             "~(0xffffu << shift)",
+             (WGPU_QUANTIZED,)),
+    Mutation("cuda: the largest magnitude of a thread alone", "kernels/quantize.cuh",
+             "        most = leaf.fold(most, Most());\n        if constexpr",
+             "        if constexpr",
+             (CUDA_QUANTIZED,)),
+    Mutation("cuda: the largest magnitude of a leaf alone", "kernels/quantize.cuh",
+             "most = size_bits(all.at[0]);",
+             "(void)all;",
+             (CUDA_QUANTIZED,)),
+    Mutation("cuda: a block's scale by columns beyond its end", "kernels/quantize.cuh",
+             "for (I col = from + I(V::WIDTH) * I(leaf.thread); col < to;",
+             "for (I col = from + I(V::WIDTH) * I(leaf.thread); col < leaf.end;",
+             (CUDA_QUANTIZED,)),
     Mutation("wgpu: row leaf off by one in registers", "shaders/norm_backward_fused.wgsl",
              "for (var row = at; row < min(at + ROW_LEAF, most); row++) {",
              "for (var row = at; row < min(at + ROW_LEAF - 1u, most); row++) {",

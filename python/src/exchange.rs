@@ -164,6 +164,12 @@ pub(crate) fn device_of(residence: Residence) -> dlpack::Device {
 
 /// DLPack's words for a dtype.
 pub(crate) fn type_of(dtype: DType) -> dlpack::DataType {
-    let code = if dtype == DType::BF16 { dlpack::BFLOAT } else { dlpack::FLOAT };
+    let code = match dtype {
+        DType::BF16 => dlpack::BFLOAT,
+        DType::I8 | DType::I32 | DType::I64 => dlpack::INT,
+        DType::F8E4M3 => dlpack::FLOAT8_E4M3FN,
+        DType::F8E5M2 => dlpack::FLOAT8_E5M2,
+        DType::F16 | DType::F32 | DType::F64 => dlpack::FLOAT,
+    };
     dlpack::DataType { code, bits: 8 * dtype.size() as u8, lanes: 1 }
 }

@@ -106,6 +106,11 @@ impl Memory {
             dlpack::DataType { code: dlpack::FLOAT, bits: 32, lanes: 1 } => DType::F32,
             dlpack::DataType { code: dlpack::FLOAT, bits: 64, lanes: 1 } => DType::F64,
             dlpack::DataType { code: dlpack::BFLOAT, bits: 16, lanes: 1 } => DType::BF16,
+            dlpack::DataType { code: dlpack::INT, bits: 8, lanes: 1 } => DType::I8,
+            dlpack::DataType { code: dlpack::INT, bits: 32, lanes: 1 } => DType::I32,
+            dlpack::DataType { code: dlpack::INT, bits: 64, lanes: 1 } => DType::I64,
+            dlpack::DataType { code: dlpack::FLOAT8_E4M3FN, bits: 8, lanes: 1 } => DType::F8E4M3,
+            dlpack::DataType { code: dlpack::FLOAT8_E5M2, bits: 8, lanes: 1 } => DType::F8E5M2,
             other => return Err(wrong_dtype(name, &dlpack_name(other))),
         };
         let rank = usize::try_from(tensor.ndim).unwrap_or_default();
@@ -126,6 +131,11 @@ impl Memory {
         };
         let data = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         Memory::new(name, (residence, data), dtype, (&shape, &strides), frozen)
+    }
+
+    /// The same, if its elements are floats that norms compute on.
+    pub(crate) fn of_floats(self, name: &str) -> PyResult<Self> {
+        if self.dtype.is_float() { Ok(self) } else { Err(wrong_dtype(name, numpy_name(self.dtype))) }
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
@@ -192,6 +202,21 @@ pub(crate) fn row_major(shape: &[usize]) -> Dims<isize> {
 }
 
 /// The error for a dtype that no norm has.
+/// What NumPy, ml_dtypes and PyTorch call it.
+pub(crate) fn numpy_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        DType::F32 => "float32",
+        DType::F64 => "float64",
+        DType::I8 => "int8",
+        DType::F8E4M3 => "float8_e4m3fn",
+        DType::F8E5M2 => "float8_e5m2",
+        DType::I32 => "int32",
+        DType::I64 => "int64",
+    }
+}
+
 pub(crate) fn wrong_dtype(name: &str, found: &str) -> PyErr {
     type_error(format!("{name}: expected dtype float16, bfloat16, float32 or float64, found dtype {found}"))
 }

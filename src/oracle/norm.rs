@@ -97,7 +97,7 @@ pub(super) fn backward<R: Real>(
     mut grads: ExpectedGradients<R>,
 ) -> ExpectedGradients<R> {
     let (rows, cols) = problem.input.dim();
-    let Fusion { prologue, epilogue } = spec.fusion;
+    let Fusion { prologue, epilogue, .. } = spec.fusion;
     let unit = ulp(problem.dtype.compute(), 1.0);
     for i in 0..rows {
         let normalized = normalize(spec, problem, i);

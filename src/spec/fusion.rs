@@ -1,6 +1,8 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
+use super::Quantization;
+
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
 /// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`. The norm sees the
@@ -28,6 +30,8 @@ pub struct Fusion {
     pub prologue: Prologue,
     /// What becomes of the normalized, scaled and shifted value.
     pub epilogue: Epilogue,
+    /// The result becomes codes.
+    pub quantization: Option<Quantization>,
 }
 
 /// What is normalized.

@@ -2,8 +2,10 @@
 //! applied; it says nothing about devices. Everything below `norm` works on specs alone.
 
 mod fusion;
+mod quantization;
 
 pub use fusion::{Activation, Epilogue, Fusion, Prologue};
+pub use quantization::{Quantization, Scaling};
 
 use crate::tensor::{Dims, Layout};
 

@@ -1,8 +1,8 @@
 //! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
 //! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
 
-use super::fused::{BLOCK, Hiding, Other, pieces, side_by_side, write};
-use super::fusion::{Each, GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
+use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
+use super::fusion::{GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
 use super::launch::Tiles;
 use super::real::Real;
 use super::row;
@@ -11,7 +11,6 @@ use super::sink::Sink;
 use super::source::Source;
 use super::usual_backward::TaskRows;
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// A backward pass with what surrounds it.
@@ -100,7 +99,7 @@ impl<F: Real> Backward<'_, F> {
         let c = &self.job.constants;
         for (row, at, len, _) in pieces(rows, c.cols) {
             let g = self.job.grad_output.load(row, at, g, len);
-            write((c.isa, None), Scaled(F::ONE), g, Other::Same, sink, (row, at), out);
+            write((c.isa, None), Scaled(F::ONE), g, sink, (row, at), out);
         }
     }
 
@@ -135,26 +134,19 @@ impl<F: Real> Backward<'_, F> {
         for (row, at, len, _) in pieces(rows, cols) {
             let g = job.grad_output.load(row, at, g, len);
             let v = Source::of_sink(&to).load(row, at, v, len);
-            let (place, job) = ((row, at), (isa, None));
+            let of_norm = to.begin(row, at, more, len);
             match (fusion.epilogue, &self.after) {
-                (Epilogue::Activation(Activation::Relu), _) => {
-                    write(job, ReluSlope, g, Other::Numbers(v), &to, place, out);
-                }
-                (Epilogue::Activation(Activation::Silu), _) => {
-                    write(job, SiluSlope, g, Other::Numbers(v), &to, place, out);
-                }
-                (Epilogue::Activation(Activation::GeluTanh), _) => {
-                    write(job, GeluSlope, g, Other::Numbers(v), &to, place, out);
-                }
+                (Epilogue::Activation(Activation::Relu), _) => put(isa, ReluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::Silu), _) => put(isa, SiluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::GeluTanh), _) => put(isa, GeluSlope, g, v, of_norm),
                 (_, Some(after)) => {
                     let z = after.load(row, at, z, len);
                     let Some(sink) = &self.grad_after else {
-                        write(job, Gated, g, Other::Numbers(z), &to, place, out);
+                        put(isa, Gated, g, z, of_norm);
                         continue;
                     };
                     let of_gate = sink.begin(row, at, out, len);
-                    let of_factor = to.begin(row, at, more, len);
-                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
+                    isa.run(GateGradients { a: g, b: v, z, of_factor: of_norm, of_gate: &mut *of_gate });
                     sink.commit(row, at, of_gate);
                 }
                 (_, None) => {}
@@ -177,10 +169,10 @@ impl<F: Real> Backward<'_, F> {
                     let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
                     match &self.grad_hidden {
                         Some(gradient) => {
-                            let other = Other::Tensor(gradient, more);
-                            write(write_to, SumScaled(factor), d, other, sink, place, out);
+                            let f = SumScaled(factor);
+                            write_with(write_to, f, (d, gradient), sink, place, [&mut *more, &mut *out]);
                         }
-                        None => write(write_to, Scaled(factor), d, Other::Same, sink, place, out),
+                        None => write(write_to, Scaled(factor), d, sink, place, out),
                     }
                 }
                 continue;
@@ -190,11 +182,9 @@ impl<F: Real> Backward<'_, F> {
             let x = job.input.load(row, at, x, len);
             let d = match &self.grad_hidden {
                 Some(gradient) => {
-                    let (b, to) = (gradient.load(row, at, more, len), &mut summed[..len]);
-                    let f = Sum { first: F::ONE, second: F::ONE };
-                    let (also, of) = (None::<&mut [F]>, PhantomData);
-                    isa.run(Each { f, a: d, b, to, also, streamed: None, of });
-                    &summed[..len]
+                    let to = &mut summed[..len];
+                    put(isa, Sum::PLAIN, d, gradient.load(row, at, more, len), to);
+                    &*to
                 }
                 None => d,
             };
@@ -202,7 +192,7 @@ impl<F: Real> Backward<'_, F> {
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
             for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
-                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, more);
+                    write(write_to, Scaled(F::ONE), values, sink, place, more);
                 }
             }
         }

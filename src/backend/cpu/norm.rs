@@ -1,5 +1,6 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
+use super::codes::Codes;
 use super::launch::{Folded, Order, alone, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
@@ -43,14 +44,21 @@ fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<L
     layout.map(|layout| per_row(&spec.shape, &spec.reduced, numbers, layout))
 }
 
+/// Elements of a row.
+fn columns(spec: &Norm) -> usize {
+    spec.reduced.iter().map(|&axis| spec.shape[axis]).product()
+}
+
 pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
     check_statistic(spec)?;
     let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-    let Forward { before, after, hidden, .. } = operands;
+    let Forward { before, after, hidden, scales, .. } = operands;
     let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
     let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
     let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
     let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
+    let per_row = spec.fusion.quantization.and_then(|quantization| quantization.scales(columns(spec)));
+    let scales_layout = row_numbers(spec, per_row.unwrap_or(0), scales.as_ref().map(ViewMut::layout));
     let tensors = [
         Some(input.layout()),
         output.as_ref().map(ViewMut::layout),
@@ -63,6 +71,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         before.as_ref().map(View::layout),
         after.as_ref().map(View::layout),
         hidden.as_ref().map(ViewMut::layout),
+        scales_layout.as_ref(),
     ];
     let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
@@ -85,6 +94,13 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
             before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
             after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
             hidden: folded.optional_sink("hidden", hidden.as_ref(), 10)?,
+            codes: match spec.fusion.quantization {
+                None => None,
+                Some(quantization) => {
+                    let scales = folded.optional_sink("scales", scales.as_ref(), 11)?;
+                    Some(Codes { quantization, scales })
+                }
+            },
             streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
             job,
         };

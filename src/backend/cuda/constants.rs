@@ -4,6 +4,7 @@ use super::fusion::scales;
 use super::params::Scalars;
 use super::variant::Flags;
 use crate::Result;
+use crate::backend::codes;
 use crate::backend::cpu::real::Real;
 use crate::backend::kind::Kind;
 use crate::plan::tree;
@@ -59,6 +60,8 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
         slope_power: two_numbers(p - 1.0, 0.0),
         scales: scales(spec.fusion.prologue).map(rounded),
+        block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as i64,
+        codes: codes::numbers(spec.fusion.quantization).map(f64::from),
         ..Scalars::default()
     }
 }

@@ -316,10 +316,10 @@ mod tests {
             .unwrap();
         let number = |at: usize| i64::from_ne_bytes(planned.params[at..at + 8].try_into().unwrap());
         assert_eq!((number(0), number(8), number(16)), (1, 3, 6));
-        assert_eq!((number(144), number(152)), (1024, 2048 + 2 * 18));
+        assert_eq!((number(168), number(176)), (1024, 2048 + 2 * 18));
         // The axis of rows, then that of columns: size and strides.
-        assert_eq!([160, 168, 176, 184, 192, 200].map(number), [4, 6, -6, 6, 1, 1]);
-        assert_eq!(planned.params.len(), 208);
+        assert_eq!([184, 192, 200, 208, 216, 224].map(number), [4, 6, -6, 6, 1, 1]);
+        assert_eq!(planned.params.len(), 232);
         let Variant { axes, wide, slots, .. } = planned.variant;
         assert_eq!(
             (axes, wide, slots[0].access, slots[1].access),

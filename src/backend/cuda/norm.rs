@@ -4,6 +4,7 @@
 use super::CudaStream;
 use super::between::{merge_moments, merge_sums};
 use super::constants::{flags, scalars};
+use super::fault::limit;
 use super::fusion::{After, Before};
 use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::params::Scalars;
@@ -11,6 +12,7 @@ use super::schedule::{Pass, Schedule};
 use super::stream::Scratch;
 use super::sums::{Parameters, Source};
 use super::variant::{Entry, Flags};
+use crate::backend::codes::Scaling;
 use crate::backend::{Backward, Forward};
 use crate::spec::{Epilogue, MOMENTS, Norm, STATISTICS, SUMS};
 use crate::tensor::{DType, Layout, View};
@@ -30,6 +32,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let Schedule { compute, rows, .. } = schedule;
     let scalars = scalars(spec, compute);
     let apply = output.is_some();
+    let quantization = spec.fusion.quantization;
+    let scales = operands.scales.as_ref().map(|view| view.as_view());
+    let per_scales = quantization.and_then(|codes| codes.scales(schedule.cols())).unwrap_or(0);
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
     let after = operands.after.as_ref().filter(|_| apply);
@@ -38,6 +43,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         apply,
         before: of_spec.before,
         after: After::of(spec.fusion.epilogue),
+        scaling: Scaling::of(quantization),
         round: apply && rounds(spec, dtype),
         offset: weight.is_some() && spec.weight_offset != 0.0,
         ..Flags::default()
@@ -58,6 +64,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
             Operand::new("weight", Role::Load, weight)?,
             Operand::new("bias", Role::Load, bias)?,
             Operand::new("after", Role::Load, after)?,
+            per_row("scales", scales.as_ref(), per_scales)?,
         ])
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
@@ -89,6 +96,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         schedule.whole(&Pass { problem: whole, entry, flags, scalars, read: read_again })?
     {
         return enqueue(stream, "norm forward", planned);
+    }
+    if flags.scaling == Some(Scaling::Row) {
+        return Err(limit(
+            "scale of a row",
+            "as many columns as the blocks that meet can take",
+            schedule.cols(),
+        ));
     }
     let leaves = schedule.leaves();
     let parts = schedule.scratch(leaves, MOMENTS)?;

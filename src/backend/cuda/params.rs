@@ -15,6 +15,8 @@ pub(super) struct Scalars {
     pub(super) partial_cols: i64,
     pub(super) leaf_base: i64,
     pub(super) turns: i64,
+    /// Columns that share a scale of codes.
+    pub(super) block: i64,
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
     pub(super) inv_last: f64,
@@ -29,6 +31,8 @@ pub(super) struct Scalars {
     pub(super) rest: f64,
     /// What a prologue multiplies the input and the other operand by.
     pub(super) scales: [f64; 2],
+    /// The scale of codes, what bounds one, the code of the largest magnitude, and the least scale.
+    pub(super) codes: [f64; 4],
 }
 
 /// An axis of the index space: its size, and each operand's stride along it.
@@ -54,9 +58,11 @@ pub(super) fn bytes(
     inner: &[Axis],
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
-    let Scalars { partial_cols, leaf_base, turns, power, inv_power, slope_power, scales, .. } = *scalars;
+    let Scalars { partial_cols, leaf_base, turns, block, power, inv_power, slope_power, .. } = *scalars;
+    let Scalars { scales, codes, .. } = *scalars;
     let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
-    for number in [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns]
+    for number in
+        [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns, block]
     {
         bytes.extend_from_slice(&number.to_ne_bytes());
     }
@@ -77,6 +83,10 @@ pub(super) fn bytes(
         scalars.rest,
         scales[0],
         scales[1],
+        codes[0],
+        codes[1],
+        codes[2],
+        codes[3],
     ];
     for number in numbers {
         match compute {

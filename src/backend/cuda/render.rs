@@ -1,6 +1,7 @@
 //! Variants as C++: the files that their kernels are made of, then a struct of constants and an entry for each.
 
 use super::variant::{Access, Entry, Flags, Shape, Slot, Style, Variant};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use std::fmt::{Display, Write};
@@ -38,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("params.cuh"),
     kernel_file!("pointwise.cu"),
     kernel_file!("power.cuh"),
+    kernel_file!("quantize.cuh"),
     kernel_file!("row_sums.cuh"),
     kernel_file!("running.cu"),
     kernel_file!("sigmoid.cuh"),
@@ -52,7 +54,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 23] = [
+const OPERANDS: [&str; 24] = [
     "input",
     "output",
     "weight",
@@ -73,6 +75,7 @@ const OPERANDS: [&str; 23] = [
     "before",
     "after",
     "hidden",
+    "scales",
     "grad_hidden",
     "grad_before",
     "grad_after",
@@ -189,6 +192,13 @@ impl Text {
         self.line(format_args!("static constexpr Kind KIND = Kind::{kind};"));
         self.line(format_args!("static constexpr Before BEFORE = Before::{};", flags.before.name()));
         self.line(format_args!("static constexpr After AFTER = After::{};", flags.after.name()));
+        let scaling = match flags.scaling {
+            None => "None",
+            Some(Scaling::Static) => "Static",
+            Some(Scaling::Row) => "Row",
+            Some(Scaling::Block) => "Block",
+        };
+        self.line(format_args!("static constexpr Scaling SCALING = Scaling::{scaling};"));
         let numbers = [
             ("SLOTS", variant.slots.len() as u32),
             ("OUTER", axes.0),

@@ -2,6 +2,7 @@
 
 use super::fusion::{self, After, Before};
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::spec::Activation;
 use crate::tensor::DType;
@@ -46,6 +47,7 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
         for whole in whole(entry) {
             let plain = without(&whole, fusion::operands(entry));
             variants.extend(fusions(&whole));
+            variants.extend(codes(&whole));
             variants.extend(operands(&plain));
             variants.extend(shapes(&plain));
             variants.extend(flags(&plain));
@@ -154,6 +156,35 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
         let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
         all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
         all.push(some);
+    }
+    all
+}
+
+/// Every kind of codes, with a residual and without.
+fn codes(whole: &Variant) -> Vec<Variant> {
+    if whole.entry != Entry::NormForward || whole.shape.style != Style::Row {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for (at, dtype) in DType::CODES.into_iter().enumerate() {
+        for scaling in [Scaling::Static, Scaling::Row, Scaling::Block] {
+            for access in [Access::Vector, Access::Element] {
+                let held = if access == Access::Vector { whole.shape.held } else { 0 };
+                let reduction = [Reduction::Subgroup, Reduction::Workgroup][at % 2];
+                let shape = Shape { held, reduction, ..whole.shape };
+                let flags = Flags { scaling: Some(scaling), before: Before::Residual, ..whole.flags };
+                let mut slots = whole.slots.clone();
+                for slot in slots.iter_mut().filter(|slot| slot.name == "output") {
+                    (slot.dtype, slot.access) = (dtype, access);
+                }
+                let some = Variant { slots, shape, flags, ..whole.clone() };
+                let few = ["mask", "moments", "statistics", "after"];
+                let few = without(&some, &few);
+                let flags = Flags { before: Before::None, split: scaling != Scaling::Row, ..flags };
+                all.push(Variant { flags, ..without(&few, &["before", "hidden", "bias"]) });
+                all.push(few);
+            }
+        }
     }
     all
 }

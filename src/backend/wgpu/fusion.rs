@@ -4,6 +4,7 @@ use super::operand::Operand;
 use super::variant::{Entry, Role};
 use crate::Result;
 use crate::backend::Backward;
+use crate::backend::codes::Scaling;
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
 
 /// A prologue, as far as it is compiled into a shader.
@@ -86,10 +87,20 @@ pub(super) fn files(before: Before, after: After) -> Vec<&'static str> {
     files
 }
 
+/// The files that say whether a result becomes codes.
+pub(super) fn of_codes(scaling: Option<Scaling>) -> Vec<&'static str> {
+    match scaling {
+        None => vec![shader!("codes_none")],
+        Some(Scaling::Static) => vec![shader!("codes"), shader!("codes_given")],
+        Some(Scaling::Row) => vec![shader!("codes"), shader!("codes_looking"), shader!("codes_row")],
+        Some(Scaling::Block) => vec![shader!("codes"), shader!("codes_looking"), shader!("codes_block")],
+    }
+}
+
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => &["before", "after", "hidden"],
+        Entry::NormForward => &["before", "after", "hidden", "scales"],
         Entry::NormBackward => &["bias", "before", "after", "grad_hidden", "grad_before", "grad_after"],
         Entry::Affine => &["weight", "bias", "before", "after"],
         _ => &[],

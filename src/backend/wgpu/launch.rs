@@ -60,8 +60,10 @@ pub(super) struct Scalars {
     pub(super) rest: f32,
     pub(super) input_scale: f32,
     pub(super) residual_scale: f32,
+    pub(super) block: u32,
+    pub(super) codes: [f32; 4],
     /// What follows is made of four numbers.
-    pub(super) unused: [u32; 3],
+    pub(super) unused: [u32; 2],
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.

@@ -9,6 +9,7 @@ use super::variant::{Entry, Flags, Role, Shape, Style};
 use super::{WgpuDevice, WgpuStream, WgpuTensor, geometry};
 use crate::Result;
 use crate::backend::Forward;
+use crate::backend::codes::{self, Scaling};
 use crate::backend::kind::Kind;
 use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, Statistic};
@@ -32,6 +33,7 @@ pub(super) fn flags(spec: &Norm) -> Result<Flags> {
         outer_weight: spec.affine.axes.iter().all(|axis| !spec.reduced.contains(axis)),
         before: Before::of(spec.fusion),
         after: After::of(spec.fusion),
+        scaling: Scaling::of(spec.fusion.quantization),
         ..Flags::default()
     })
 }
@@ -75,6 +77,8 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         weight_offset: spec.weight_offset as f32,
         input_scale,
         residual_scale,
+        block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as u32,
+        codes: codes::numbers(spec.fusion.quantization),
         ..Scalars::default()
     }
 }
@@ -83,7 +87,11 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
 pub(super) fn form(problem: &Problem<'_>, flags: Flags, stream: &WgpuStream<'_>) -> Shape {
     let overrides = stream.overrides();
     let walk = problem.walk("input").expect("every norm's problem has an input");
-    let style = geometry::style(&overrides, &problem.grid, walk);
+    // Threads that share a row find its scale.
+    let style = match flags.scaling {
+        Some(_) => Style::Row,
+        None => geometry::style(&overrides, &problem.grid, walk),
+    };
     let vector = problem.is_vector() && flags.compute && may_be_held(flags);
     geometry::norm(problem.device, &overrides, style, problem.grid.cols, vector)
 }
@@ -149,7 +157,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         ])
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
-    let written = || -> Result<[Option<Operand>; 5]> {
+    let scales = operands.scales.as_ref().map(|view| view.as_view());
+    let per_scales = spec.fusion.quantization.and_then(|codes| codes.scales(cols(spec))).unwrap_or(0);
+    let written = || -> Result<[Option<Operand>; 6]> {
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
         let bias = operands.bias.as_ref().filter(|_| output.is_some());
         Ok([
@@ -158,13 +168,15 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
             tensor("bias", Role::Load, bias)?,
             tensor("after", Role::Load, operands.after.as_ref().filter(|_| output.is_some()))?,
             tensor("hidden", Role::Store, hidden.as_ref())?,
+            numbers("scales", Role::SetNumber, scales.as_ref(), per_scales, per_scales)?,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
         let form = form(problem, flags, stream);
         let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
         // The row, weight and bias.
-        let shared = flags.apply && !constant && problem.has_parameters(Walk::is_shared_by_rows);
+        let kept = flags.apply && flags.scaling != Some(Scaling::Block);
+        let shared = kept && !constant && problem.has_parameters(Walk::is_shared_by_rows);
         let kept = shared && geometry::keeps(device, &form, 3);
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
@@ -211,6 +223,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given]).chain(written()?);
         let problem = Problem::new(device, shape, reduced, all)?;
+        let split = flags.scaling != Some(Scaling::Row);
         dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
     }
     stream.run("norm forward", &dispatches)

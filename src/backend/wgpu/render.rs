@@ -69,6 +69,7 @@ impl Variant {
                 files.extend([sums, again, first]);
                 files.extend(self.degree());
                 files.extend(self.surroundings());
+                files.extend(fusion::of_codes(self.flags.scaling));
                 files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
             }
             Entry::NormBackward => {
@@ -259,7 +260,11 @@ impl Variant {
         let style = self.shape.style;
         let half = slot.dtype.size() == 2;
         let bits = if half { shader!("operand/bits_16") } else { shader!("operand/bits_32") };
-        let put = if half { shader!("operand/put_16") } else { shader!("operand/put_32") };
+        let (put, words) = match slot.dtype.size() {
+            1 => (shader!("operand/put_8"), "u32"),
+            2 => (shader!("operand/put_16"), "vec2<u32>"),
+            _ => (shader!("operand/put_32"), "vec4<u32>"),
+        };
         let read = if half { shader!("operand/atomic_bits_16") } else { shader!("operand/read_bits_32") };
         let (load, store) = (styled!(style, "operand/load_element"), styled!(style, "operand/store_element"));
         let files: &[&str] = match (slot.role, slot.access) {
@@ -303,7 +308,7 @@ impl Variant {
             .replace("NAME", slot.name)
             .replace("BINDING", &(index + 1).to_string())
             .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
-            .replace("WORDS", if half { "vec2<u32>" } else { "vec4<u32>" })
+            .replace("WORDS", words)
             .replace("DTYPE", slot.dtype.name())
             .replace("SAFE_QUAD", safe_quad)
             .replace("QUAD", &quad)

@@ -1,6 +1,7 @@
 //! One value describes a compiled shader.
 
 use super::fusion::{After, Before};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
@@ -136,6 +137,8 @@ pub(crate) struct Flags {
     /// What surrounds the norm.
     pub(crate) before: Before,
     pub(crate) after: After,
+    /// What of the codes shares a scale, if the result becomes codes.
+    pub(crate) scaling: Option<Scaling>,
 }
 
 /// How a row is shared out.
@@ -224,6 +227,7 @@ impl Entry {
                 ("before", Load),
                 ("after", Load),
                 ("hidden", Store),
+                ("scales", SetNumber),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),

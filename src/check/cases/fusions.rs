@@ -25,7 +25,7 @@ fn all() -> Vec<(String, Fusion)> {
     ];
     let pairs = prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)));
     let named = pairs.map(|((before, prologue), (after, epilogue))| {
-        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue })
+        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue, quantization: None })
     });
     named.filter(|(_, fusion)| !fusion.is_none()).collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn list(list: &mut List) {
         // One of the two is there in most, and few shaders are as slow to compile as these.
         let is_single = fusion.prologue == Prologue::None || fusion.epilogue == Epilogue::None;
         let is_usual =
-            matches!(fusion, Fusion { prologue: ADD, epilogue: Epilogue::None }) || list.is_trailing();
+            matches!(fusion, Fusion { prologue: ADD, epilogue: Epilogue::None, .. }) || list.is_trailing();
         let effort = if is_single && is_usual { Quick } else { Full };
         let fused = |case: &mut Case| (case.fusion, case.hidden) = (fusion, index % 2 == 0);
         list.add(effort, name.clone(), (37, 200), |case| {
@@ -94,13 +94,17 @@ pub(super) fn list(list: &mut List) {
         }
         let epilogue = [Epilogue::Gate, Epilogue::Activation(Activation::Silu)][index % 2];
         list.add(Quick, format!("fused, {rows} x {cols}"), (rows, cols), |case| {
-            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue }, true);
+            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue, quantization: None }, true);
         });
     }
     if list.method == "batch_norm" {
         list.add_shape(Full, "frozen, residual > norm > relu", &[4, 6, 35], |case| {
             case.frozen = Some(Default::default());
-            case.fusion = Fusion { prologue: ADD, epilogue: Epilogue::Activation(Activation::Relu) };
+            case.fusion = Fusion {
+                prologue: ADD,
+                epilogue: Epilogue::Activation(Activation::Relu),
+                quantization: None,
+            };
         });
     }
 }

@@ -177,7 +177,7 @@ fn through_what_surrounds_a_norm() {
         prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)))
     {
         for norm in [rows([3, 5], Statistic::Moments, 1e-3), rows([3, 5], Statistic::MeanSquare, 1e-3)] {
-            let spec = Spec::Norm(Norm { fusion: Fusion { prologue, epilogue }, ..norm });
+            let spec = Spec::Norm(Norm { fusion: Fusion { prologue, epilogue, quantization: None }, ..norm });
             check(&spec, &Operands::new(&spec));
         }
     }
