@@ -163,10 +163,10 @@ fn problems(device: &Device) -> Vec<Problem> {
     ];
     let shapes = [(3, 33), (5, 64), (2, 1000), (4, 768), (1, 1), (2, 5000), (7, 130)];
     let dtypes: Vec<DType> = common::dtypes(device).collect();
-    let every = if common::compiles(device) { 1 } else { 4 };
+    let every = if common::compiles(device) { 1 } else { 8 };
     for (i, form) in FORMS.into_iter().enumerate() {
         for (k, codes) in DType::CODES.into_iter().enumerate() {
-            for n in 0..every * 2 {
+            for n in 0..every {
                 let at = i * 7 + k * 5 + n;
                 let dtype = dtypes[(i + k + n) % dtypes.len()];
                 let ((rows, cols), (scaling, bound)) =

@@ -3,7 +3,7 @@
 use super::Isa;
 use super::isa::Operation;
 use super::real::Real;
-use super::simd::Simd;
+use super::simd::{BLOCK, Simd};
 use super::sink::Sink;
 use crate::spec::Quantization;
 use crate::tensor::{DType, Element, F8E4M3, F8E5M2};
@@ -50,9 +50,18 @@ impl<F: Real> Operation for Largest<'_, F> {
     type Output = f32;
     #[inline(always)]
     fn call<S: Simd>(self) -> f32 {
-        // The bits of magnitudes are in their order, and those of NaN above all.
-        let bits = |x: &F| x.to_f32().to_bits() & 0x7fff_ffff;
-        f32::from_bits(self.0.iter().fold(0, |most, x| most.max(bits(x))))
+        // The bits of magnitudes are in their order, and those of NaN above all. As signed numbers, which more instruction
+        // sets compare.
+        let bits = |x: &F| (x.to_f32().to_bits() & 0x7fff_ffff) as i32;
+        let (blocks, rest) = self.0.as_chunks::<BLOCK>();
+        let mut most = [0; BLOCK];
+        for block in blocks {
+            for (most, x) in most.iter_mut().zip(block) {
+                *most = bits(x).max(*most);
+            }
+        }
+        let most = most.into_iter().chain(rest.iter().map(bits)).fold(0, i32::max);
+        f32::from_bits(most as u32)
     }
 }
 
