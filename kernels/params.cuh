@@ -63,6 +63,8 @@ template <class F> struct Scalars {
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.
     u32 parameter;
+    // Dropout's key, the upper half of its counter, and the least word of an element that is kept.
+    u32 drop_key[2], drop_upper[2], drop_threshold, unused;
     // One over the elements of a row's last leaf.
     F inv_last;
     // eps, and the divisor's reciprocal where the statistic is zero.

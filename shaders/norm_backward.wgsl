@@ -252,7 +252,7 @@ struct Parts {
 }
 
 fn parts_at(col: u32) -> Parts {
-    return Parts(input_at(col), before_at(col));
+    return Parts(branch_at(col), before_at(col));
 }
 
 fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
@@ -278,7 +278,10 @@ fn write(col: u32, ghat: vec4<f32>, hat: vec4<f32>, parts: Parts, slow: bool) {
     if HAS_GRAD_HIDDEN {
         d = opaque4(d + grad_hidden_at(col));
     }
-    let both = of_hidden(d, parts.input, parts.before);
+    var both = of_hidden(d, parts.input, parts.before);
+    if DROPOUT {
+        both.input = select(vec4<f32>(0.0), both.input, kept_at(col));
+    }
     // Everything has been read: a gradient may be written in the place of another.
     let count = there(col);
     if count > 0u {

@@ -61,7 +61,7 @@ fn fused_cases() -> Vec<Case> {
     let [relu, gelu] = [Activation::Relu, Activation::GeluTanh].map(Epilogue::Activation);
     let of = |method, dtype, cols, prologue, epilogue| {
         let mut case = Case::matrix(method, dtype, if method == "batch_norm" { 70 } else { 2 }, cols);
-        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, quantization: None }, true);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, ..Fusion::default() }, true);
         case
     };
     let mut list: Vec<Case> =

@@ -89,7 +89,7 @@ fn powers() {
 
 /// LayerNorm with something around it.
 fn fused(shape: [usize; 2], prologue: Prologue, epilogue: Epilogue) -> Problem {
-    let fusion = Fusion { prologue, epilogue, quantization: None };
+    let fusion = Fusion { prologue, epilogue, ..Fusion::default() };
     Problem { fusion, ..Problem::new(&shape, &[1], &[1], Statistic::Moments) }
 }
 
@@ -122,7 +122,7 @@ fn fusions_out_of_range() {
 #[test]
 fn fusions_of_other_rows() {
     let of = |shape: &[usize], reduced: &[usize], affine: &[usize], prologue, epilogue| Problem {
-        fusion: Fusion { prologue, epilogue, quantization: None },
+        fusion: Fusion { prologue, epilogue, ..Fusion::default() },
         ..Problem::new(shape, reduced, affine, Statistic::Moments)
     };
     let channels = of(&[6, 8, 35], &[0, 2], &[1], ADD, RELU);

@@ -69,7 +69,7 @@ fn fused(dtype: DType) -> Vec<Case> {
     ];
     let case = |(method, cols, prologue, epilogue)| {
         let mut case = Case::matrix(method, dtype, 40, cols);
-        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, quantization: None }, true);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, ..Fusion::default() }, true);
         if dtype != DType::F64 {
             case.other_dtype = DType::F32;
         }

@@ -3,6 +3,7 @@
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
 use super::codes::Codes;
+use super::dropout::Kept;
 use super::fusion::{Each, Gated, Gelu, OfElements, Relu, Scaled, Silu, Sum};
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
@@ -32,6 +33,8 @@ pub(super) struct Forward<'a, F> {
     pub(super) after: Option<Source<'a>>,
     pub(super) hidden: Option<Sink<'a>>,
     pub(super) codes: Option<Codes<'a>>,
+    /// Elements of the input that take part.
+    pub(super) kept: Option<Kept<'a>>,
     pub(super) streamed_hidden: Option<Streaming>,
 }
 
@@ -123,21 +126,22 @@ pub(super) struct Hiding<'j, 'a> {
     pub(super) before: &'j Source<'a>,
     pub(super) hidden: Option<&'j Sink<'a>>,
     pub(super) streamed: Option<Streaming>,
+    pub(super) kept: Option<Kept<'a>>,
 }
 
 impl Hiding<'_, '_> {
     /// Puts what is normalized of some rows into `line`.
     pub(super) fn run<F: Real>(
         &self,
-        prologue: Prologue,
+        fusion: &Fusion,
         rows: Range<usize>,
         line: &mut [F],
         tiles: [&mut [F]; 2],
     ) {
-        match prologue {
-            Prologue::Residual { input_scale, residual_scale } => {
-                let f = Sum { first: F::of(input_scale), second: F::of(residual_scale) };
-                self.each(f, rows, line, tiles);
+        match fusion.prologue {
+            Prologue::Residual { .. } => {
+                let [first, second] = fusion.scales().map(F::of);
+                self.each(Sum { first, second }, rows, line, tiles);
             }
             _ => self.each(Gated, rows, line, tiles),
         }
@@ -150,7 +154,7 @@ impl Hiding<'_, '_> {
         line: &mut [F],
         [x, other]: [&mut [F]; 2],
     ) {
-        let Hiding { isa, cols, input, before, hidden, streamed } = *self;
+        let Hiding { isa, cols, input, before, hidden, streamed, kept } = *self;
         let of = PhantomData;
         for (row, at, len, place) in pieces(rows, cols) {
             let to = &mut line[place..place + len];
@@ -168,9 +172,20 @@ impl Hiding<'_, '_> {
                     }
                 };
             }
-            typed!(input.dtype(), F, run);
+            if kept.is_none() {
+                typed!(input.dtype(), F, run);
+            }
             let to = &mut line[place..place + len];
-            put(isa, f, input.load(row, at, x, len), before.load(row, at, other, len), to);
+            let a = match kept {
+                None => input.load(row, at, x, len),
+                Some(kept) => {
+                    let x = &mut x[..len];
+                    input.fill(row, at, x);
+                    kept.apply(isa, row, at, x);
+                    x
+                }
+            };
+            put(isa, f, a, before.load(row, at, other, len), to);
             if let Some(sink) = hidden {
                 sink.begin(row, at, x, len).copy_from_slice(to);
                 sink.commit(row, at, &line[place..place + len]);
@@ -208,8 +223,8 @@ impl<F: Real> Forward<'_, F> {
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
             let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
-            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed };
-            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
+            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept: self.kept };
+            hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         // Rows are quickest where input and output have one dtype.

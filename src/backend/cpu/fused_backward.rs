@@ -1,6 +1,7 @@
 //! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
 //! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
 
+use super::dropout::Kept;
 use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
 use super::fusion::{GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
 use super::launch::Tiles;
@@ -23,6 +24,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) grad_hidden: Option<Source<'a>>,
     pub(super) grad_before: Option<Sink<'a>>,
     pub(super) grad_after: Option<Sink<'a>>,
+    /// Elements of the input that took part.
+    pub(super) kept: Option<Kept<'a>>,
 }
 
 impl<F: Real> Backward<'_, F> {
@@ -68,8 +71,9 @@ impl<F: Real> Backward<'_, F> {
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            let hiding = Hiding { isa, cols, input: &job.input, before, hidden: None, streamed: None };
-            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
+            let (input, kept) = (&job.input, self.kept);
+            let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept };
+            hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         let to = Sink::of_line(&mut *gradient, grid, &walk, isa);
@@ -163,10 +167,24 @@ impl<F: Real> Backward<'_, F> {
         for (row, at, len, _) in pieces(rows, job.constants.cols) {
             let (place, write_to) = ((row, at), (isa, job.streamed));
             let d = of_norm.load(row, at, d, len);
-            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
-                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
-                for (sink, factor) in scales {
-                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
+            if let Prologue::Residual { .. } = fusion.prologue {
+                let [first, second] = fusion.scales().map(F::of);
+                let targets = [(job.grad_input, first, self.kept), (self.grad_before, second, None)];
+                for (sink, factor, kept) in targets {
+                    let Some(sink) = &sink else { continue };
+                    if let Some(kept) = kept {
+                        let to = &mut summed[..len];
+                        match &self.grad_hidden {
+                            Some(gradient) => {
+                                let own = gradient.load(row, at, &mut *more, len);
+                                put(isa, SumScaled(factor), d, own, to);
+                            }
+                            None => put(isa, Scaled(factor), d, d, to),
+                        }
+                        kept.apply(isa, row, at, to);
+                        write(write_to, Scaled(F::ONE), to, sink, place, out);
+                        continue;
+                    }
                     match &self.grad_hidden {
                         Some(gradient) => {
                             let f = SumScaled(factor);

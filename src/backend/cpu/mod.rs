@@ -23,6 +23,7 @@ mod curve;
 #[cfg(test)]
 mod definition;
 mod direct;
+mod dropout;
 mod elementwise;
 mod floats;
 mod fused;

@@ -1,6 +1,7 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
 use super::codes::Codes;
+use super::dropout::Kept;
 use super::launch::{Folded, Order, alone, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
@@ -44,6 +45,16 @@ fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<L
     layout.map(|layout| per_row(&spec.shape, &spec.reduced, numbers, layout))
 }
 
+/// Where elements would lie in memory if their indices were places, for dropout.
+fn elements(spec: &Norm) -> Option<Layout> {
+    spec.fusion.dropout.map(|_| Layout::contiguous(&spec.shape))
+}
+
+/// Which elements dropout keeps, the walk of [`elements`] being the one at `walk`.
+fn kept<'a>(spec: &Norm, folded: &'a Folded, walk: usize) -> Option<Kept<'a>> {
+    spec.fusion.dropout.map(|dropout| Kept { dropout, grid: &folded.grid, walk: folded.walk(walk) })
+}
+
 /// Elements of a row.
 fn columns(spec: &Norm) -> usize {
     spec.reduced.iter().map(|&axis| spec.shape[axis]).product()
@@ -59,6 +70,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
     let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
     let per_row = spec.fusion.quantization.and_then(|quantization| quantization.scales(columns(spec)));
     let scales_layout = row_numbers(spec, per_row.unwrap_or(0), scales.as_ref().map(ViewMut::layout));
+    let elements = elements(spec);
     let tensors = [
         Some(input.layout()),
         output.as_ref().map(ViewMut::layout),
@@ -72,6 +84,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         after.as_ref().map(View::layout),
         hidden.as_ref().map(ViewMut::layout),
         scales_layout.as_ref(),
+        elements.as_ref(),
     ];
     let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
@@ -101,6 +114,7 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
                     Some(Codes { quantization, scales })
                 }
             },
+            kept: kept(spec, &folded, 12),
             streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
             job,
         };
@@ -227,6 +241,7 @@ fn launch<F: Real>(
     let statistics_layout = row_numbers(spec, STATISTICS, Some(statistics.layout()));
     let given_layout = row_numbers(spec, SUMS, given.as_ref().map(View::layout));
     let sums_layout = row_numbers(spec, SUMS, sums.map(ViewMut::layout));
+    let elements = elements(spec);
     let tensors = [
         Some(grad_output.layout()),
         Some(input.layout()),
@@ -242,6 +257,7 @@ fn launch<F: Real>(
         grad_hidden.as_ref().map(View::layout),
         grad_before.map(ViewMut::layout),
         grad_after.map(ViewMut::layout),
+        elements.as_ref(),
     ];
     let folded = Folded::new(cpu.isa, order, &tensors);
     let constants = Constants::<F>::new(cpu.isa, spec, folded.grid.cols, input.dtype());
@@ -279,6 +295,7 @@ fn launch<F: Real>(
             grad_hidden: folded.replaced("grad_hidden", grad_hidden.as_ref(), 11, grad_before)?,
             grad_before: folded.optional_sink("grad_before", grad_before, 12)?,
             grad_after: folded.optional_sink("grad_after", grad_after, 13)?,
+            kept: kept(spec, &folded, 14),
             job,
         }),
     };

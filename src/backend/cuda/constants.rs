@@ -1,6 +1,5 @@
 //! What of a norm's spec is compiled into kernels, and what they are told.
 
-use super::fusion::scales;
 use super::params::Scalars;
 use super::variant::Flags;
 use crate::Result;
@@ -59,7 +58,11 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
         slope_power: two_numbers(p - 1.0, 0.0),
-        scales: scales(spec.fusion.prologue).map(rounded),
+        scales: spec.fusion.scales().map(rounded),
+        dropout: spec.fusion.dropout.map_or([0; 6], |dropout| {
+            let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
+            [key_0, key_1, upper_0, upper_1, dropout.threshold(), 0]
+        }),
         block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as i64,
         codes: codes::numbers(spec.fusion.quantization).map(f64::from),
         ..Scalars::default()

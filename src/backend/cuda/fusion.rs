@@ -1,6 +1,6 @@
 //! What of a fusion is compiled into kernels; `kernels/fusion.cuh` says what it does.
 
-use crate::spec::{Activation, Epilogue, Prologue};
+use crate::spec::{Activation, Epilogue, Fusion, Prologue};
 
 /// What is normalized, as `params.cuh` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -26,10 +26,10 @@ pub(super) enum After {
 }
 
 impl Before {
-    pub(super) fn of(prologue: Prologue) -> Self {
-        match prologue {
+    pub(super) fn of(fusion: Fusion) -> Self {
+        match fusion.prologue {
             Prologue::None => Before::None,
-            Prologue::Residual { .. } if scales(prologue) == [1.0; 2] => Before::Residual,
+            Prologue::Residual { .. } if fusion.scales() == [1.0; 2] => Before::Residual,
             Prologue::Residual { .. } => Before::ScaledResidual,
             Prologue::Gate => Before::Gate,
         }
@@ -68,13 +68,5 @@ impl After {
             After::Residual => "Residual",
             After::Gate => "Gate",
         }
-    }
-}
-
-/// What a prologue multiplies the input and the other operand by.
-pub(super) fn scales(prologue: Prologue) -> [f64; 2] {
-    match prologue {
-        Prologue::Residual { input_scale, residual_scale } => [input_scale, residual_scale],
-        _ => [1.0; 2],
     }
 }

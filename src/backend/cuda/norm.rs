@@ -38,7 +38,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
     let after = operands.after.as_ref().filter(|_| apply);
-    let of_spec = Flags { before: Before::of(spec.fusion.prologue), ..flags(spec)? };
+    let of_spec = Flags { before: Before::of(spec.fusion), ..flags(spec)? };
     let applying = Flags {
         apply,
         before: of_spec.before,
@@ -50,11 +50,12 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     };
     let per_row =
         |name, view: Option<&View<'_>>, numbers| Operand::per_row(name, view, shape, reduced, numbers);
-    let read = || -> Result<[Option<Operand>; 3]> {
+    let read = || -> Result<[Option<Operand>; 4]> {
         Ok([
             Operand::new("input", Role::Load, Some(&operands.input))?,
             Operand::new("before", Role::Load, operands.before.as_ref())?,
             Operand::new("mask", Role::Load, operands.mask.as_ref())?,
+            Operand::element(spec),
         ])
     };
     let written = || -> Result<Vec<Option<Operand>>> {
@@ -194,7 +195,7 @@ impl<'s> Passes<'s> {
             outer_weight: flags.outer_weight && weight.is_some(),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
             round: (flags.round || gives) && rounds(self.spec, input.dtype()),
-            before: if before.is_some() || flags.apply { Before::of(fusion.prologue) } else { Before::None },
+            before: if before.is_some() || flags.apply { Before::of(fusion) } else { Before::None },
             after: if changes_gradient || to_after.is_some() {
                 After::of(fusion.epilogue)
             } else {
@@ -221,6 +222,7 @@ impl<'s> Passes<'s> {
             per_row("statistics", Some(self.statistics), &self.spec.reduced, STATISTICS)?,
             per_row("given", ends.given, reduced, SUMS)?,
             per_row("sums", sums, reduced, SUMS * leaves)?,
+            Operand::element(self.spec),
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands);

@@ -19,6 +19,8 @@ pub(super) struct Scalars {
     pub(super) block: i64,
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
+    /// Dropout's key, the upper half of its counter, the least word of an element that is kept, and a word that fills up.
+    pub(super) dropout: [u32; 6],
     pub(super) inv_last: f64,
     pub(super) eps: f64,
     pub(super) eps_rstd: f64,
@@ -68,6 +70,9 @@ pub(super) fn bytes(
     }
     bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
     bytes.extend_from_slice(&scalars.parameter.to_ne_bytes());
+    for word in scalars.dropout {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
     let numbers = [
         scalars.inv_last,
         scalars.eps,

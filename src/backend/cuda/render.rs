@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("device.cuh"),
     kernel_file!("device_cuda.cuh"),
     kernel_file!("device_host.cuh"),
+    kernel_file!("dropout.cuh"),
     kernel_file!("exponential.cuh"),
     kernel_file!("fusion.cuh"),
     kernel_file!("host_fibers.cuh"),
@@ -54,7 +55,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 24] = [
+const OPERANDS: [&str; 25] = [
     "input",
     "output",
     "weight",
@@ -76,6 +77,7 @@ const OPERANDS: [&str; 24] = [
     "after",
     "hidden",
     "scales",
+    "element",
     "grad_hidden",
     "grad_before",
     "grad_after",

@@ -102,13 +102,14 @@ impl Parameters<'_> {
             Operand::new("bias", Role::Load, bias.as_ref().filter(|_| gives))?,
             Operand::new("mask", Role::Load, mask.as_ref())?,
             Operand::per_row("statistics", statistics, shape, reduced, STATISTICS)?,
+            before.and_then(|_| Operand::element(self.spec)),
             partials,
         ];
         let flags = Flags {
             kind: self.flags.kind.applied(),
             round: normalizes && rounds(self.spec, input.dtype()),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
-            before: if before.is_some() { Before::of(fusion.prologue) } else { Before::None },
+            before: if before.is_some() { Before::of(*fusion) } else { Before::None },
             after: if gives || after.is_some() { After::of(fusion.epilogue) } else { After::None },
             ..Flags::default()
         };

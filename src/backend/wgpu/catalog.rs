@@ -143,7 +143,8 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
     for (index, (after, before)) in afters.flat_map(|a| befores.map(|b| (a, b))).enumerate() {
         let bit = |n: usize| index >> n & 1 == 1;
         let half = if bit(0) { DType::BF16 } else { DType::F16 };
-        let flags = Flags { after, before, round: bit(1), ..whole.flags };
+        let dropout = before == Before::ScaledResidual && bit(2);
+        let flags = Flags { after, before, dropout, round: bit(1), ..whole.flags };
         let mut slots = whole.slots.clone();
         for slot in slots.iter_mut().filter(|slot| fusion::operands(whole.entry).contains(&slot.name)) {
             slot.dtype = if bit(2) { half } else { DType::F32 };

@@ -32,7 +32,7 @@ impl Before {
     pub(super) fn of(fusion: Fusion) -> Self {
         match fusion.prologue {
             Prologue::None => Before::None,
-            Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 } => Before::Residual,
+            Prologue::Residual { .. } if fusion.scales() == [1.0; 2] => Before::Residual,
             Prologue::Residual { .. } => Before::ScaledResidual,
             Prologue::Gate => Before::Gate,
         }
@@ -104,14 +104,6 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
         Entry::NormBackward => &["bias", "before", "after", "grad_hidden", "grad_before", "grad_after"],
         Entry::Affine => &["weight", "bias", "before", "after"],
         _ => &[],
-    }
-}
-
-/// What a prologue's operands are multiplied by.
-pub(super) fn scales(fusion: Fusion) -> [f32; 2] {
-    match fusion.prologue {
-        Prologue::Residual { input_scale, residual_scale } => [input_scale as f32, residual_scale as f32],
-        _ => [1.0; 2],
     }
 }
 

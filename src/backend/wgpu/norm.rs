@@ -2,7 +2,7 @@
 //! for. A row of one leaf takes one launch; the leaves of a longer one are computed side by side, merged, and applied.
 
 use super::between::merge_moments;
-use super::fusion::{self, After, Before};
+use super::fusion::{After, Before};
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
@@ -60,7 +60,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
     let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
     let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
     let inverse = 1.0 / p;
-    let [input_scale, residual_scale] = fusion::scales(spec.fusion);
+    let [input_scale, residual_scale] = spec.fusion.scales().map(|scale| scale as f32);
     Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
@@ -79,6 +79,10 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         residual_scale,
         block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as u32,
         codes: codes::numbers(spec.fusion.quantization),
+        dropout: spec.fusion.dropout.map_or([0; 5], |dropout| {
+            let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
+            [key_0, key_1, upper_0, upper_1, dropout.threshold()]
+        }),
         ..Scalars::default()
     }
 }
@@ -180,6 +184,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let kept = shared && geometry::keeps(device, &form, 3);
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
+    let is_counted = spec.fusion.dropout.is_some();
     let (rows, cols) = (rows(spec), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);
     let apply = output.is_some() || hidden.is_some();
@@ -187,7 +192,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?;
         let dispatches = run(&problem, Flags { apply, split, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -196,7 +201,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
         let all = read()?.into_iter().chain([moments, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?;
         let dispatches = run(&problem, Flags { compute: true, finish, apply, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -204,7 +209,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let parts = scratch(device, rows, leaves, MOMENTS)?;
     let parts = parts.view()?;
     let of_leaves = numbers("moments", Role::SetNumber, Some(&parts), MOMENTS * leaves, MOMENTS * leaves)?;
-    let problem = Problem::new(device, shape, reduced, read()?.into_iter().chain([of_leaves]))?;
+    let problem =
+        Problem::counted(device, shape, reduced, read()?.into_iter().chain([of_leaves]), is_counted)?;
     let mut dispatches = run(&problem, Flags { compute: true, split, ..flags })?;
     // Applying needs statistics, asked for or not.
     let own = if apply && statistics.is_none() { Some(scratch(device, rows, 1, STATISTICS)?) } else { None };
@@ -222,7 +228,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     if apply {
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?;
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?;
         let split = flags.scaling != Some(Scaling::Row);
         dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
     }

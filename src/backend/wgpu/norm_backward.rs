@@ -117,7 +117,8 @@ impl Passes<'_, '_> {
             Operand::new("grad_after", Role::Store, targets.after)?,
         ];
         all.extend(fusion::of_terms(self.operands, flags.after, value)?);
-        let problem = Problem::new(self.stream.device(), shape, reduced, all)?;
+        let problem =
+            Problem::counted(self.stream.device(), shape, reduced, all, self.spec.fusion.dropout.is_some())?;
         let form = form(&problem, flags, self.stream);
         Ok((problem, form))
     }

@@ -34,6 +34,13 @@ impl Variant {
                 None => text.push_str(&absent(role).replace("NAME", name)),
             }
         }
+        if self.flags.dropout {
+            let (part, along) = full(self.full() as u8);
+            text.push_str(
+                &with_bases(styled!(self.shape.style, "operand/element"), "start", &part)
+                    .replace("ALONG", &along),
+            );
+        }
         if self.entry.folds() && self.shape.style == Style::Row {
             text.push_str(match self.shape.reduction {
                 Reduction::Subgroup => shader!("fold_subgroup"),
@@ -122,6 +129,7 @@ impl Variant {
     /// From an element to what is normalized, and from that to the output.
     fn surroundings(&self) -> Vec<&'static str> {
         let mut files = fusion::files(self.flags.before, self.flags.after);
+        files.push(if self.flags.dropout { shader!("dropout") } else { shader!("dropout_none") });
         files.push(shader!("value"));
         files
     }
@@ -167,7 +175,7 @@ impl Variant {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
-        let Flags { before, after, .. } = self.flags;
+        let Flags { before, after, dropout, .. } = self.flags;
         let squares = matches!(kind, Kind::Moments | Kind::MeanSquare | Kind::Norm2);
         let (low, high): (u32, u32) = if squares { (127 - 80, 127 + 100) } else { (127 - 40, 127 + 50) };
         let number = [
@@ -194,7 +202,7 @@ impl Variant {
         let flag = [
             ("EXACT", exact || style == Style::Column),
             // No operand's four rows need to be found apart.
-            ("EVEN", style == Style::Column && !self.slots.iter().any(needs_starts)),
+            ("EVEN", style == Style::Column && !dropout && !self.slots.iter().any(needs_starts)),
             ("MOMENTS", kind == Kind::Moments),
             ("NORM", !matches!(kind, Kind::Moments | Kind::MeanSquare)),
             ("POWERS", matches!(kind, Kind::IntegerPower(_) | Kind::Power)),
@@ -236,6 +244,7 @@ impl Variant {
             ("HAS_GRAD_AFTER", has("grad_after")),
             ("HAS_EPILOGUE", after != After::None),
             ("SCALED", before == Before::ScaledResidual),
+            ("DROPOUT", dropout),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -281,13 +290,8 @@ impl Variant {
             (Role::Get, _) => &[shader!("operand/flat")],
             (Role::Set, _) => &[shader!("operand/flat"), shader!("operand/flat_set")],
         };
-        let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
         let (part, along) = match slot.place {
-            Place::Full(n) => {
-                // An axis' first number is its size.
-                let (part, component) = (PARTS[usize::from(n + 1) / 4], component((n + 1) % 4));
-                (format!("{part}.{component}"), format!("along_{part}(col).{component}"))
-            }
+            Place::Full(n) => full(n),
             Place::Flat(n) => (component(n).to_owned(), String::new()),
         };
         let base = match slot.place {
@@ -303,8 +307,7 @@ impl Variant {
         } else {
             (along.replace("(col)", &format!("({first})")), "ALONG")
         };
-        files
-            .concat()
+        with_bases(&files.concat(), base, &part)
             .replace("NAME", slot.name)
             .replace("BINDING", &(index + 1).to_string())
             .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
@@ -313,11 +316,26 @@ impl Variant {
             .replace("SAFE_QUAD", safe_quad)
             .replace("QUAD", &quad)
             .replace("ALONG", &along)
-            .replace("BASE_0", &format!("{base}.{part}"))
-            .replace("BASE_1", &format!("start_1.{part}"))
-            .replace("BASE_2", &format!("start_2.{part}"))
-            .replace("BASE_3", &format!("start_3.{part}"))
     }
+}
+
+fn component(n: u8) -> &'static str {
+    ["x", "y", "z", "w"][usize::from(n)]
+}
+
+/// What of a table's parts belongs to the n-th tensor with strides, and how it goes along column `col`.
+fn full(n: u8) -> (String, String) {
+    // An axis' first number is its size.
+    let (part, component) = (PARTS[usize::from(n + 1) / 4], component((n + 1) % 4));
+    (format!("{part}.{component}"), format!("along_{part}(col).{component}"))
+}
+
+/// The text with the places where rows begin.
+fn with_bases(text: &str, base: &str, part: &str) -> String {
+    text.replace("BASE_0", &format!("{base}.{part}"))
+        .replace("BASE_1", &format!("start_1.{part}"))
+        .replace("BASE_2", &format!("start_2.{part}"))
+        .replace("BASE_3", &format!("start_3.{part}"))
 }
 
 /// Statements that halve the sums `a` and `b` of a thread's quads.

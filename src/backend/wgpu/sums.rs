@@ -87,7 +87,8 @@ impl Parameters<'_> {
                     vec![Operand::per_row("sums", role, Some(view), &sizes, &[], [SUMS, SUMS])?, partials]
                 }
             };
-            let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?;
+            let is_counted = matches!(source, Source::Tensors { .. }) && self.spec.fusion.dropout.is_some();
+            let problem = Problem::counted(device, &sizes, &at(&affine.axes), operands, is_counted)?;
             let scalars = sums.scalars(&cols, self.scalars);
             dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
             dispatches.extend(self.finish(&sums, device, &scratch, &cols)?);

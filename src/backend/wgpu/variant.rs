@@ -137,6 +137,8 @@ pub(crate) struct Flags {
     /// What surrounds the norm.
     pub(crate) before: Before,
     pub(crate) after: After,
+    /// Elements are left out, by their indices, which are a tensor without memory, the last one with strides.
+    pub(crate) dropout: bool,
     /// What of the codes shares a scale, if the result becomes codes.
     pub(crate) scaling: Option<Scaling>,
 }
@@ -294,7 +296,12 @@ impl Variant {
 
     /// How many parts, each of four numbers, hold an axis' size and its stride in each tensor.
     pub(crate) fn parts(&self) -> usize {
-        parts(self.slots.iter().filter(|slot| matches!(slot.place, Place::Full(_))).count())
+        parts(self.full() + usize::from(self.flags.dropout))
+    }
+
+    /// Tensors with strides and memory.
+    pub(super) fn full(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.place, Place::Full(_))).count()
     }
 
     /// Whether binding `index + 1` may be written.

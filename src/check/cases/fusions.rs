@@ -6,7 +6,7 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{Full, Quick};
 use super::List;
-use crate::spec::{Activation, Epilogue, Fusion, Prologue};
+use crate::spec::{Activation, Dropout, Epilogue, Fusion, Prologue};
 use crate::tensor::DType;
 
 const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
@@ -25,7 +25,7 @@ fn all() -> Vec<(String, Fusion)> {
     ];
     let pairs = prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)));
     let named = pairs.map(|((before, prologue), (after, epilogue))| {
-        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue, quantization: None })
+        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue, ..Fusion::default() })
     });
     named.filter(|(_, fusion)| !fusion.is_none()).collect()
 }
@@ -94,8 +94,25 @@ pub(super) fn list(list: &mut List) {
         }
         let epilogue = [Epilogue::Gate, Epilogue::Activation(Activation::Silu)][index % 2];
         list.add(Quick, format!("fused, {rows} x {cols}"), (rows, cols), |case| {
-            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue, quantization: None }, true);
+            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue, ..Fusion::default() }, true);
         });
+    }
+    let scaled = Fusion { prologue: SCALED, ..Fusion::default() };
+    let activated = Fusion { prologue: ADD, epilogue: Epilogue::Activation(Activation::Silu), ..scaled };
+    for (index, (probability, fusion)) in [(0.1, scaled), (0.5, activated)].into_iter().enumerate() {
+        let dropout = Some(Dropout { probability, seed: 0xdead_beef_0123_4567, offset: 1 << 33 });
+        let fusion = Fusion { dropout, ..fusion };
+        let effort = if index == 0 { Quick } else { Full };
+        for (rows, cols) in [(9, 200), (5, 33), (2, 4099)] {
+            list.add(effort, format!("dropout {probability}, {rows} x {cols}"), (rows, cols), |case| {
+                (case.fusion, case.hidden) = (fusion, true);
+            });
+        }
+        for placement in Placement::ALL {
+            list.add(Full, format!("dropout {probability}, {placement:?}"), (5, 130), |case| {
+                (case.fusion, case.hidden, case.placement) = (fusion, index == 0, placement);
+            });
+        }
     }
     if list.method == "batch_norm" {
         list.add_shape(Full, "frozen, residual > norm > relu", &[4, 6, 35], |case| {
@@ -103,7 +120,7 @@ pub(super) fn list(list: &mut List) {
             case.fusion = Fusion {
                 prologue: ADD,
                 epilogue: Epilogue::Activation(Activation::Relu),
-                quantization: None,
+                ..Fusion::default()
             };
         });
     }
