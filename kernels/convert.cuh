@@ -99,6 +99,37 @@ template <> struct Nearest<bf16> {
     static DEVICE bf16 of(double x) { return to_bf16(to_odd(x)); }
 };
 
+// To integers from -128 to 127; what is beyond becomes the nearest of them, NaN 0.
+DEVICE i8 to_i8(float x) {
+    float held = x > -128.0f ? x : -128.0f;
+    held = held < 127.0f ? held : 127.0f;
+    held = x != x ? 0.0f : held;
+    // Beside this number, whose own low byte is 0, floats are 1 apart.
+    return {u8(bits(held + 12582912.0f))};
+}
+
+// To floats of 8 bits, of which MANTISSA are the mantissa's; what is out of range becomes `largest`.
+template <u32 MANTISSA, u32 BIAS> DEVICE u8 to_8_bits(float x, float largest) {
+    constexpr u32 SHIFT = 23 - MANTISSA, LEAST = (127 + 1 - BIAS) << 23, ANCHOR = (127 + 1 - BIAS + SHIFT) << 23;
+    const u32 sign = bits(x) >> 24 & 0x80;
+    const float size = of_bits(bits(x) & 0x7FFFFFFF), held = size < largest ? size : largest;
+    const u32 b = bits(held);
+    const u32 normal = ((b + ((1u << (SHIFT - 1)) - 1) + (b >> SHIFT & 1)) >> SHIFT) - ((127 - BIAS) << MANTISSA);
+    // Beside a number whose neighbours are as far apart as subnormal ones.
+    const u32 subnormal = bits(held + of_bits(ANCHOR)) - ANCHOR;
+    return u8(x != x ? 0x7F : sign | (b < LEAST ? subnormal : normal));
+}
+
+template <> struct Nearest<i8> {
+    template <class F> static DEVICE i8 of(F x) { return to_i8(static_cast<float>(x)); }
+};
+template <> struct Nearest<f8e4m3> {
+    template <class F> static DEVICE f8e4m3 of(F x) { return {to_8_bits<3, 7>(static_cast<float>(x), 448.0f)}; }
+};
+template <> struct Nearest<f8e5m2> {
+    template <class F> static DEVICE f8e5m2 of(F x) { return {to_8_bits<2, 15>(static_cast<float>(x), 57344.0f)}; }
+};
+
 template <class T, class F> DEVICE T narrow(F x) {
     return Nearest<T>::of(x);
 }

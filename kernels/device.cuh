@@ -38,6 +38,16 @@ struct f16 {
 struct bf16 {
     u16 bits;
 };
+// Codes of one byte.
+struct i8 {
+    u8 bits;
+};
+struct f8e4m3 {
+    u8 bits;
+};
+struct f8e5m2 {
+    u8 bits;
+};
 
 // Elements that are read or written at once.
 template <class T, int N> struct alignas(sizeof(T) * N) Pack {

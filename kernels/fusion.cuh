@@ -2,6 +2,7 @@
 // What is done to elements in the one pass over memory besides normalizing them: a prologue makes of them what is
 // normalized, an epilogue the output of what the norm gives. Kernels call these where they load and store elements; for a
 // variant without such operations they are a load and a store.
+#include "dropout.cuh"
 #include "params.cuh"
 #include "rotary.cuh"
 #include "sigmoid.cuh"
@@ -46,10 +47,20 @@ template <class V> struct Prologue {
         }
     }
 
+    // The same, and zeros in the place of those whose bits are not in `kept`.
+    DEVICE static Numbers<V> only(Numbers<V> x, u32 kept) {
+        if constexpr (V::element::PRESENT) {
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                x.at[k] = (kept >> k & 1) != 0 ? x.at[k] : F(0);
+            }
+        }
+        return x;
+    }
+
     // Of elements that were loaded.
-    DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before) {
+    DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before, u32 kept) {
         if constexpr (IS_MADE) {
-            Numbers<V> h = widened<V>(input);
+            Numbers<V> h = only(widened<V>(input), kept);
             const Numbers<V> other = widened<V>(before);
             UNROLL for (int k = 0; k < V::WIDTH; ++k) {
                 h.at[k] = hidden(p, h.at[k], other.at[k]);
@@ -63,7 +74,8 @@ template <class V> struct Prologue {
     // Of the columns from `col` on; zeros from column `end` on.
     DEVICE static Kept load(const Params<V>& p, const Place<V>& row, I col, I end) {
         if constexpr (IS_MADE) {
-            return made(p, load_stored<V, Input>(p, row, col, end), load_stored<V, Other>(p, row, col, end));
+            return made(p, load_stored<V, Input>(p, row, col, end), load_stored<V, Other>(p, row, col, end),
+                        kept_columns(p, row, col));
         } else {
             return load_stored<V, Input>(p, row, col, end);
         }
@@ -81,7 +93,8 @@ template <class V> struct Prologue {
     DEVICE static F one(const Params<V>& p, const Place<V>& row, I col) {
         const F x = one_of<Input>(p, row, col);
         if constexpr (IS_MADE) {
-            return hidden(p, x, one_of<Other>(p, row, col));
+            const bool is_kept = (kept_columns(p, row, col) & 1) != 0;
+            return hidden(p, is_kept ? x : F(0), one_of<Other>(p, row, col));
         } else {
             return x;
         }
@@ -103,6 +116,7 @@ template <class V> struct Prologue {
                 of_other.at[k] = d.at[k] * p.s.residual_scale;
                 d.at[k] = d.at[k] * p.s.input_scale;
             }
+            d = only(d, kept_columns(p, row, col));
         } else if constexpr (V::BEFORE == Before::Gate) {
             // Read again: what they made does not say what they were.
             const Numbers<V> x = load_quad<V, Input>(p, row, col, end), z = load_quad<V, Other>(p, row, col, end);

@@ -48,6 +48,8 @@ template <class V> struct Leaf {
     // A block has so many threads, each with so many sums, that the elements of one run must be done with before those of the
     // next are asked for, and likewise the numbers of other threads: compilers would spill some.
     static constexpr bool IS_SCARCE = V::COLUMN && LANES > 128;
+    // Teams have a leaf of a row each.
+    static constexpr bool SPREAD = V::SPLIT || V::LEAVES > 1;
     static_assert(QUADS >= 1 && QUADS * THREADS * WIDTH == LANES);
     static_assert(!V::COLUMN || WIDTH == 1);
 
@@ -126,7 +128,7 @@ template <class V> struct Leaf {
     DEVICE void enter_columns() {
         I cols = I(p.s.cols);
         end = cols;
-        if constexpr (V::SPLIT || V::LEAVES > 1) {
+        if constexpr (SPREAD) {
             u64 from = leaf * LEAF;
             start = from < u64(cols) ? I(from) : cols;
             end = cols - start > I(LEAF) ? start + I(LEAF) : cols;

@@ -1,8 +1,9 @@
 #pragma once
 #include "moments.cuh"
+#include "quantize.cuh"
 // y = (x - mean) * rstd * weight + bias by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH them to
 // statistics, APPLY those to its elements. A leaf that is kept is read once. What x is made of, and what becomes of y, is
-// said in `fusion.cuh`.
+// said in `fusion.cuh`; codes of 8 bits are those of `quantize.cuh`.
 
 template <class V> struct Forward {
     using F = typename V::F;
@@ -63,31 +64,27 @@ template <class V> struct Forward {
         return y;
     }
 
-    // Writes what is normalized and the output.
-    DEVICE void put(I col, const Numbers<V>& x, const Numbers<V>& y) const {
+    // What the elements from column `col` on become, where they need no columns of other threads.
+    DEVICE Numbers<V> result(I col, const Numbers<V>& x, const Stored<V, Other>& z, const Statistics<F>& s) const {
+        Numbers<V> y = values(col, x, s);
+        if constexpr (Rotary<V>::IS_WITHIN) {
+            y = Rotary<V>::template within<false>(p, leaf.place, col, col, y);
+        } else {
+            const Numbers<V> after = widened<V>(z);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                y.at[k] = Epilogue<V>::output(y.at[k], after.at[k]);
+            }
+        }
+        return y;
+    }
+
+    // Writes it, and what was normalized.
+    DEVICE void write(I col, const Numbers<V>& x, const Numbers<V>& y) const {
         if (leaf.live) {
             if constexpr (V::hidden::PRESENT) {
                 store_quad<V, typename V::hidden>(p, leaf.place, col, end(), x);
             }
             store_quad<V, typename V::output>(p, leaf.place, col, end(), y);
-        }
-    }
-
-    // Writes what the elements from column `col` on become.
-    DEVICE void write(I col, const Numbers<V>& x, const Stored<V, Other>& z, const Statistics<F>& s) const {
-        if constexpr (Rotary<V>::IS_ACROSS) {
-            write_pairs(col, x, s);
-        } else {
-            Numbers<V> y = values(col, x, s);
-            if constexpr (Rotary<V>::IS_WITHIN) {
-                y = Rotary<V>::template within<false>(p, leaf.place, col, col, y);
-            } else {
-                const Numbers<V> after = widened<V>(z);
-                UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-                    y.at[k] = Epilogue<V>::output(y.at[k], after.at[k]);
-                }
-            }
-            put(col, x, y);
         }
     }
 
@@ -98,11 +95,54 @@ template <class V> struct Forward {
             const Numbers<V> x_other = Prologue<V>::numbers(p, leaf.place, other, end());
             Numbers<V> y = values(col, x, s), y_other = values(other, x_other, s);
             Rotary<V>::across(p, leaf.place, col, y, y_other);
-            put(col, x, y);
-            put(other, x_other, y_other);
+            write(col, x, y);
+            write(other, x_other, y_other);
         } else if (!Rotary<V>::is_second(p, col)) {
-            put(col, x, values(col, x, s));
+            write(col, x, values(col, x, s));
         }
+    }
+
+    // Writes all of the leaf: `hidden(i, column)` is what was normalized, `of_hidden` what becomes of it.
+    template <class Hidden, class Of> DEVICE void apply(Hidden hidden, Of of_hidden, const Statistics<F>& s) {
+        using Codes = Quantizer<V>;
+        if constexpr (Rotary<V>::IS_ACROSS) {
+            static_assert(!Codes::IS_CODED);
+            leaf.each([&](int i, I col) { write_pairs(col, hidden(i, col), s); });
+            return;
+        }
+        if constexpr (V::SCALING == Scaling::Block) {
+            // Threads have other columns than those that they keep. A hidden value that replaces an operand is written by who
+            // reads that last.
+            auto again = [&](I col) { return Prologue<V>::numbers(p, leaf.place, col, leaf.end); };
+            Codes::by_blocks(
+                p, leaf, [&](I col) { return result(col, again(col), other(col), s); },
+                [&](I col, const Numbers<V>& y) { write(col, again(col), y); });
+            return;
+        }
+        float scale = 0.0f;
+        if constexpr (V::SCALING == Scaling::Static) {
+            scale = static_cast<float>(p.s.code_scale);
+        }
+        if constexpr (V::SCALING == Scaling::Row) {
+            u32 most = 0;
+            leaf.each([&](int i, I col) {
+                const u32 own = Codes::most_of(of_hidden(i, col, hidden(i, col)), col, leaf.end);
+                most = own > most ? own : most;
+            });
+            scale = Codes::scale(p, Codes::of_row(leaf, most));
+            if (leaf.is_first_of_row()) {
+                set_number<V, typename V::scales>(p, leaf.place, 0, F(scale));
+            }
+        }
+        leaf.each([&](int i, I col) {
+            const Numbers<V> x = hidden(i, col);
+            const Numbers<V> y = of_hidden(i, col, x);
+            if constexpr (Codes::IS_CODED) {
+                write(col, x, Codes::coded(y, scale));
+            } else {
+                write(col, x, y);
+            }
+        });
     }
 
     // Of the epilogue's other operand.
@@ -139,13 +179,21 @@ template <class V> struct Forward {
             }
         }
         if constexpr (V::APPLY) {
-            leaf.each([&](int i, I col) {
+            auto hidden = [&](int i, I col) {
                 if constexpr (Leaf<V>::HELD > 0) {
-                    write(col, widened<V>(held[i]), held_other[i], s);
+                    return widened<V>(held[i]);
                 } else {
-                    write(col, Prologue<V>::numbers(p, leaf.place, col, leaf.end), other(col), s);
+                    return Prologue<V>::numbers(p, leaf.place, col, leaf.end);
                 }
-            });
+            };
+            auto of_hidden = [&](int i, I col, const Numbers<V>& x) {
+                if constexpr (Leaf<V>::HELD > 0) {
+                    return result(col, x, held_other[i], s);
+                } else {
+                    return result(col, x, other(col), s);
+                }
+            };
+            apply(hidden, of_hidden, s);
         }
     }
 };

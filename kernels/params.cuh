@@ -2,7 +2,7 @@
 #include "device.cuh"
 // What a launch is told, and how a variant's operands are reached.
 
-using device::f16, device::bf16;
+using device::f16, device::bf16, device::i8, device::f8e4m3, device::f8e5m2;
 using i32 = device::i32;
 using i64 = device::i64;
 using u32 = device::u32;
@@ -15,6 +15,9 @@ enum class Kind { Moments, MeanSquare, Norm2, Norm1, Largest, IntegerPower, Powe
 enum class Before { None, Residual, ScaledResidual, Gate };
 // What an epilogue makes of what the norm gives; those that take another operand call it `after`.
 enum class After { None, Relu, Silu, GeluTanh, Residual, Gate, RotaryHalves, RotaryNeighbours };
+
+// What of the results that become codes shares a scale; None where they stay floats.
+enum class Scaling { None, Static, Row, Block };
 
 // How the WIDTH elements that a thread works on at a time are reached.
 enum class Access {
@@ -58,10 +61,14 @@ template <class F> struct Scalars {
     i64 pairs, head;
     // Rows of its tables that positions choose from, and how far they are apart in the tables of cosines and of sines.
     i64 table_rows, cos_step, sin_step;
+    // Columns that share a scale of codes.
+    i64 block;
     // The scale exponent that eps asks for.
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.
     u32 parameter;
+    // Dropout's key, the upper half of its counter, and the least word of an element that is kept.
+    u32 drop_key[2], drop_upper[2], drop_threshold, unused;
     // One over the elements of a row's last leaf.
     F inv_last;
     // eps, and the divisor's reciprocal where the statistic is zero.
@@ -73,6 +80,8 @@ template <class F> struct Scalars {
     F factor, rest;
     // What a prologue multiplies the input and the residual by.
     F input_scale, residual_scale;
+    // The scale of codes, or the largest magnitude that makes one larger; the code of that; and the least scale.
+    F code_scale, code_bound, code_largest, code_least;
 };
 
 // An axis of the index space, and every operand's stride along it, in elements.

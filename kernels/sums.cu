@@ -38,6 +38,8 @@ template <class V> struct AffineRow {
     Stored<V, typename V::mask> mask;
     NumbersOfColumns<V, typename V::statistics, STATISTICS_SIZE> statistics;
     NumbersOfColumns<V, typename V::sums, SUMS_SIZE> sums;
+    // Columns that dropout keeps, a bit each.
+    u32 kept;
 };
 
 template <class V> struct AffineTerms {
@@ -80,6 +82,9 @@ template <class V> struct AffineTerms {
                 x.input = load_stored<V, typename V::input>(p, row, col, cols);
                 x.statistics.load(p, row, col);
             }
+            if constexpr (NORMALIZES) {
+                x.kept = kept_columns(p, row, col);
+            }
             if constexpr (NORMALIZES && V::before::PRESENT) {
                 x.before = load_stored<V, typename V::before>(p, row, col, cols);
             }
@@ -97,7 +102,7 @@ template <class V> struct AffineTerms {
         using T = typename V::input::T;
         // Columns that have the same statistics.
         constexpr int ALIKE = V::WIDTH / decltype(row.statistics)::EACH;
-        Numbers<V> x = widened<V>(Prologue<V>::made(p, row.input, row.before));
+        Numbers<V> x = widened<V>(Prologue<V>::made(p, row.input, row.before, row.kept));
         UNROLL for (int first = 0; first < V::WIDTH; first += ALIKE) {
             const Statistics<F> s = to_statistics(row.statistics.of(first));
             // Rarely so: one branch for all of them.

@@ -1,6 +1,16 @@
 // As `emit_each`, by pairs of columns: who has the first ones writes the second ones, too, having read both. The result may lie
 // where they do.
 
+// Writes what is normalized and what becomes of it, `count` elements from `col` on.
+fn put(col: u32, count: u32, x: vec4<f32>, y: vec4<f32>) {
+    if count > 0u {
+        if HAS_HIDDEN {
+            hidden_set(col, count, x);
+        }
+        output_set(col, count, y);
+    }
+}
+
 fn emit(col: u32, x: vec4<f32>, v: vec4<f32>) {
     let count = firsts(col);
     if count > 0u {

@@ -252,7 +252,7 @@ struct Parts {
 }
 
 fn parts_at(col: u32) -> Parts {
-    return Parts(input_at(col), before_at(col));
+    return Parts(branch_at(col), before_at(col));
 }
 
 // The elements at `col`, and the gradient that reaches the norm.
@@ -301,7 +301,10 @@ fn write(col: u32, count: u32, read: Read, slow: bool) {
     if HAS_GRAD_HIDDEN {
         d = opaque4(d + grad_hidden_at(col));
     }
-    let both = of_hidden(d, read.parts.input, read.parts.before);
+    var both = of_hidden(d, read.parts.input, read.parts.before);
+    if DROPOUT {
+        both.input = select(vec4<f32>(0.0), both.input, kept_at(col));
+    }
     // Everything has been read: a gradient may be written in the place of another.
     if count > 0u {
         grad_input_set(col, count, both.input);

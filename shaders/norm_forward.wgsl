@@ -44,13 +44,11 @@ fn normed_again(col: u32, x: vec4<f32>) -> vec4<f32> {
     return normed_any(col, scale_row(x, -statistics_of_row.exponent));
 }
 
-// Writes what is normalized and what becomes of it, `count` elements from `col` on.
-fn put(col: u32, count: u32, x: vec4<f32>, y: vec4<f32>) {
-    if count > 0u {
-        if HAS_HIDDEN {
-            hidden_set(col, count, x);
-        }
-        output_set(col, count, y);
+// Writes what is normalized.
+fn write_hidden(col: u32, x: vec4<f32>) {
+    let count = there(col);
+    if count > 0u && is_delivered() {
+        hidden_set(col, count, x);
     }
 }
 
@@ -104,11 +102,7 @@ fn forward_leaf() {
             row_weight = full_weight(0u);
             row_bias = bias_at(0u);
         }
-        if some(s.exponent != INT(0)) {
-            slow_apply();
-        } else {
-            fast_apply();
-        }
+        apply_all(some(s.exponent != INT(0)));
     }
 }
 

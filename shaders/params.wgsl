@@ -59,6 +59,19 @@ struct Params {
     table_rows: u32,
     cos_step: u32,
     sin_step: u32,
+    // Columns that share a scale of codes; the scale, or the largest magnitude that makes one larger; the code of that; and
+    // the least scale.
+    code_block: u32,
+    code_scale: f32,
+    code_bound: f32,
+    code_largest: f32,
+    code_least: f32,
+    // Dropout's key, the upper half of its counter, and the least word of an element that is kept.
+    drop_key_0: u32,
+    drop_key_1: u32,
+    drop_upper_0: u32,
+    drop_upper_1: u32,
+    drop_threshold: u32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

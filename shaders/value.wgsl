@@ -1,7 +1,15 @@
 // From the input to what is normalized, and from x_hat to v, which is the output unless an epilogue follows.
 
+// The input, or zero where dropout leaves it out of the sum.
+fn branch_at(col: u32) -> vec4<f32> {
+    if DROPOUT && HAS_BEFORE {
+        return select(vec4<f32>(0.0), input_at(col), kept_at(col));
+    }
+    return input_at(col);
+}
+
 fn x_at(col: u32) -> vec4<f32> {
-    return hidden_of(input_at(col), before_at(col));
+    return hidden_of(branch_at(col), before_at(col));
 }
 
 // The weight that multiplies: what is stored, plus the offset.

@@ -14,11 +14,15 @@ mod any_spec;
 #[allow(dead_code, reason = "shared with another test")]
 mod forced;
 
-use normkit::backend::cuda::{Compiled, Compiler, CudaDevice, HostOptions, Kernel, Overrides, Resources};
+use normkit::backend::cuda::{
+    Compiled, Compiler, CudaDevice, CudaStream, HostOptions, Kernel, Overrides, Resources,
+};
 use normkit::check::{Case, METHODS, compute};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
+use normkit::norm::Quantized;
+use normkit::prelude::*;
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Scaling};
 use normkit::tensor::DType;
-use normkit::{Device, Stream};
+use normkit::{Result, Stream};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -57,7 +61,7 @@ fn fused_cases() -> Vec<Case> {
     let [relu, gelu] = [Activation::Relu, Activation::GeluTanh].map(Epilogue::Activation);
     let of = |method, dtype, cols, prologue, epilogue| {
         let mut case = Case::matrix(method, dtype, if method == "batch_norm" { 70 } else { 2 }, cols);
-        (case.fusion, case.hidden) = (Fusion { prologue, epilogue }, true);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, ..Fusion::default() }, true);
         case
     };
     let mut list: Vec<Case> =
@@ -91,6 +95,9 @@ fn typical(capability: (u32, u32)) -> Vec<Kernel> {
         (overrides.leaves, overrides.fused) = (Some(32), Some(fused));
         let stream = device.listing().with_overrides(overrides).unwrap();
         list(&stream, typical_cases().into_iter().filter(|case| !fused || has_fused_gradients(case)));
+        if !fused {
+            list_quantized(&device, &stream).unwrap_or_else(|error| panic!("{error}"));
+        }
         all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
     }
     all
@@ -134,6 +141,31 @@ fn list(stream: &normkit::backend::cuda::CudaStream<'static>, cases: impl IntoIt
     for case in cases {
         compute(&case, &Stream::Cuda(stream.clone())).unwrap_or_else(|error| panic!("{case:?}: {error}"));
     }
+}
+
+/// Notes the kernels of results that become codes, after a residual that is kept.
+fn list_quantized(device: &CudaDevice, stream: &CudaStream<'static>) -> Result<()> {
+    let (device, stream) = (Device::Cuda(device.clone()), Stream::Cuda(stream.clone()));
+    let scalings = [Scaling::Static(0.05), Scaling::Row, Scaling::Block(128)];
+    for (dtype, codes) in [(DType::BF16, DType::F8E4M3), (DType::F16, DType::I8), (DType::F32, DType::F8E5M2)]
+    {
+        for (scaling, cols) in
+            scalings.into_iter().flat_map(|scaling| [1024, 4096, 16_384].map(|n| (scaling, n)))
+        {
+            let tensor = || device.zeros(&[2, cols], dtype);
+            let (x, weight, mut hidden) = (tensor()?, device.zeros(&[cols], dtype)?, tensor()?);
+            let residual = tensor()?;
+            let norm =
+                Quantized::new(RmsNorm::new([cols]).weight(&weight).residual(&residual), codes, scaling);
+            let mut output = device.zeros(&[2, cols], codes)?;
+            let scales = norm.scales_shape(&[2, cols], dtype)?;
+            let mut scales = scales.map(|shape| device.zeros(&shape, DType::F32)).transpose()?;
+            let mut scales = scales.as_mut().map(Tensor::view_mut).transpose()?;
+            let hidden = &mut hidden.view_mut()?;
+            norm.forward_into(&x.view()?, &mut output.view_mut()?, scales.as_mut(), Some(hidden), &stream)?;
+        }
+    }
+    Ok(())
 }
 
 /// A kernel to be compiled for an architecture, and whether it is a typical one.

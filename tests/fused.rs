@@ -3,7 +3,7 @@
 mod common;
 
 use normkit::prelude::*;
-use normkit::spec::Activation;
+use normkit::spec::{Activation, Dropout};
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{DeviceTensor, Error, Gradients, Result};
 
@@ -257,4 +257,69 @@ fn overlaps_other_than_exact_ones_are_refused() {
     let result = norm.forward_hidden_into(&x, &mut apart, Some(&mut shifted), None, &stream);
     assert_eq!(named(result), "hidden");
     assert_eq!(named(norm.forward_into(&x, &mut shifted, None, &stream)), "output");
+}
+
+/// What dropout makes of 1: from the definition, element by element in the input's order.
+fn kept(dropout: Dropout, count: usize) -> Vec<f64> {
+    let factor = dropout.factor() as f32;
+    (0..count as u64).map(|element| if dropout.keeps(element) { f64::from(factor) } else { 0.0 }).collect()
+}
+
+/// The mask is that of the definition on every backend, forward and backward, whatever axes make a row.
+#[test]
+fn dropout_leaves_the_same_elements_out_everywhere() {
+    let dropout = Dropout { probability: 0.3, seed: 0x0123_4567_89ab_cdef, offset: 5 };
+    let Dropout { probability, seed, offset } = dropout;
+    for device in common::devices() {
+        for shape in [&[37, 200][..], &[4, 6, 33], &[3, 5, 4, 7]] {
+            let (len, dtype) = (shape.iter().product(), DType::F32);
+            let up = |values: Vec<f64>| {
+                device.upload(&HostTensor::from_f64(&values, shape, dtype).unwrap()).unwrap()
+            };
+            let residual: Vec<f64> = (0..len).map(|i| common::wave(i, 1.1)).collect();
+            let (x, r) = (up(vec![1.0; len]), up(residual.clone()));
+            let (zeros, ones) = (up(vec![0.0; len]), up(vec![1.0; len]));
+            let mask = kept(dropout, len);
+            let rounded = |values: Vec<f64>| -> Vec<u64> {
+                values.into_iter().map(|value| f64::from(value as f32).to_bits()).collect()
+            };
+            let sum = rounded(mask.iter().zip(numbers(&r)).map(|(mask, r)| mask + r).collect());
+            let check = |(h, grads): (DeviceTensor, normkit::Grads<DeviceTensor>)| {
+                assert_eq!(bits(&h), sum, "{device:?} {shape:?}");
+                assert_eq!(bits(&grads.input), rounded(mask.clone()), "{device:?} {shape:?}");
+                assert_eq!(bits(&grads.before.unwrap()), bits(&ones), "{device:?} {shape:?}");
+            };
+            // The norm has no gradient here, the hidden value one of 1.
+            macro_rules! run {
+                ($norm:expr) => {{
+                    let norm = $norm.residual(&r).dropout(probability, seed, offset);
+                    let (_, h, saved) = norm.forward_hidden(&x).unwrap();
+                    let grads = norm.backward_hidden(&zeros, Some(&ones), &x, &saved).unwrap();
+                    check((h.clone(), grads));
+                    // The sum in the place of both.
+                    let alone = $norm.of_hidden(1.0, 1.0).dropout(probability, seed, offset);
+                    let grads = alone.backward_hidden(&zeros, Some(&ones), &h, &saved).unwrap();
+                    assert_eq!(bits(&grads.input), rounded(mask.clone()), "{device:?} {shape:?}");
+                }};
+            }
+            match shape {
+                [_, cols] => run!(RmsNorm::new([*cols])),
+                [_, channels, _] => run!(BatchNorm::new(*channels)),
+                _ => run!(GroupNorm::new(1, shape[1])),
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_that_makes_no_sense_is_refused() {
+    let x = host(0.2, DType::F32);
+    let norm = || RmsNorm::new([SHAPE[1]]);
+    for probability in [-0.5, 1.0, f64::NAN] {
+        assert_eq!(named(norm().residual(&x).dropout(probability, 0, 0).forward(&x)), "probability");
+    }
+    assert_eq!(named(norm().dropout(0.5, 0, 0).forward(&x)), "dropout");
+    assert_eq!(named(norm().input_gate(&x).dropout(0.5, 0, 0).forward(&x)), "dropout");
+    let none = norm().residual(&x).dropout(0.0, 3, 4).forward(&x).unwrap();
+    assert_eq!(none, norm().residual(&x).forward(&x).unwrap());
 }

@@ -3,9 +3,9 @@
 
 mod common;
 
-use normkit::norm::{Pair, QkNorm, Rotary, rotary_tables};
+use normkit::norm::{Pair, QkNorm, Quantized, Rotary, rotary_tables};
 use normkit::prelude::*;
-use normkit::spec::{Activation, RotaryStyle};
+use normkit::spec::{Activation, RotaryStyle, Scaling};
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Error, Gradients, Result};
 
@@ -363,6 +363,9 @@ fn what_makes_no_sense_is_refused() {
     let rotary = Rotary::half_split(&table, &table);
     assert_eq!(named(RmsNorm::new([2, 8]).rotary(&rotary).forward(&x)), "rotary");
     assert_eq!(named(norm().activation(Activation::Silu).rotary(&rotary).forward(&x)), "epilogue");
+    // Results that become codes.
+    let coded = Quantized::new(norm().rotary(&rotary), DType::I8, Scaling::Row);
+    assert_eq!(named(coded.forward(&x)), "rotary");
     // Tables that would be written.
     let mut memory = vec![0f32; 24];
     let mut view = ViewMut::from_slice(&mut memory, &[3, 8]).unwrap();

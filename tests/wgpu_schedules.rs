@@ -90,7 +90,7 @@ fn powers() {
 
 /// LayerNorm with something around it.
 fn fused(shape: [usize; 2], prologue: Prologue, epilogue: Epilogue) -> Problem {
-    let fusion = Fusion { prologue, epilogue };
+    let fusion = Fusion { prologue, epilogue, ..Fusion::default() };
     Problem { fusion, ..Problem::new(&shape, &[1], &[1], Statistic::Moments) }
 }
 
@@ -123,7 +123,7 @@ fn fusions_out_of_range() {
 #[test]
 fn fusions_of_other_rows() {
     let of = |shape: &[usize], reduced: &[usize], affine: &[usize], prologue, epilogue| Problem {
-        fusion: Fusion { prologue, epilogue },
+        fusion: Fusion { prologue, epilogue, ..Fusion::default() },
         ..Problem::new(shape, reduced, affine, Statistic::Moments)
     };
     let channels = of(&[6, 8, 35], &[0, 2], &[1], ADD, RELU);
@@ -139,7 +139,7 @@ fn fusions_of_other_rows() {
 /// LayerNorm of the last axis with a rotary embedding.
 fn rotary(shape: &[usize], style: RotaryStyle, dims: usize, prologue: Prologue) -> Problem {
     let last = shape.len() - 1;
-    let fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } };
+    let fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims }, ..Fusion::default() };
     Problem { fusion, ..Problem::new(shape, &[last], &[last], Statistic::Moments) }
 }
 

@@ -23,6 +23,7 @@ CPU_X86 = "src/backend/cpu/x86.rs"
 CPU_TANH = "src/backend/cpu/tanh.rs"
 CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
+CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
@@ -62,6 +63,9 @@ CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
+CPU_QUANTIZED = "--features check --test quantized"
+WGPU_QUANTIZED = "--features check,wgpu --test quantized"
+CUDA_QUANTIZED = "--features check,cuda --test quantized"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
@@ -263,10 +267,30 @@ MUTATIONS = [
              (CPU_AROUND,)),
     Mutation("cpu: the hidden value's own gradient forgotten", CPU_FUSED_BACKWARD,
              "match &self.grad_hidden {\n                        Some(gradient) => {\n"
-             "                            let other",
+             "                            let f",
              "match &self.grad_hidden.filter(|_| false) {\n                        Some(gradient) => {\n"
-             "                            let other",
+             "                            let f",
              (CPU_AROUND,)),
+    Mutation("cpu: dropout's mask of a block for the next one", "src/backend/cpu/dropout.rs",
+             "words(&dropout, quad + (index * LANES) as u64)",
+             "words(&dropout, quad)",
+             ("--lib dropout",)),
+    Mutation("cpu: the input's gradient not dropped", CPU_FUSED_BACKWARD,
+             "kept.apply(isa, row, at, to);",
+             "let _ = kept;",
+             (CPU_AROUND,)),
+    Mutation("cpu: the largest magnitude without its last element", CPU_CODES,
+             "isa.run(Largest(part))",
+             "isa.run(Largest(&part[..part.len() - 1]))",
+             (CPU_QUANTIZED,)),
+    Mutation("cpu: scales of blocks all in the first one's place", CPU_CODES,
+             "scales.first_of(row) + index as isize",
+             "scales.first_of(row)",
+             (CPU_QUANTIZED,)),
+    Mutation("cpu: codes by the reciprocal of the scale", CPU_CODES,
+             "T::of(from.to_f32() / self.scale)",
+             "T::of(from.to_f32() * (1.0 / self.scale))",
+             (CPU_QUANTIZED,)),
     Mutation("cpu: rows in scratch memory taken again", CPU_FUSED_BACKWARD,
              "let from = (start - rows.chunk.start) * rows.beside.len();",
              "let from = 0;",
@@ -355,6 +379,50 @@ MUTATIONS = [
              "for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {",
              "for (var row = leaf; row < min(leaf + ROW_LEAF - 1u, end); row++) {",
              (WGPU_RANGE,)),
+    Mutation("wgpu: the upper word of a product without a carry", "shaders/dropout.wgsl",
+             "let other = low_a * high_b + (middle & 0xffffu);",
+             "let other = low_a * high_b;",
+             ("--features check,wgpu --test fused dropout",)),
+    Mutation("wgpu: the input's gradient not dropped", WGPU_BACKWARD,
+             "both.input = select(vec4<f32>(0.0), both.input, kept_at(col));",
+             "both.input = both.input;",
+             ("--features check,wgpu --test fused dropout",)),
+    Mutation("wgpu: a quotient of codes without its rest", "shaders/codes.wgsl",
+             "let better = opaque4(q + rest);",
+             "let better = opaque4(q * 1.0000001);",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: the row's end not seen by its scale", "shaders/codes_looking.wgsl",
+             "select(vec4<u32>(0u), magnitude4(y), is_inside(col))",
+             "magnitude4(y)",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: a hidden value written when it is looked at", "shaders/codes_looking.wgsl",
+             "return !is_looking;",
+             "return is_looking;",
+             (WGPU_QUANTIZED,)),
+    Mutation("wgpu: codes of other threads overwritten", "shaders/operand/put_8.wgsl",
+             "~(0xffu << shift)",
+             "~(0xffffu << shift)",
+             (WGPU_QUANTIZED,)),
+    Mutation("cuda: a counter's words for the next four elements", "kernels/dropout.cuh",
+             "if (k == 0 || e >> 2 != quad) {",
+             "if (k == 0) {",
+             ("--features check,cuda --test fused dropout",)),
+    Mutation("cuda: the input's gradient not dropped", CUDA_FUSION,
+             "            d = only(d, kept_columns(p, row, col));\n",
+             "",
+             ("--features check,cuda --test fused dropout",)),
+    Mutation("cuda: the largest magnitude of a thread alone", "kernels/quantize.cuh",
+             "        most = leaf.fold(most, Most());\n        if constexpr",
+             "        if constexpr",
+             (CUDA_QUANTIZED,)),
+    Mutation("cuda: the largest magnitude of a leaf alone", "kernels/quantize.cuh",
+             "most = size_bits(all.at[0]);",
+             "(void)all;",
+             (CUDA_QUANTIZED,)),
+    Mutation("cuda: a block's scale by columns beyond its end", "kernels/quantize.cuh",
+             "for (I col = from + I(V::WIDTH) * I(leaf.thread); col < to;",
+             "for (I col = from + I(V::WIDTH) * I(leaf.thread); col < leaf.end;",
+             (CUDA_QUANTIZED,)),
     Mutation("wgpu: row leaf off by one in registers", "shaders/norm_backward_fused.wgsl",
              "for (var row = at; row < min(at + ROW_LEAF, most); row++) {",
              "for (var row = at; row < min(at + ROW_LEAF - 1u, most); row++) {",
@@ -466,8 +534,8 @@ MUTATIONS = [
              "return x * p.s.input_scale + other * p.s.input_scale;",
              (CUDA_FUSIONS,)),
     Mutation("cuda: the first mean of inputs without their gates", CUDA_FUSION,
-             "return hidden(p, x, one_of<Other>(p, row, col));",
-             "return hidden(p, x, F(1));",
+             "one_of<Other>(p, row, col));",
+             "F(1));",
              (CUDA_FUSIONS,)),
     Mutation("cuda: the hidden value's own gradient dropped", CUDA_FUSION,
              "d.at[k] = d.at[k] + beside.at[k];",

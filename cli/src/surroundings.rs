@@ -55,7 +55,7 @@ impl Surroundings {
             Some(After::Residual) => Epilogue::Residual,
             Some(After::Gate) => Epilogue::Gate,
         };
-        Fusion { prologue, epilogue }
+        Fusion { prologue, epilogue, ..Fusion::default() }
     }
 
     /// Tensors as large as the input that a forward and a backward pass move beside those of the norm alone. `is_exact`

@@ -231,6 +231,26 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
             yield Bench(what, passes, size, name, timed[0], timed[1], FUSED_GOAL)
             yield Bench(f"{what}, beside its parts", passes, size, name, timed[0], timed[2], None)
 
+    def codes(v: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (v.abs().amax(-1, keepdim=True).float() / 127).clamp(min=2**-23)
+        return (v.float() / scale).round().clamp(-128, 127).to(torch.int8), scale
+
+    def torch_codes(x: Tensor, r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed, h = torch_add(x, r, w)
+        return *codes(normed), h
+
+    def own_codes(x: Tensor, r: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed, h = nk.add_rms_norm(x, r, shape, w, 1e-6)
+        return *codes(normed), h
+
+    def fused_codes(x: Tensor, r: Tensor, w: Tensor) -> object:
+        return nk.add_rms_norm_quant(x, r, shape, w, 1e-6)
+
+    what, tensors = "add + rms_norm + int8 codes", [x, other, weight]
+    timed = [bound(f, tensors) for f in (fused_codes, torch_codes, own_codes)]
+    yield Bench(what, "forward", size, name, timed[0], timed[1], FUSED_GOAL)
+    yield Bench(f"{what}, beside its parts", "forward", size, name, timed[0], timed[2], None)
+
 
 def one_row() -> Iterator[Bench]:
     """A single row: what a call costs of itself. With autograd apart, for which there is no goal."""

@@ -28,6 +28,8 @@ Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Backend: TypeAlias = Literal["cpu", "wgpu", "cuda", "cuda-host"]
 Cast: TypeAlias = Literal["fp32", "llama", "gemma"]
 HeadKind: TypeAlias = Literal["rms", "l2", "layer"]
+# Or the dtype of that name of NumPy, ml_dtypes or PyTorch.
+CodeDType: TypeAlias = Literal["int8", "float8_e4m3fn", "float8_e5m2"] | Any
 Activation: TypeAlias = Literal["relu", "silu", "gelu_tanh"]
 
 def layer_norm(
@@ -179,6 +181,66 @@ def rms_norm_add(
     cast: Cast = "fp32",
     backend: Backend | None = None,
 ) -> Array: ...
+def rms_norm_quant(
+    input: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    dtype: CodeDType = "int8",
+    scale: SupportsFloat | None = None,
+    block_size: SupportsIndex | None = None,
+    upper_bound: SupportsFloat | None = None,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    backend: Backend | None = None,
+) -> tuple[Any, Any]: ...
+def layer_norm_quant(
+    input: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    dtype: CodeDType = "int8",
+    scale: SupportsFloat | None = None,
+    block_size: SupportsIndex | None = None,
+    upper_bound: SupportsFloat | None = None,
+    backend: Backend | None = None,
+) -> tuple[Any, Any]: ...
+def add_rms_norm_quant(
+    input: SupportsDLPack,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    dtype: CodeDType = "int8",
+    scale: SupportsFloat | None = None,
+    block_size: SupportsIndex | None = None,
+    upper_bound: SupportsFloat | None = None,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    input_scale: SupportsFloat = 1.0,
+    residual_scale: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> tuple[Any, Any, Any]: ...
+def add_layer_norm_quant(
+    input: SupportsDLPack,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    dtype: CodeDType = "int8",
+    scale: SupportsFloat | None = None,
+    block_size: SupportsIndex | None = None,
+    upper_bound: SupportsFloat | None = None,
+    input_scale: SupportsFloat = 1.0,
+    residual_scale: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> tuple[Any, Any, Any]: ...
 def modulated_layer_norm(
     input: Array,
     scale: SupportsDLPack,

@@ -2,7 +2,9 @@
 //! these give TypeError for what is no number, and ValueError, with the argument's name, for a number that cannot be.
 
 use crate::errors::{type_error, value_error};
+use crate::memory::numpy_name;
 use crate::place::BACKENDS;
+use normkit::tensor::DType;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
@@ -76,6 +78,39 @@ pub(crate) fn backend(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static str
 /// eps where None has a meaning of its own.
 pub(crate) fn optional_eps(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     if object.is_none() { Ok(None) } else { eps(object).map(Some) }
+}
+
+/// The dtype of codes: by its name, or a dtype of NumPy, ml_dtypes or PyTorch that has it.
+pub(crate) fn code_dtype(object: &Bound<'_, PyAny>) -> PyResult<DType> {
+    let named = |attribute: &str| {
+        object.getattr_opt(attribute).ok().flatten().filter(|name| name.is_instance_of::<PyString>())
+    };
+    // A string; a dtype of NumPy; a type of ml_dtypes; PyTorch's, whose text is torch.int8.
+    let text = match named("name").or_else(|| named("__name__")) {
+        Some(name) => name.to_string(),
+        None => object.str()?.to_string(),
+    };
+    let found = text.strip_prefix("torch.").unwrap_or(&text);
+    let wanted = DType::CODES.into_iter().find(|&dtype| numpy_name(dtype) == found);
+    wanted.ok_or_else(|| {
+        let names = DType::CODES.map(|dtype| format!("'{}'", numpy_name(dtype))).join(", ");
+        value_error(format!("dtype: expected one of {names}, found '{found}'"))
+    })
+}
+
+/// The scale of all codes where None is one of each row.
+pub(crate) fn optional_scale(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if object.is_none() { Ok(None) } else { real("scale", object).map(Some) }
+}
+
+/// What bounds a scale, or None.
+pub(crate) fn optional_upper_bound(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if object.is_none() { Ok(None) } else { real("upper_bound", object).map(Some) }
+}
+
+/// The columns that share a scale where None is all of a row.
+pub(crate) fn optional_block_size(object: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if object.is_none() { Ok(None) } else { count("block_size", object).map(Some) }
 }
 
 /// The size of a group where None is all.

@@ -61,14 +61,14 @@ impl<'py> Array<'py> {
         }
         check_plain(name, object)?;
         if let Some(exchange) = Exchange::of(object)? {
-            let memory = exchange.describe(name, object, kind)?;
+            let memory = exchange.describe(name, object)?.of_kind(name, kind)?;
             return Ok(Array { name, memory, source: Source::Exchange(object.clone(), exchange) });
         }
         if object.hasattr(pyo3::intern!(object.py(), "__dlpack__"))? {
             // PyTorch before 2.10, which has no functions, exports no tensor with a history.
             let alone = if requires_grad(object)? { &object.call_method0("detach")? } else { object };
             let managed = Managed::export(name, alone)?;
-            let memory = managed.memory(name, kind)?;
+            let memory = managed.memory(name)?.of_kind(name, kind)?;
             return Ok(Array { name, memory, source: Source::Capsule(object.clone(), managed) });
         }
         let found = object.get_type().name()?;

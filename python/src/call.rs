@@ -206,7 +206,7 @@ impl<'c, 'py> Call<'c, 'py> {
     }
 
     /// Refuses operands of what surrounds the norm that are not of the input's shape, or that are missing or too many.
-    fn check(&self) -> PyResult<()> {
+    pub(crate) fn check(&self) -> PyResult<()> {
         let fusion = self.config.fusion();
         for (operand, name) in
             [(self.before, fusion.prologue.operand()), (self.after, fusion.epilogue.operand())]
@@ -252,7 +252,7 @@ impl<'c, 'py> Call<'c, 'py> {
 }
 
 /// The method with its parameters and operands beside an input of `shape`.
-fn bound<'v>(
+pub(crate) fn bound<'v>(
     config: &Config,
     shape: &[usize],
     [weight, bias, alpha, before, after, cos, sin, positions]: [Option<View<'v>>; 8],

@@ -3,7 +3,7 @@
 use crate::array::Array;
 use crate::dlpack::{self, Versioned};
 use crate::errors::{runtime_error, type_error, value_error};
-use crate::memory::{Kind, Memory};
+use crate::memory::Memory;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -92,18 +92,16 @@ impl Managed {
     }
 
     /// What it says of the memory.
-    pub(crate) fn memory(&self, name: &str, kind: Kind) -> PyResult<Memory> {
+    pub(crate) fn memory(&self, name: &str) -> PyResult<Memory> {
         // SAFETY: the exporter keeps both until the deleter is called.
         unsafe {
             match *self {
                 Managed::Legacy(at) => {
                     // Legacy capsules cannot say whether it may be written, and some libraries' may not.
                     let frozen = Some("an array that does not say that it can be");
-                    Memory::of_dlpack(name, &(*at).tensor, frozen, kind)
+                    Memory::of_dlpack(name, &(*at).tensor, frozen)
                 }
-                Managed::Versioned(at) => {
-                    Memory::of_dlpack(name, &(*at).tensor, Array::frozen((*at).flags), kind)
-                }
+                Managed::Versioned(at) => Memory::of_dlpack(name, &(*at).tensor, Array::frozen((*at).flags)),
             }
         }
     }

@@ -218,6 +218,16 @@ impl Config {
         Ok(self)
     }
 
+    /// How many of the input's last axes make a row.
+    pub(crate) fn axes(&self) -> usize {
+        match self {
+            Config::LayerNorm { normalized_shape, .. } | Config::RmsNorm { normalized_shape, .. } => {
+                normalized_shape.len()
+            }
+            _ => 1,
+        }
+    }
+
     /// What the method's users call its arguments.
     pub(crate) fn names(&self) -> &'static [(&'static str, &'static str)] {
         match self {

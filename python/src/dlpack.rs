@@ -16,6 +16,11 @@ pub(crate) const FLOAT: u8 = 2;
 /// `kDLBfloat`
 pub(crate) const BFLOAT: u8 = 4;
 
+/// `kDLFloat8_e4m3fn`
+pub(crate) const FLOAT8_E4M3FN: u8 = 10;
+/// `kDLFloat8_e5m2`
+pub(crate) const FLOAT8_E5M2: u8 = 12;
+
 /// The flag of memory that may not be written.
 pub(crate) const READ_ONLY: u64 = 1;
 

@@ -3,7 +3,7 @@
 use crate::array::Array;
 use crate::dlpack::{self, ExchangeApi, Versioned};
 use crate::errors::{runtime_error, type_error};
-use crate::memory::{Kind, Memory, Residence};
+use crate::memory::{Memory, Residence};
 use normkit::tensor::DType;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
@@ -43,7 +43,7 @@ impl Exchange {
     }
 
     /// What `object`, whose type offered the functions, says of its memory.
-    pub(crate) fn describe(self, name: &str, object: &Bound<'_, PyAny>, kind: Kind) -> PyResult<Memory> {
+    pub(crate) fn describe(self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Memory> {
         let mut tensor = unfilled();
         let describe = self.0.describe.ok_or_else(incomplete)?;
         // SAFETY: the object has the type that the function is for, and Python is attached.
@@ -57,7 +57,7 @@ impl Exchange {
             )));
         }
         // SAFETY: the library has filled it, and it is read before anything else happens.
-        unsafe { Memory::of_dlpack(name, &tensor, None, kind) }
+        unsafe { Memory::of_dlpack(name, &tensor, None) }
     }
 
     /// A new tensor of the library, and its memory: row-major, or `channels_last`.
@@ -102,14 +102,8 @@ impl Exchange {
             }
         }
         // SAFETY: the library made it a moment ago.
-        let memory = unsafe {
-            Memory::of_dlpack(
-                "output",
-                &made.as_ref().tensor,
-                Array::frozen(made.as_ref().flags),
-                Kind::Floats,
-            )
-        };
+        let memory =
+            unsafe { Memory::of_dlpack("output", &made.as_ref().tensor, Array::frozen(made.as_ref().flags)) };
         let mut object: *mut c_void = null_mut();
         // SAFETY: it is handed over, and used no more.
         if unsafe { import(made.as_ptr(), &mut object) } != 0 {
@@ -170,6 +164,12 @@ pub(crate) fn device_of(residence: Residence) -> dlpack::Device {
 
 /// DLPack's words for a dtype.
 pub(crate) fn type_of(dtype: DType) -> dlpack::DataType {
-    let code = if dtype == DType::BF16 { dlpack::BFLOAT } else { dlpack::FLOAT };
+    let code = match dtype {
+        DType::BF16 => dlpack::BFLOAT,
+        DType::I8 | DType::I32 | DType::I64 => dlpack::INT,
+        DType::F8E4M3 => dlpack::FLOAT8_E4M3FN,
+        DType::F8E5M2 => dlpack::FLOAT8_E5M2,
+        DType::F16 | DType::F32 | DType::F64 => dlpack::FLOAT,
+    };
     dlpack::DataType { code, bits: 8 * dtype.size() as u8, lanes: 1 }
 }

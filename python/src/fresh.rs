@@ -4,7 +4,7 @@ use crate::arguments::type_name;
 use crate::array::{Array, Source};
 use crate::errors::type_error;
 use crate::export::Exporter;
-use crate::memory::{Memory, Residence, row_major};
+use crate::memory::{Memory, Residence, numpy_name, row_major};
 use crate::place;
 use normkit::tensor::DType;
 use numpy::npyffi::{self, PY_ARRAY_API, npy_intp};
@@ -85,16 +85,18 @@ impl<'py> Fresh<'py> {
     }
 }
 
-/// NumPy's dtype; bfloat16 is that of ml_dtypes.
+/// NumPy's dtype; bfloat16 and floats of 8 bits are those of ml_dtypes.
 fn descr_of(py: Python<'_>, dtype: DType) -> PyResult<Bound<'_, PyArrayDescr>> {
     let number = match dtype {
         DType::F16 => npyffi::NPY_TYPES::NPY_HALF,
         DType::F32 => npyffi::NPY_TYPES::NPY_FLOAT,
-        DType::BF16 => {
-            return PyArrayDescr::new(py, py.import("ml_dtypes")?.getattr("bfloat16")?);
+        DType::F64 => npyffi::NPY_TYPES::NPY_DOUBLE,
+        DType::I8 => npyffi::NPY_TYPES::NPY_BYTE,
+        DType::I32 => npyffi::NPY_TYPES::NPY_INT,
+        DType::I64 => npyffi::NPY_TYPES::NPY_LONGLONG,
+        DType::BF16 | DType::F8E4M3 | DType::F8E5M2 => {
+            return PyArrayDescr::new(py, py.import("ml_dtypes")?.getattr(numpy_name(dtype))?);
         }
-        // Results are floats.
-        _ => npyffi::NPY_TYPES::NPY_DOUBLE,
     };
     // SAFETY: the number is one of NumPy's own, and the function returns a new reference.
     unsafe {

@@ -40,7 +40,7 @@ fn beside<'py>(
         .forward(py, backend)
 }
 
-fn residual_before(input_scale: f64, residual_scale: f64) -> Fusion {
+pub(crate) fn residual_before(input_scale: f64, residual_scale: f64) -> Fusion {
     Fusion { prologue: Prologue::Residual { input_scale, residual_scale }, ..Fusion::default() }
 }
 

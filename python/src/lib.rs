@@ -1,6 +1,6 @@
 //! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
 //!
-//! `functions`, `fused` and `heads` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
+//! `functions`, `fused`, `heads` and `quantized` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
 //! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
 //! which device a call runs, and `call` runs it while other Python threads go on.
 
@@ -21,6 +21,7 @@ mod heads;
 mod low;
 mod memory;
 mod place;
+mod quantized;
 mod running;
 mod seen;
 
@@ -44,6 +45,8 @@ mod _normkit {
     use super::low::{
         Norm, batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,
     };
+    #[pymodule_export]
+    use super::quantized::{add_layer_norm_quant, add_rms_norm_quant, layer_norm_quant, rms_norm_quant};
 
     /// What is no function.
     #[pymodule_init]

@@ -183,7 +183,7 @@ impl Norm {
             (Some(_), None) => Epilogue::Residual,
             (None, activation) => activated(activation).epilogue,
         };
-        Ok(Norm { config: self.config.clone().fused(Fusion { prologue, epilogue })? })
+        Ok(Norm { config: self.config.clone().fused(Fusion { prologue, epilogue, ..Fusion::default() })? })
     }
 
     /// How many rows of statistics an input of `shape` has; 0 where the method has none.
@@ -290,7 +290,7 @@ impl Norm {
         let (input, alpha) = (array("input", input)?, optional("alpha", alpha)?);
         let weight = optional(self.config.called("weight"), weight)?;
         let bias = optional(self.config.called("bias"), bias)?;
-        let Fusion { prologue, epilogue } = self.config.fusion();
+        let Fusion { prologue, epilogue, .. } = self.config.fusion();
         let before = optional(prologue.operand().unwrap_or("before"), before)?;
         let after = optional(epilogue.operand().unwrap_or("after"), after)?;
         let (cos, sin) = (optional("cos", cos)?, optional("sin", sin)?);

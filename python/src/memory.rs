@@ -99,7 +99,6 @@ impl Memory {
         name: &str,
         tensor: &dlpack::Tensor,
         frozen: Option<&'static str>,
-        kind: Kind,
     ) -> PyResult<Self> {
         let residence = match tensor.device {
             dlpack::Device { device_type: dlpack::CPU | dlpack::CUDA_HOST, .. } => Residence::Host,
@@ -111,16 +110,17 @@ impl Memory {
                 return Err(value_error(format!("{name}: expected a device cpu or cuda, found {found}")));
             }
         };
-        let dlpack::DataType { code, bits, lanes } = tensor.dtype;
-        let dtype = match (kind, code, bits) {
-            _ if lanes != 1 => return Err(wrong_dtype(name, &dlpack_name(tensor.dtype), kind)),
-            (Kind::Floats, dlpack::FLOAT, 16) => DType::F16,
-            (Kind::Floats, dlpack::FLOAT, 32) => DType::F32,
-            (Kind::Floats, dlpack::FLOAT, 64) => DType::F64,
-            (Kind::Floats, dlpack::BFLOAT, 16) => DType::BF16,
-            (Kind::Integers, dlpack::INT, 32) => DType::I32,
-            (Kind::Integers, dlpack::INT, 64) => DType::I64,
-            _ => return Err(wrong_dtype(name, &dlpack_name(tensor.dtype), kind)),
+        let dtype = match tensor.dtype {
+            dlpack::DataType { code: dlpack::FLOAT, bits: 16, lanes: 1 } => DType::F16,
+            dlpack::DataType { code: dlpack::FLOAT, bits: 32, lanes: 1 } => DType::F32,
+            dlpack::DataType { code: dlpack::FLOAT, bits: 64, lanes: 1 } => DType::F64,
+            dlpack::DataType { code: dlpack::BFLOAT, bits: 16, lanes: 1 } => DType::BF16,
+            dlpack::DataType { code: dlpack::INT, bits: 8, lanes: 1 } => DType::I8,
+            dlpack::DataType { code: dlpack::INT, bits: 32, lanes: 1 } => DType::I32,
+            dlpack::DataType { code: dlpack::INT, bits: 64, lanes: 1 } => DType::I64,
+            dlpack::DataType { code: dlpack::FLOAT8_E4M3FN, bits: 8, lanes: 1 } => DType::F8E4M3,
+            dlpack::DataType { code: dlpack::FLOAT8_E5M2, bits: 8, lanes: 1 } => DType::F8E5M2,
+            other => return Err(wrong_dtype(name, &dlpack_name(other), Kind::Floats)),
         };
         let rank = usize::try_from(tensor.ndim).unwrap_or_default();
         let numbers = |at: *const i64| -> &[i64] {
@@ -140,6 +140,15 @@ impl Memory {
         };
         let data = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         Memory::new(name, (residence, data), dtype, (&shape, &strides), frozen)
+    }
+
+    /// The same, if its elements are of this kind.
+    pub(crate) fn of_kind(self, name: &str, kind: Kind) -> PyResult<Self> {
+        let fits = match kind {
+            Kind::Floats => self.dtype.is_float(),
+            Kind::Integers => matches!(self.dtype, DType::I32 | DType::I64),
+        };
+        if fits { Ok(self) } else { Err(wrong_dtype(name, numpy_name(self.dtype), kind)) }
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
@@ -203,6 +212,21 @@ pub(crate) fn row_major(shape: &[usize]) -> Dims<isize> {
         strides[axis - 1] = strides[axis].saturating_mul(isize::try_from(shape[axis]).unwrap_or(isize::MAX));
     }
     strides
+}
+
+/// What NumPy, ml_dtypes and PyTorch call it.
+pub(crate) fn numpy_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        DType::F32 => "float32",
+        DType::F64 => "float64",
+        DType::I8 => "int8",
+        DType::F8E4M3 => "float8_e4m3fn",
+        DType::F8E5M2 => "float8_e5m2",
+        DType::I32 => "int32",
+        DType::I64 => "int64",
+    }
 }
 
 /// The error for a dtype that is none of the kind.

@@ -21,6 +21,8 @@ IMAGE = np.random.default_rng(2).standard_normal((2, 6, 5), dtype=np.float32)
 SIX, ONES = np.linspace(0.5, 1.5, 6, dtype=np.float32), np.ones(6, np.float32)
 ANGLES = np.linspace(-1, 1, 4, dtype=np.float32).reshape(2, 2)
 
+CODED: dict[str, Any] = {"dtype": "int8", "scale": None, "block_size": None, "upper_bound": None}
+
 # A valid call of each function, by the names of its arguments.
 CALLS: dict[str, dict[str, Any]] = {
     "layer_norm": {
@@ -45,6 +47,20 @@ CALLS: dict[str, dict[str, Any]] = {
     "rms_norm_add": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
         "offset": 0.0, "cast": "fp32",
+    },
+    "rms_norm_quant": {
+        "input": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5, **CODED, "offset": 0.0, "cast": "fp32",
+    },
+    "layer_norm_quant": {
+        "input": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5, **CODED,
+    },
+    "add_rms_norm_quant": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5, **CODED,
+        "offset": 0.0, "cast": "fp32", "input_scale": 1.0, "residual_scale": 1.0,
+    },
+    "add_layer_norm_quant": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5, **CODED,
+        "input_scale": 1.0, "residual_scale": 1.0,
     },
     "modulated_layer_norm": {"input": X, "scale": SIX, "shift": SIX, "eps": 1e-6},
     "modulated_rms_norm": {"input": X, "scale": SIX, "shift": SIX, "eps": 1e-6},
@@ -74,7 +90,13 @@ CALLS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 OPTIONAL = {"weight", "bias", "running_mean", "running_var", "q_weight", "k_weight"}
 ARRAYS = {"input", "residual", "gate", "scale", "shift", "q", "k", "v", "g", "cos", "sin", *OPTIONAL}
-EVERY_ARRAY = [(function, name) for function, call in CALLS.items() for name in call if name in ARRAYS]
+# A quantized result's scale is a number.
+EVERY_ARRAY = [
+    (function, name)
+    for function, call in CALLS.items()
+    for name in call
+    if name in ARRAYS and not (name == "scale" and function.endswith("quant"))
+]
 
 
 def like(function: str, name: str) -> tuple[int, ...]:
@@ -98,7 +120,9 @@ def refused(
 
 def test_the_calls_are_valid() -> None:
     assert set(CALLS) == {
-        name for name in normkit.__all__ if name.endswith(("norm", "norm_add", "norm_rope", "normalize", "dyt"))
+        name
+        for name in normkit.__all__
+        if name.endswith(("norm", "norm_add", "norm_rope", "norm_quant", "normalize", "dyt"))
     }
     for function, arguments in CALLS.items():
         getattr(normkit, function)(**arguments)

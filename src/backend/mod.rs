@@ -1,5 +1,7 @@
 //! Where kernels run. A backend knows specs and plans, and no method.
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod codes;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -31,6 +33,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) after: Option<View<'a>>,
     pub(crate) rotary: Option<Rotary<'a>>,
     pub(crate) output: Option<ViewMut<'a>>,
+    /// `[rows, scales of a row]` of float32, row-major: those of the codes that the output is quantized to.
+    pub(crate) scales: Option<ViewMut<'a>>,
     /// What is normalized, where that is not the input.
     pub(crate) hidden: Option<ViewMut<'a>>,
     /// `[rows, STATISTICS]`, row-major.

@@ -227,7 +227,7 @@ impl Case {
 
     /// Whether the fusion's prologue and its epilogue have an operand of their own.
     pub(super) fn has_others(&self) -> [bool; 2] {
-        let Fusion { prologue, epilogue } = self.fusion();
+        let Fusion { prologue, epilogue, .. } = self.fusion();
         [prologue.operand().is_some(), epilogue.operand().is_some()]
     }
 

@@ -43,6 +43,13 @@ macro_rules! bind_fusion {
             self
         }
 
+        /// Leaves elements of the input out of the sum with a residual, at random, and scales the others up:
+        /// [`Dropout`](crate::spec::Dropout) says which. A backward pass is to have the same numbers.
+        pub fn dropout(mut self, probability: f64, seed: u64, offset: u64) -> Self {
+            self.parameters.fusion.dropout = Some($crate::spec::Dropout { probability, seed, offset });
+            self
+        }
+
         /// For a backward pass: its input is the hidden value `h = input_scale * input + residual_scale * residual`, so
         /// neither needs to be there.
         pub fn of_hidden(mut self, input_scale: f64, residual_scale: f64) -> Self {

@@ -18,6 +18,7 @@ mod layer_norm_2d;
 mod normalize;
 mod packed;
 mod qk_norm;
+mod quantized;
 mod rms_norm;
 mod rotary;
 pub mod steps;
@@ -33,6 +34,7 @@ pub use layer_norm_2d::LayerNorm2d;
 pub use normalize::Normalize;
 pub use packed::split_packed;
 pub use qk_norm::{Pair, QkNorm, QkSaved};
+pub use quantized::{Codes, Quantized};
 pub use rms_norm::{Cast, RmsNorm};
 pub use rotary::{Rotary, RotaryTables, rotary_tables};
 pub use weight_norm::WeightNorm;
@@ -190,6 +192,25 @@ impl Saved {
     /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
     pub fn statistics(&self) -> Option<&DeviceTensor> {
         self.statistics.as_ref()
+    }
+}
+
+/// A method that is borrowed.
+impl<M: Method + ?Sized> Method for &M {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn lower(&self, shape: &[usize], dtype: DType) -> Result<Spec> {
+        (**self).lower(shape, dtype)
+    }
+
+    fn parameters(&self) -> &Parameters<'_> {
+        (**self).parameters()
+    }
+
+    fn given(&self) -> Option<&DeviceTensor> {
+        (**self).given()
     }
 }
 

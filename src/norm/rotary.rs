@@ -37,6 +37,8 @@ use crate::{Error, Result};
 /// checked before anything is written. On a device, where nobody can look at them first, a position that the tables do not have makes the
 /// rotated columns NaN, and nothing is read out of range.
 ///
+/// Results that are rotated cannot become codes of 8 bits in the same pass.
+///
 /// Views make other tables fit without a copy: of transformers' `[batch, seq, R]`, both halves of which are the same, the first
 /// half; of vLLM's and FlashInfer's cache `[positions, R]`, the first half for cos and the second for sin.
 ///

@@ -17,7 +17,7 @@
 use super::arguments::{
     self, BackwardArguments, ForwardArguments, check_narrow, check_output, check_per_row,
 };
-use super::{Gradients, Method, checked};
+use super::{Gradients, Method, Parameters, checked};
 use crate::backend::{self, Between};
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS, Spec};
 use crate::tensor::{DType, Tensor, View, ViewMut};
@@ -30,6 +30,17 @@ pub(super) fn run_forward<M: Method + ?Sized>(
 ) -> Result<()> {
     let (spec, operands) = prepare_forward(method, arguments, stream)?;
     backend::forward(&spec, operands, stream)
+}
+
+/// A forward pass of a spec that is more than its method's own.
+pub(super) fn run_spec(
+    spec: Spec,
+    parameters: &Parameters<'_>,
+    arguments: ForwardArguments<'_>,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    let operands = arguments::forward(&spec, parameters, arguments, stream)?;
+    backend::forward(&without_empty_rows(spec), operands, stream)
 }
 
 pub(super) fn run_backward<M: Method + ?Sized>(

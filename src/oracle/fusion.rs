@@ -1,7 +1,8 @@
 //! What surrounds a norm: the value that is normalized, and what becomes of the result.
 
+use super::Index;
 use super::real::Real;
-use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
+use crate::spec::{Activation, Dropout, Epilogue, Fusion, Prologue, RotaryStyle, Spec};
 
 /// A number, and the same expression with every term replaced by its absolute value.
 #[derive(Clone, Copy)]
@@ -60,16 +61,42 @@ fn gelu_argument<R: Real>(z: R) -> (R, R) {
     (linear + cubic * square, linear + R::new(3.0) * cubic * square)
 }
 
+/// Which elements of the input dropout keeps.
+pub(super) struct Kept(Option<(Dropout, Index)>);
+
+impl Kept {
+    pub(super) fn of(spec: &Spec) -> Self {
+        Kept(spec.fusion().dropout.map(|dropout| (dropout, Index::of_elements(spec))))
+    }
+
+    fn holds(&self, at: (usize, usize)) -> bool {
+        self.0.as_ref().is_none_or(|(dropout, index)| dropout.keeps(index.at(at) as u64))
+    }
+
+    /// What a residual and the input are multiplied by, the latter at this place.
+    fn scales(&self, fusion: &Fusion, at: (usize, usize)) -> [f64; 2] {
+        let [input, residual] = fusion.scales();
+        [if self.holds(at) { input } else { 0.0 }, residual]
+    }
+}
+
 /// What is normalized. Without its other operand a residual has been added already.
 ///
 /// ```text
-/// residual:   h = input_scale * x + residual_scale * r
+/// residual:   h = input_scale * x + residual_scale * r      the scale of an x that dropout leaves out being 0, and x, too
 /// gate:       h = x * silu(z)
 /// ```
-pub(super) fn hidden<R: Real>(prologue: Prologue, x: R, other: Option<R>) -> Sized<R> {
-    match (prologue, other) {
-        (Prologue::Residual { input_scale, residual_scale }, Some(r)) => {
-            let [a, b] = [input_scale, residual_scale].map(R::new);
+pub(super) fn hidden<R: Real>(
+    fusion: &Fusion,
+    kept: &Kept,
+    at: (usize, usize),
+    x: R,
+    other: Option<R>,
+) -> Sized<R> {
+    match (fusion.prologue, other) {
+        (Prologue::Residual { .. }, Some(r)) => {
+            let [a, b] = kept.scales(fusion, at).map(R::new);
+            let x = if kept.holds(at) { x } else { R::new(0.0) };
             Sized::new(a * x).plus(Sized::new(b * r))
         }
         (Prologue::Gate, Some(z)) => Sized::new(x).times_function(silu(z)),
@@ -79,15 +106,18 @@ pub(super) fn hidden<R: Real>(prologue: Prologue, x: R, other: Option<R>) -> Siz
 
 /// The gradients of `x` and of the other operand, `d` being that of the hidden value.
 pub(super) fn hidden_gradients<R: Real>(
-    prologue: Prologue,
+    fusion: &Fusion,
+    kept: &Kept,
+    at: (usize, usize),
     x: R,
     other: Option<R>,
     d: Sized<R>,
 ) -> (Sized<R>, Sized<R>) {
-    match (prologue, other) {
-        (Prologue::Residual { input_scale, residual_scale }, _) => {
-            let [a, b] = [input_scale, residual_scale].map(|scale| Sized::new(R::new(scale)));
-            (d.times(a), d.times(b))
+    match (fusion.prologue, other) {
+        (Prologue::Residual { .. }, _) => {
+            let [a, b] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
+            let of_input = if kept.holds(at) { d.times(a) } else { Sized::new(R::new(0.0)) };
+            (of_input, d.times(b))
         }
         (Prologue::Gate, Some(z)) => {
             (d.times_function(silu(z)), d.times(Sized::new(x)).times_function(silu_slope(z)))

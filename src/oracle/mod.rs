@@ -33,10 +33,10 @@ pub use index::{Index, parameters};
 pub use real::{Real, exponent, power_of_two};
 pub use running::update_running;
 
-use crate::spec::{Epilogue, EpsPosition, Norm, Prologue, Spec, Statistic};
+use crate::spec::{Epilogue, EpsPosition, Fusion, Norm, Spec, Statistic};
 use crate::tensor::DType;
 use crate::{Error, Result};
-use fusion::{Rotation, Sized};
+use fusion::{Kept, Rotation, Sized};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 /// The operands of a spec, as its rows and columns; [`Index`] says where they lie in tensors.
@@ -112,8 +112,9 @@ pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expecte
 pub fn hidden<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected<R>> {
     problem.check(spec)?;
     let mut hidden = Expected::zeros(spec.rows(), spec.cols());
+    let (fusion, kept) = (spec.fusion(), Kept::of(spec));
     for at in ndarray::indices(problem.input.dim()) {
-        let h = problem.hidden(spec.fusion().prologue, at);
+        let h = problem.hidden(&fusion, &kept, at);
         hidden.set(at, h.value, h.mag);
     }
     Ok(hidden)
@@ -222,8 +223,8 @@ impl<'a, R: Real> Problem<'a, R> {
     }
 
     /// What is normalized.
-    fn hidden(&self, prologue: Prologue, at: (usize, usize)) -> Sized<R> {
-        fusion::hidden(prologue, self.input[at], self.before.map(|before| before[at]))
+    fn hidden(&self, fusion: &Fusion, kept: &Kept, at: (usize, usize)) -> Sized<R> {
+        fusion::hidden(fusion, kept, at, self.input[at], self.before.map(|before| before[at]))
     }
 
     /// The rotation that the epilogue is, if it is one, by a row's angles.

@@ -1,18 +1,18 @@
 //! Norms with statistics: scale and shift of the normalized rows, and the gradients.
 
-use super::fusion::{self, Sized};
+use super::fusion::{self, Kept, Sized};
 use super::real::Real;
 use super::round::{is_ambiguous, round, ulp};
 use super::row::{Derivative, Normalized, Row};
 use super::{Expected, ExpectedGradients, Index, Problem, frozen, layer_norm, p_norm, rms_norm};
-use crate::spec::{Epilogue, Fusion, Norm, Statistic};
+use crate::spec::{Epilogue, Norm, Spec, Statistic};
 use crate::tensor::DType;
 use ndarray::ArrayView2;
 
-fn normalize<R: Real>(spec: &Norm, problem: &Problem<'_, R>, row: usize) -> Normalized<R> {
+fn normalize<R: Real>(spec: &Norm, kept: &Kept, problem: &Problem<'_, R>, row: usize) -> Normalized<R> {
     let given = problem.given.map(|given| given[row]);
     let elements: Vec<_> = (0..problem.input.ncols())
-        .map(|col| problem.takes_part((row, col)).then(|| problem.hidden(spec.fusion.prologue, (row, col))))
+        .map(|col| problem.takes_part((row, col)).then(|| problem.hidden(&spec.fusion, kept, (row, col))))
         .collect();
     let row = Row {
         x: elements.iter().map(|h| h.map_or(R::new(0.0), |h| h.value)).collect(),
@@ -61,9 +61,10 @@ fn scaled<R: Real>(
 /// `y = epilogue(x_hat * weight + bias)`.
 pub(super) fn forward<R: Real>(spec: &Norm, index: &Index, problem: &Problem<'_, R>) -> Expected<R> {
     let (rows, cols) = problem.input.dim();
+    let kept = Kept::of(&Spec::Norm(spec.clone()));
     let mut output = Expected::zeros(rows, cols);
     for i in 0..rows {
-        let normalized = normalize(spec, problem, i);
+        let normalized = normalize(spec, &kept, problem, i);
         let of_row = |j| scaled(spec, index, problem, &normalized, (i, j));
         let (mut values, mut slacks): (Vec<_>, Vec<_>) = (0..cols).map(of_row).unzip();
         if let Some(rotation) = problem.rotation(spec.fusion.epilogue, i) {
@@ -102,10 +103,10 @@ pub(super) fn backward<R: Real>(
     mut grads: ExpectedGradients<R>,
 ) -> ExpectedGradients<R> {
     let (rows, cols) = problem.input.dim();
-    let Fusion { prologue, epilogue } = spec.fusion;
+    let (epilogue, kept) = (spec.fusion.epilogue, Kept::of(&Spec::Norm(spec.clone())));
     let unit = ulp(problem.dtype.compute(), 1.0);
     for i in 0..rows {
-        let normalized = normalize(spec, problem, i);
+        let normalized = normalize(spec, &kept, problem, i);
         let mut of_epilogue: Vec<_> = (0..cols)
             .map(|j| {
                 let (v, _) = scaled(spec, index, problem, &normalized, (i, j));
@@ -173,7 +174,8 @@ pub(super) fn backward<R: Real>(
                 d = d.plus(Sized::new(grad_hidden[at]));
             }
             let other = problem.before.map(|before| before[at]);
-            let (input, before) = fusion::hidden_gradients(prologue, problem.input[at], other, d);
+            let (input, before) =
+                fusion::hidden_gradients(&spec.fusion, &kept, at, problem.input[at], other, d);
             grads.input.set(at, input.value, input.mag);
             grads.before.set(at, before.value, before.mag);
         }

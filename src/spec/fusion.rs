@@ -1,6 +1,8 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
+use super::{Dropout, Quantization};
+
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
 /// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`, `rotary`. The norm
@@ -28,6 +30,10 @@ pub struct Fusion {
     pub prologue: Prologue,
     /// What becomes of the normalized, scaled and shifted value.
     pub epilogue: Epilogue,
+    /// Elements of the input that a residual before the norm is not added to.
+    pub dropout: Option<Dropout>,
+    /// The result becomes codes.
+    pub quantization: Option<Quantization>,
 }
 
 /// What is normalized.
@@ -103,6 +109,18 @@ impl Fusion {
     /// Whether there is nothing around the norm.
     pub fn is_none(&self) -> bool {
         *self == Fusion::default()
+    }
+
+    /// What a residual before the norm multiplies the input and the residual by: the input's scale is that of elements which
+    /// dropout keeps.
+    pub(crate) fn scales(&self) -> [f64; 2] {
+        match self.prologue {
+            Prologue::Residual { input_scale, residual_scale } => {
+                let factor = self.dropout.map_or(1.0, |dropout| dropout.factor());
+                [input_scale * factor, residual_scale]
+            }
+            _ => [1.0; 2],
+        }
     }
 }
 

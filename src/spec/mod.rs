@@ -1,9 +1,14 @@
 //! Specs: what a method lowers to. A spec says which elements share statistics, which statistic, and how it is
 //! applied; it says nothing about devices. Everything below `norm` works on specs alone.
 
+mod dropout;
 mod fusion;
+mod quantization;
 
+pub use dropout::Dropout;
+pub(crate) use dropout::{MULTIPLIERS, STEPS};
 pub use fusion::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
+pub use quantization::{Quantization, Scaling};
 
 use crate::tensor::{Dims, Layout};
 

@@ -4,7 +4,8 @@
 use normkit::norm::{Parameters, RotaryTables, steps};
 use normkit::prelude::*;
 use normkit::spec::{
-    Affine, Epilogue, EpsPosition, Fusion, MOMENTS, Norm, Prologue, RotaryStyle, SUMS, Spec, Statistic,
+    Affine, Dropout, Epilogue, EpsPosition, Fusion, MOMENTS, Norm, Prologue, RotaryStyle, SUMS, Spec,
+    Statistic,
 };
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{DeviceTensor, Gradients, Method, Result, Stream};
@@ -390,7 +391,7 @@ pub(crate) fn rotaries() -> Vec<Problem> {
     use RotaryStyle::{HalfSplit, Interleaved};
     const ADD: Prologue = Prologue::Residual { input_scale: 0.75, residual_scale: 1.0 };
     let of = |shape: &[usize], style, dims, prologue| Problem {
-        fusion: Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } },
+        fusion: Fusion { prologue, epilogue: Epilogue::Rotary { style, dims }, ..Fusion::default() },
         ..Problem::new(shape, &[shape.len() - 1], &[shape.len() - 1], Statistic::Moments)
     };
     let none = Prologue::None;
@@ -410,6 +411,15 @@ pub(crate) fn rotaries() -> Vec<Problem> {
         of(&[3, 9001], HalfSplit, 9000, ADD),
         of(&[2, 9001], Interleaved, 5002, none),
         of(&[3, 3], HalfSplit, 2, none),
+        Problem {
+            fusion: Fusion {
+                prologue: ADD,
+                epilogue: Epilogue::Rotary { style: HalfSplit, dims: 48 },
+                dropout: Some(Dropout { probability: 0.3, seed: 11, offset: 2 }),
+                ..Fusion::default()
+            },
+            ..of(&[9, 50], HalfSplit, 48, ADD)
+        },
         // Weights of heads, which are summed apart.
         Problem { affine: vec![1, 2], ..of(&[9, 3, 12], HalfSplit, 8, none) },
         Problem { affine: vec![1, 2], ..of(&[9, 3, 7], Interleaved, 6, none) },

@@ -53,7 +53,7 @@ pub(crate) fn fusions() -> Vec<Problem> {
     let [relu, silu, gelu] =
         [Activation::Relu, Activation::Silu, Activation::GeluTanh].map(Epilogue::Activation);
     let of = |shape: &[usize], reduced: &[usize], affine: &[usize], prologue, epilogue| Problem {
-        fusion: Fusion { prologue, epilogue },
+        fusion: Fusion { prologue, epilogue, ..Fusion::default() },
         ..Problem::new(shape, reduced, affine, Statistic::Moments)
     };
     let (mean_square, bf16) = (Statistic::MeanSquare, DType::BF16);

@@ -70,7 +70,7 @@ fn fused(dtype: DType) -> Vec<Case> {
     ];
     let case = |(method, cols, prologue, epilogue)| {
         let mut case = Case::matrix(method, dtype, 40, cols);
-        (case.fusion, case.hidden) = (Fusion { prologue, epilogue }, true);
+        (case.fusion, case.hidden) = (Fusion { prologue, epilogue, ..Fusion::default() }, true);
         if dtype != DType::F64 {
             case.other_dtype = DType::F32;
         }
@@ -93,7 +93,7 @@ fn rotated(dtype: DType) -> Vec<Case> {
     ];
     let case = |(method, cols, style, dims, prologue)| {
         let mut case = Case::matrix(method, dtype, 40, cols);
-        case.fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims } };
+        case.fusion = Fusion { prologue, epilogue: Epilogue::Rotary { style, dims }, ..Fusion::default() };
         case.hidden = true;
         // Of 64 bits, of 32, or none.
         case.positions = [Some(true), Some(false), None][dims % 3];

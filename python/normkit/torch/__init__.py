@@ -49,6 +49,12 @@ from normkit.torch.modules import (
     QKNorm,
     RMSNorm,
 )
+from normkit.torch.quantized import (
+    add_layer_norm_quant,
+    add_rms_norm_quant,
+    layer_norm_quant,
+    rms_norm_quant,
+)
 
 __all__ = [
     "AddLayerNorm",
@@ -69,7 +75,9 @@ __all__ = [
     "RMSNorm",
     "Replaced",
     "add_layer_norm",
+    "add_layer_norm_quant",
     "add_rms_norm",
+    "add_rms_norm_quant",
     "batch_norm",
     "convert",
     "dyt",
@@ -79,6 +87,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "layer_norm_add",
+    "layer_norm_quant",
     "modulated_layer_norm",
     "modulated_rms_norm",
     "normalize",
@@ -87,5 +96,6 @@ __all__ = [
     "qk_norm_rope",
     "rms_norm",
     "rms_norm_add",
+    "rms_norm_quant",
     "weight_norm",
 ]

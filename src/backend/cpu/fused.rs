@@ -2,6 +2,8 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
+use super::codes::Codes;
+use super::dropout::Kept;
 use super::fusion::{Each, Gated, Gelu, OfElements, Relu, Scaled, Silu, Sum};
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
@@ -32,6 +34,9 @@ pub(super) struct Forward<'a, F> {
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
     pub(super) hidden: Option<Sink<'a>>,
+    pub(super) codes: Option<Codes<'a>>,
+    /// Elements of the input that take part.
+    pub(super) kept: Option<Kept<'a>>,
     pub(super) streamed_hidden: Option<Streaming>,
 }
 
@@ -57,17 +62,9 @@ pub(super) fn pieces(rows: Range<usize>, cols: usize) -> impl Iterator<Item = (u
     })
 }
 
-/// The second operand of what is written: the first again, numbers, or a tensor and a tile for its elements.
-pub(super) enum Other<'s, 'a, F> {
-    Same,
-    Numbers(&'s [F]),
-    Tensor(&'s Source<'a>, &'s mut [F]),
-}
-
-impl<'s, 'a, F> Other<'s, 'a, F> {
-    fn of(source: Option<&'s Source<'a>>, tile: &'s mut [F]) -> Self {
-        source.map_or(Other::Same, |source| Other::Tensor(source, tile))
-    }
+/// Puts `f` of two slices to a third.
+pub(super) fn put<F: Real, O: OfElements<F>>(isa: Isa, f: O, a: &[F], b: &[F], to: &mut [F]) {
+    isa.run(Each { f, a, b, to, also: None::<&mut [F]>, streamed: None, of: PhantomData });
 }
 
 /// Writes `f` of some columns of a row to a tensor.
@@ -75,38 +72,50 @@ pub(super) fn write<F: Real, O: OfElements<F>>(
     (isa, streamed): (Isa, Option<Streaming>),
     f: O,
     a: &[F],
-    other: Other<'_, '_, F>,
     sink: &Sink<'_>,
     (row, at): (usize, usize),
     tile: &mut [F],
+) {
+    macro_rules! run {
+        ($t:ty) => {
+            if let Some(to) = sink.lend::<$t>(row, at, a.len()) {
+                return isa.run(Each { f, a, b: a, to, also: None::<&mut [F]>, streamed, of: PhantomData });
+            }
+        };
+    }
+    typed!(sink.dtype(), F, run);
+    let to = &mut tile[..a.len()];
+    put(isa, f, a, a, to);
+    sink.commit(row, at, to);
+}
+
+/// The same of those columns and a tensor's.
+pub(super) fn write_with<F: Real, O: OfElements<F>>(
+    (isa, streamed): (Isa, Option<Streaming>),
+    f: O,
+    (a, other): (&[F], &Source<'_>),
+    sink: &Sink<'_>,
+    (row, at): (usize, usize),
+    [other_tile, tile]: [&mut [F]; 2],
 ) {
     let (len, of) = (a.len(), PhantomData);
     macro_rules! run {
         ($t:ty) => {
             if let Some(to) = sink.lend::<$t>(row, at, len) {
                 let also = None::<&mut [F]>;
-                return match other {
-                    Other::Same => isa.run(Each { f, a, b: a, to, also, streamed, of }),
-                    Other::Numbers(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
-                    Other::Tensor(source, tile) => match source.lend::<$t>(row, at, len) {
-                        Some(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
-                        None => {
-                            let b = source.load(row, at, tile, len);
-                            isa.run(Each { f, a, b, to, also, streamed, of });
-                        }
-                    },
+                return match other.lend::<$t>(row, at, len) {
+                    Some(b) => isa.run(Each { f, a, b, to, also, streamed, of }),
+                    None => {
+                        let b = other.load(row, at, other_tile, len);
+                        isa.run(Each { f, a, b, to, also, streamed, of });
+                    }
                 };
             }
         };
     }
     typed!(sink.dtype(), F, run);
-    let b = match other {
-        Other::Same => a,
-        Other::Numbers(b) => b,
-        Other::Tensor(source, tile) => source.load(row, at, tile, len),
-    };
     let to = &mut tile[..len];
-    isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
+    put(isa, f, a, other.load(row, at, other_tile, len), to);
     sink.commit(row, at, to);
 }
 
@@ -119,21 +128,22 @@ pub(super) struct Hiding<'j, 'a> {
     pub(super) before: &'j Source<'a>,
     pub(super) hidden: Option<&'j Sink<'a>>,
     pub(super) streamed: Option<Streaming>,
+    pub(super) kept: Option<Kept<'a>>,
 }
 
 impl Hiding<'_, '_> {
     /// Puts what is normalized of some rows into `line`.
     pub(super) fn run<F: Real>(
         &self,
-        prologue: Prologue,
+        fusion: &Fusion,
         rows: Range<usize>,
         line: &mut [F],
         tiles: [&mut [F]; 2],
     ) {
-        match prologue {
-            Prologue::Residual { input_scale, residual_scale } => {
-                let f = Sum { first: F::of(input_scale), second: F::of(residual_scale) };
-                self.each(f, rows, line, tiles);
+        match fusion.prologue {
+            Prologue::Residual { .. } => {
+                let [first, second] = fusion.scales().map(F::of);
+                self.each(Sum { first, second }, rows, line, tiles);
             }
             _ => self.each(Gated, rows, line, tiles),
         }
@@ -146,7 +156,7 @@ impl Hiding<'_, '_> {
         line: &mut [F],
         [x, other]: [&mut [F]; 2],
     ) {
-        let Hiding { isa, cols, input, before, hidden, streamed } = *self;
+        let Hiding { isa, cols, input, before, hidden, streamed, kept } = *self;
         let of = PhantomData;
         for (row, at, len, place) in pieces(rows, cols) {
             let to = &mut line[place..place + len];
@@ -164,10 +174,20 @@ impl Hiding<'_, '_> {
                     }
                 };
             }
-            typed!(input.dtype(), F, run);
+            if kept.is_none() {
+                typed!(input.dtype(), F, run);
+            }
             let to = &mut line[place..place + len];
-            let (a, b) = (input.load(row, at, x, len), before.load(row, at, other, len));
-            isa.run(Each { f, a, b, to: &mut *to, also: None::<&mut [F]>, streamed: None, of });
+            let a = match kept {
+                None => input.load(row, at, x, len),
+                Some(kept) => {
+                    let x = &mut x[..len];
+                    input.fill(row, at, x);
+                    kept.apply(isa, row, at, x);
+                    x
+                }
+            };
+            put(isa, f, a, before.load(row, at, other, len), to);
             if let Some(sink) = hidden {
                 sink.begin(row, at, x, len).copy_from_slice(to);
                 sink.commit(row, at, &line[place..place + len]);
@@ -183,7 +203,7 @@ impl<F: Real> Forward<'_, F> {
         let at_once = (BLOCK / cols.max(1)).max(1);
         let step = TASK.div_ceil(cols.max(1)).next_multiple_of(at_once);
         cpu.for_each(rows.div_ceil(step), step * cols, |task| {
-            with_scratch::<F, _>(2 * at_once.min(rows) * cols, |mut tiles, lines| {
+            with_scratch::<F, _>(3 * at_once.min(rows) * cols, |mut tiles, lines| {
                 let end = rows.min((task + 1) * step);
                 for first in (task * step..end).step_by(at_once) {
                     self.rows(first..end.min(first + at_once), lines, &mut tiles);
@@ -199,13 +219,14 @@ impl<F: Real> Forward<'_, F> {
         let Forward { job, fusion, .. } = self;
         let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
         let walk = side_by_side(grid, rows.start);
-        let (hidden, result) = lines.split_at_mut(lines.len() / 2);
+        let (hidden, results) = lines.split_at_mut(lines.len() / 3);
+        let (result, followed) = results.split_at_mut(results.len() / 2);
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
             let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
-            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed };
-            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
+            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept: self.kept };
+            hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         // Rows are quickest where input and output have one dtype.
@@ -221,21 +242,49 @@ impl<F: Real> Forward<'_, F> {
         if let Some(angles) = &self.angles {
             angles.rotate(isa, Turn::Forth, rows.clone(), result, tiles);
         }
+        let Some(codes) = &self.codes else {
+            self.follow(rows, result, (sink, job.streamed), tiles);
+            return;
+        };
+        let values = if fusion.epilogue == Epilogue::None {
+            &*result
+        } else {
+            let line = Sink::of_line(&mut *followed, grid, &walk, isa);
+            self.follow(rows.clone(), result, (&line, None), tiles);
+            &*followed
+        };
+        let first = rows.start;
+        for row in rows {
+            codes.write(isa, &values[(row - first) * cols..][..cols], sink, row);
+        }
+    }
+
+    /// Takes the norm's results of some rows on to the output.
+    fn follow(
+        &self,
+        rows: Range<usize>,
+        result: &[F],
+        (sink, streamed): (&Sink<'_>, Option<Streaming>),
+        tiles: &mut Tiles<'_, F>,
+    ) {
+        let Forward { job, fusion, .. } = self;
+        let (isa, cols) = (job.constants.isa, job.constants.cols);
         let [other, out, ..] = tiles;
         for (row, at, len, place) in pieces(rows, cols) {
-            let (v, to, job) = (&result[place..place + len], (row, at), (isa, job.streamed));
-            let other = Other::of(self.after.as_ref(), other);
-            match fusion.epilogue {
-                Epilogue::Activation(Activation::Relu) => write(job, Relu, v, other, sink, to, out),
-                Epilogue::Activation(Activation::Silu) => write(job, Silu, v, other, sink, to, out),
-                Epilogue::Activation(Activation::GeluTanh) => write(job, Gelu, v, other, sink, to, out),
-                Epilogue::Gate => write(job, Gated, v, other, sink, to, out),
-                Epilogue::Residual => {
-                    write(job, Sum { first: F::ONE, second: F::ONE }, v, other, sink, to, out);
+            let (v, to, job) = (&result[place..place + len], (row, at), (isa, streamed));
+            match (fusion.epilogue, &self.after) {
+                (Epilogue::Activation(Activation::Relu), _) => write(job, Relu, v, sink, to, out),
+                (Epilogue::Activation(Activation::Silu), _) => write(job, Silu, v, sink, to, out),
+                (Epilogue::Activation(Activation::GeluTanh), _) => write(job, Gelu, v, sink, to, out),
+                (Epilogue::Gate, Some(gate)) => {
+                    write_with(job, Gated, (v, gate), sink, to, [other, out]);
                 }
-                // Rotated already.
-                Epilogue::None | Epilogue::Rotary { .. } => {
-                    write(job, Scaled(F::ONE), v, other, sink, to, out);
+                (Epilogue::Residual, Some(residual)) => {
+                    write_with(job, Sum::PLAIN, (v, residual), sink, to, [other, out]);
+                }
+                // What is rotated is so already; a fusion without its operand is refused with the arguments.
+                (Epilogue::None | Epilogue::Rotary { .. } | Epilogue::Gate | Epilogue::Residual, _) => {
+                    write(job, Scaled(F::ONE), v, sink, to, out);
                 }
             }
         }

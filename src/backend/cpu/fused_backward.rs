@@ -1,8 +1,9 @@
 //! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
 //! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
 
-use super::fused::{BLOCK, Hiding, Other, pieces, side_by_side, write};
-use super::fusion::{Each, GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
+use super::dropout::Kept;
+use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
+use super::fusion::{GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
 use super::launch::Tiles;
 use super::real::Real;
 use super::rotary::{Angles, Turn};
@@ -12,7 +13,6 @@ use super::sink::Sink;
 use super::source::Source;
 use super::usual_backward::TaskRows;
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// A backward pass with what surrounds it.
@@ -26,6 +26,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) grad_hidden: Option<Source<'a>>,
     pub(super) grad_before: Option<Sink<'a>>,
     pub(super) grad_after: Option<Sink<'a>>,
+    /// Elements of the input that took part.
+    pub(super) kept: Option<Kept<'a>>,
 }
 
 impl<F: Real> Backward<'_, F> {
@@ -71,8 +73,9 @@ impl<F: Real> Backward<'_, F> {
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            let hiding = Hiding { isa, cols, input: &job.input, before, hidden: None, streamed: None };
-            hiding.run(fusion.prologue, rows.clone(), hidden, [x, other]);
+            let (input, kept) = (&job.input, self.kept);
+            let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept };
+            hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         if let Some(angles) = &self.angles {
@@ -109,7 +112,7 @@ impl<F: Real> Backward<'_, F> {
         let c = &self.job.constants;
         for (row, at, len, _) in pieces(rows, c.cols) {
             let g = self.job.grad_output.load(row, at, g, len);
-            write((c.isa, None), Scaled(F::ONE), g, Other::Same, sink, (row, at), out);
+            write((c.isa, None), Scaled(F::ONE), g, sink, (row, at), out);
         }
     }
 
@@ -144,26 +147,19 @@ impl<F: Real> Backward<'_, F> {
         for (row, at, len, _) in pieces(rows, cols) {
             let g = job.grad_output.load(row, at, g, len);
             let v = Source::of_sink(&to).load(row, at, v, len);
-            let (place, job) = ((row, at), (isa, None));
+            let of_norm = to.begin(row, at, more, len);
             match (fusion.epilogue, &self.after) {
-                (Epilogue::Activation(Activation::Relu), _) => {
-                    write(job, ReluSlope, g, Other::Numbers(v), &to, place, out);
-                }
-                (Epilogue::Activation(Activation::Silu), _) => {
-                    write(job, SiluSlope, g, Other::Numbers(v), &to, place, out);
-                }
-                (Epilogue::Activation(Activation::GeluTanh), _) => {
-                    write(job, GeluSlope, g, Other::Numbers(v), &to, place, out);
-                }
+                (Epilogue::Activation(Activation::Relu), _) => put(isa, ReluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::Silu), _) => put(isa, SiluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::GeluTanh), _) => put(isa, GeluSlope, g, v, of_norm),
                 (_, Some(after)) => {
                     let z = after.load(row, at, z, len);
                     let Some(sink) = &self.grad_after else {
-                        write(job, Gated, g, Other::Numbers(z), &to, place, out);
+                        put(isa, Gated, g, z, of_norm);
                         continue;
                     };
                     let of_gate = sink.begin(row, at, out, len);
-                    let of_factor = to.begin(row, at, more, len);
-                    isa.run(GateGradients { a: g, b: v, z, of_factor, of_gate: &mut *of_gate });
+                    isa.run(GateGradients { a: g, b: v, z, of_factor: of_norm, of_gate: &mut *of_gate });
                     sink.commit(row, at, of_gate);
                 }
                 (_, None) => {}
@@ -180,16 +176,30 @@ impl<F: Real> Backward<'_, F> {
         for (row, at, len, _) in pieces(rows, job.constants.cols) {
             let (place, write_to) = ((row, at), (isa, job.streamed));
             let d = of_norm.load(row, at, d, len);
-            if let Prologue::Residual { input_scale, residual_scale } = fusion.prologue {
-                let scales = [(job.grad_input, input_scale), (self.grad_before, residual_scale)];
-                for (sink, factor) in scales {
-                    let (Some(sink), factor) = (&sink, F::of(factor)) else { continue };
+            if let Prologue::Residual { .. } = fusion.prologue {
+                let [first, second] = fusion.scales().map(F::of);
+                let targets = [(job.grad_input, first, self.kept), (self.grad_before, second, None)];
+                for (sink, factor, kept) in targets {
+                    let Some(sink) = &sink else { continue };
+                    if let Some(kept) = kept {
+                        let to = &mut summed[..len];
+                        match &self.grad_hidden {
+                            Some(gradient) => {
+                                let own = gradient.load(row, at, &mut *more, len);
+                                put(isa, SumScaled(factor), d, own, to);
+                            }
+                            None => put(isa, Scaled(factor), d, d, to),
+                        }
+                        kept.apply(isa, row, at, to);
+                        write(write_to, Scaled(F::ONE), to, sink, place, out);
+                        continue;
+                    }
                     match &self.grad_hidden {
                         Some(gradient) => {
-                            let other = Other::Tensor(gradient, more);
-                            write(write_to, SumScaled(factor), d, other, sink, place, out);
+                            let f = SumScaled(factor);
+                            write_with(write_to, f, (d, gradient), sink, place, [&mut *more, &mut *out]);
                         }
-                        None => write(write_to, Scaled(factor), d, Other::Same, sink, place, out),
+                        None => write(write_to, Scaled(factor), d, sink, place, out),
                     }
                 }
                 continue;
@@ -199,11 +209,9 @@ impl<F: Real> Backward<'_, F> {
             let x = job.input.load(row, at, x, len);
             let d = match &self.grad_hidden {
                 Some(gradient) => {
-                    let (b, to) = (gradient.load(row, at, more, len), &mut summed[..len]);
-                    let f = Sum { first: F::ONE, second: F::ONE };
-                    let (also, of) = (None::<&mut [F]>, PhantomData);
-                    isa.run(Each { f, a: d, b, to, also, streamed: None, of });
-                    &summed[..len]
+                    let to = &mut summed[..len];
+                    put(isa, Sum::PLAIN, d, gradient.load(row, at, more, len), to);
+                    &*to
                 }
                 None => d,
             };
@@ -211,7 +219,7 @@ impl<F: Real> Backward<'_, F> {
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
             for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
-                    write(write_to, Scaled(F::ONE), values, Other::Same, sink, place, more);
+                    write(write_to, Scaled(F::ONE), values, sink, place, more);
                 }
             }
         }

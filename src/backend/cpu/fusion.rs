@@ -82,6 +82,11 @@ pub(super) struct Sum<F> {
     pub(super) second: F,
 }
 
+impl<F: Real> Sum<F> {
+    /// `a + b`
+    pub(super) const PLAIN: Self = Sum { first: F::ONE, second: F::ONE };
+}
+
 impl<F: Real> OfElements<F> for Sum<F> {
     #[inline(always)]
     fn of(self, a: F, b: F) -> F {

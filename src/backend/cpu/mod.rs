@@ -7,7 +7,7 @@
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
 //! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused` and
 //! `fused_backward`, which brings
-//! them to `row` and takes the results on by the functions in `fusion`.
+//! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
@@ -16,12 +16,14 @@
 
 mod affine;
 mod between;
+mod codes;
 mod column;
 mod column_backward;
 mod curve;
 #[cfg(test)]
 mod definition;
 mod direct;
+mod dropout;
 mod elementwise;
 mod floats;
 mod fused;

@@ -1,5 +1,7 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
+use super::codes::Codes;
+use super::dropout::Kept;
 use super::launch::{Folded, Order, alone, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
@@ -44,16 +46,34 @@ fn row_numbers(spec: &Norm, numbers: usize, layout: Option<&Layout>) -> Option<L
     layout.map(|layout| per_row(&spec.shape, &spec.reduced, numbers, layout))
 }
 
+/// Where elements would lie in memory if their indices were places, for dropout.
+fn elements(spec: &Norm) -> Option<Layout> {
+    spec.fusion.dropout.map(|_| Layout::contiguous(&spec.shape))
+}
+
+/// Which elements dropout keeps, the walk of [`elements`] being the one at `walk`.
+fn kept<'a>(spec: &Norm, folded: &'a Folded, walk: usize) -> Option<Kept<'a>> {
+    spec.fusion.dropout.map(|dropout| Kept { dropout, grid: &folded.grid, walk: folded.walk(walk) })
+}
+
+/// Elements of a row.
+fn columns(spec: &Norm) -> usize {
+    spec.reduced.iter().map(|&axis| spec.shape[axis]).product()
+}
+
 pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
     check_statistic(spec)?;
     let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-    let Forward { before, after, rotary, hidden, .. } = operands;
+    let Forward { before, after, rotary, hidden, scales, .. } = operands;
     let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
     let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
     let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
     let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
     let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
     let of_positions = Tables::of(cpu.isa, rotary.as_ref());
+    let per_row = spec.fusion.quantization.and_then(|quantization| quantization.scales(columns(spec)));
+    let scales_layout = row_numbers(spec, per_row.unwrap_or(0), scales.as_ref().map(ViewMut::layout));
+    let elements = elements(spec);
     let tensors = [
         Some(input.layout()),
         output.as_ref().map(ViewMut::layout),
@@ -66,6 +86,8 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         before.as_ref().map(View::layout),
         after.as_ref().map(View::layout),
         hidden.as_ref().map(ViewMut::layout),
+        scales_layout.as_ref(),
+        elements.as_ref(),
         cos.as_ref(),
         sin.as_ref(),
         positions.as_ref(),
@@ -90,8 +112,16 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
             fusion: spec.fusion,
             before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
             after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
-            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 11)?,
+            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 13)?,
             hidden: folded.optional_sink("hidden", hidden.as_ref(), 10)?,
+            codes: match spec.fusion.quantization {
+                None => None,
+                Some(quantization) => {
+                    let scales = folded.optional_sink("scales", scales.as_ref(), 11)?;
+                    Some(Codes { quantization, scales })
+                }
+            },
+            kept: kept(spec, &folded, 12),
             streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
             job,
         };
@@ -220,6 +250,7 @@ fn launch<F: Real>(
     let sums_layout = row_numbers(spec, SUMS, sums.map(ViewMut::layout));
     let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
     let of_positions = Tables::of(cpu.isa, rotary.as_ref());
+    let elements = elements(spec);
     let tensors = [
         Some(grad_output.layout()),
         Some(input.layout()),
@@ -235,6 +266,7 @@ fn launch<F: Real>(
         grad_hidden.as_ref().map(View::layout),
         grad_before.map(ViewMut::layout),
         grad_after.map(ViewMut::layout),
+        elements.as_ref(),
         cos.as_ref(),
         sin.as_ref(),
         positions.as_ref(),
@@ -272,10 +304,11 @@ fn launch<F: Real>(
             bias: folded.optional("bias", bias.as_ref(), 8)?,
             before: folded.optional("before", before.as_ref(), 9)?,
             after: folded.optional("after", after.as_ref(), 10)?,
-            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 14)?,
+            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 15)?,
             grad_hidden: folded.replaced("grad_hidden", grad_hidden.as_ref(), 11, grad_before)?,
             grad_before: folded.optional_sink("grad_before", grad_before, 12)?,
             grad_after: folded.optional_sink("grad_after", grad_after, 13)?,
+            kept: kept(spec, &folded, 14),
             job,
         }),
     };

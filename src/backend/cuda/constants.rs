@@ -1,9 +1,9 @@
 //! What of a norm's spec is compiled into kernels, and what they are told.
 
-use super::fusion::scales;
 use super::params::Scalars;
 use super::variant::Flags;
 use crate::Result;
+use crate::backend::codes;
 use crate::backend::cpu::real::Real;
 use crate::backend::kind::Kind;
 use crate::plan::tree;
@@ -58,12 +58,18 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
         slope_power: two_numbers(p - 1.0, 0.0),
-        scales: scales(spec.fusion.prologue).map(rounded),
         pairs: match spec.fusion.epilogue {
             Epilogue::Rotary { dims, .. } => (dims / 2) as i64,
             _ => 0,
         },
         head: spec.shape.last().map_or(0, |&cols| cols as i64),
+        scales: spec.fusion.scales().map(rounded),
+        dropout: spec.fusion.dropout.map_or([0; 6], |dropout| {
+            let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
+            [key_0, key_1, upper_0, upper_1, dropout.threshold(), 0]
+        }),
+        block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as i64,
+        codes: codes::numbers(spec.fusion.quantization).map(f64::from),
         ..Scalars::default()
     }
 }

@@ -4,7 +4,7 @@ use super::launch::{Operand, Role};
 use super::params::Scalars;
 use crate::Result;
 use crate::backend::Rotary;
-use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
+use crate::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
 
 /// What is normalized, as `params.cuh` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -33,10 +33,10 @@ pub(super) enum After {
 }
 
 impl Before {
-    pub(super) fn of(prologue: Prologue) -> Self {
-        match prologue {
+    pub(super) fn of(fusion: Fusion) -> Self {
+        match fusion.prologue {
             Prologue::None => Before::None,
-            Prologue::Residual { .. } if scales(prologue) == [1.0; 2] => Before::Residual,
+            Prologue::Residual { .. } if fusion.scales() == [1.0; 2] => Before::Residual,
             Prologue::Residual { .. } => Before::ScaledResidual,
             Prologue::Gate => Before::Gate,
         }
@@ -79,14 +79,6 @@ impl After {
             After::RotaryHalves => "RotaryHalves",
             After::RotaryNeighbours => "RotaryNeighbours",
         }
-    }
-}
-
-/// What a prologue multiplies the input and the other operand by.
-pub(super) fn scales(prologue: Prologue) -> [f64; 2] {
-    match prologue {
-        Prologue::Residual { input_scale, residual_scale } => [input_scale, residual_scale],
-        _ => [1.0; 2],
     }
 }
 

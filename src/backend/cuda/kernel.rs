@@ -77,12 +77,15 @@ impl Kernel {
             words.push(format!("{kept} elements kept"));
         }
         let is_read = |name: &str| self.variant.slots.iter().any(|slot| slot.name == name);
-        let Flags { before, after, .. } = self.variant.flags;
+        let Flags { before, after, scaling, .. } = self.variant.flags;
         if is_read("before") {
             words.push(format!("{} before", before.name()));
         }
         if after != After::None {
             words.push(format!("{} after", after.name()));
+        }
+        if let Some(scaling) = scaling {
+            words.push(format!("codes under scales: {}", format!("{scaling:?}").to_lowercase()));
         }
         if shape.leaves > 1 {
             words.push(format!("{} leaves", shape.leaves));

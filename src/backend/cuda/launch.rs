@@ -5,6 +5,7 @@ use super::params::{self, Axis, Scalars};
 use super::variant::{Access, Entry, Flags, Shape, Slot, Variant};
 use super::{CudaStream, fault, geometry};
 use crate::plan::{Grid, Walk, fold};
+use crate::spec::Norm;
 use crate::tensor::{DType, Dims, Layout, Memory, View};
 use crate::{Error, Result};
 use smallvec::SmallVec;
@@ -43,6 +44,17 @@ impl Operand {
     pub(super) fn laid_out(name: &'static str, role: Role, view: &View<'_>, layout: Layout) -> Result<Self> {
         let address = address_of(name, view)?;
         Ok(Operand { name, role, address, dtype: view.dtype(), layout: Some(layout) })
+    }
+
+    /// The indices of elements of this shape, as if they were places in memory, where a norm has dropout.
+    pub(super) fn element(spec: &Norm) -> Option<Self> {
+        spec.fusion.dropout.map(|_| Operand {
+            name: "element",
+            role: Role::Number,
+            address: 0,
+            dtype: DType::F32,
+            layout: Some(Layout::contiguous(&spec.shape)),
+        })
     }
 
     /// A plain array of `dtype`, whatever the view says.
@@ -324,10 +336,10 @@ mod tests {
             .unwrap();
         let number = |at: usize| i64::from_ne_bytes(planned.params[at..at + 8].try_into().unwrap());
         assert_eq!((number(0), number(8), number(16)), (1, 3, 6));
-        assert_eq!((number(184), number(192)), (1024, 2048 + 2 * 18));
+        assert_eq!((number(232), number(240)), (1024, 2048 + 2 * 18));
         // The axis of rows, then that of columns: size and strides.
-        assert_eq!([200, 208, 216, 224, 232, 240].map(number), [4, 6, -6, 6, 1, 1]);
-        assert_eq!(planned.params.len(), 248);
+        assert_eq!([248, 256, 264, 272, 280, 288].map(number), [4, 6, -6, 6, 1, 1]);
+        assert_eq!(planned.params.len(), 296);
         let Variant { axes, wide, slots, .. } = planned.variant;
         assert_eq!(
             (axes, wide, slots[0].access, slots[1].access),

@@ -4,6 +4,7 @@
 use super::CudaStream;
 use super::between::{merge_moments, merge_sums};
 use super::constants::{flags, scalars};
+use super::fault::limit;
 use super::fusion::{self, After, Before};
 use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::params::Scalars;
@@ -11,6 +12,7 @@ use super::schedule::{Pass, Schedule};
 use super::stream::Scratch;
 use super::sums::{Parameters, Source};
 use super::variant::{Entry, Flags};
+use crate::backend::codes::Scaling;
 use crate::backend::{Backward, Forward};
 use crate::spec::{Epilogue, MOMENTS, Norm, STATISTICS, SUMS};
 use crate::tensor::{DType, Layout, View};
@@ -30,25 +32,30 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let Schedule { compute, rows, .. } = schedule;
     let scalars = fusion::chosen(scalars(spec, compute), operands.rotary.as_ref());
     let apply = output.is_some();
+    let quantization = spec.fusion.quantization;
+    let scales = operands.scales.as_ref().map(|view| view.as_view());
+    let per_scales = quantization.and_then(|codes| codes.scales(schedule.cols())).unwrap_or(0);
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
     let after = operands.after.as_ref().filter(|_| apply);
-    let of_spec = Flags { before: Before::of(spec.fusion.prologue), ..flags(spec)? };
+    let of_spec = Flags { before: Before::of(spec.fusion), ..flags(spec)? };
     let applying = Flags {
         apply,
         before: of_spec.before,
         after: After::of(spec.fusion.epilogue),
+        scaling: Scaling::of(quantization),
         round: apply && rounds(spec, dtype),
         offset: weight.is_some() && spec.weight_offset != 0.0,
         ..Flags::default()
     };
     let per_row =
         |name, view: Option<&View<'_>>, numbers| Operand::per_row(name, view, shape, reduced, numbers);
-    let read = || -> Result<[Option<Operand>; 3]> {
+    let read = || -> Result<[Option<Operand>; 4]> {
         Ok([
             Operand::new("input", Role::Load, Some(&operands.input))?,
             Operand::new("before", Role::Load, operands.before.as_ref())?,
             Operand::new("mask", Role::Load, operands.mask.as_ref())?,
+            Operand::element(spec),
         ])
     };
     let rotary = operands.rotary.as_ref().filter(|_| apply);
@@ -64,6 +71,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
             Operand::new("weight", Role::Load, weight)?,
             Operand::new("bias", Role::Load, bias)?,
             Operand::new("after", Role::Load, after)?,
+            per_row("scales", scales.as_ref(), per_scales)?,
         ])
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
@@ -95,6 +103,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         schedule.whole(&Pass { problem: whole, entry, flags, scalars, read: read_again })?
     {
         return enqueue(stream, "norm forward", planned);
+    }
+    if flags.scaling == Some(Scaling::Row) {
+        return Err(limit(
+            "scale of a row",
+            "as many columns as the blocks that meet can take",
+            schedule.cols(),
+        ));
     }
     let leaves = schedule.leaves();
     let parts = schedule.scratch(leaves, MOMENTS)?;
@@ -188,7 +203,7 @@ impl<'s> Passes<'s> {
             outer_weight: flags.outer_weight && weight.is_some(),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
             round: (flags.round || gives) && rounds(self.spec, input.dtype()),
-            before: if before.is_some() || flags.apply { Before::of(around.prologue) } else { Before::None },
+            before: if before.is_some() || flags.apply { Before::of(around) } else { Before::None },
             after: if changes_gradient || to_after.is_some() {
                 After::of(around.epilogue)
             } else {
@@ -218,6 +233,7 @@ impl<'s> Passes<'s> {
             cos,
             sin,
             positions,
+            Operand::element(self.spec),
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands)

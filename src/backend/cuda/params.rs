@@ -19,8 +19,12 @@ pub(super) struct Scalars {
     pub(super) head: i64,
     /// Rows of a rotary embedding's tables to choose from, and how far they are apart in either.
     pub(super) choice: [i64; 3],
+    /// Columns that share a scale of codes.
+    pub(super) block: i64,
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
+    /// Dropout's key, the upper half of its counter, the least word of an element that is kept, and a word that fills up.
+    pub(super) dropout: [u32; 6],
     pub(super) inv_last: f64,
     pub(super) eps: f64,
     pub(super) eps_rstd: f64,
@@ -33,6 +37,8 @@ pub(super) struct Scalars {
     pub(super) rest: f64,
     /// What a prologue multiplies the input and the other operand by.
     pub(super) scales: [f64; 2],
+    /// The scale of codes, what bounds one, the code of the largest magnitude, and the least scale.
+    pub(super) codes: [f64; 4],
 }
 
 /// An axis of the index space: its size, and each operand's stride along it.
@@ -58,26 +64,18 @@ pub(super) fn bytes(
     inner: &[Axis],
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
-    let Scalars {
-        partial_cols,
-        leaf_base,
-        turns,
-        pairs,
-        head,
-        choice,
-        power,
-        inv_power,
-        slope_power,
-        scales,
-        ..
-    } = *scalars;
-    let mut bytes = Vec::with_capacity(200 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
+    let Scalars { partial_cols, leaf_base, turns, pairs, head, choice, block, .. } = *scalars;
+    let Scalars { power, inv_power, slope_power, scales, codes, .. } = *scalars;
+    let mut bytes = Vec::with_capacity(240 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
     let counts = [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns];
-    for number in counts.into_iter().chain([pairs, head]).chain(choice) {
+    for number in counts.into_iter().chain([pairs, head]).chain(choice).chain([block]) {
         bytes.extend_from_slice(&number.to_ne_bytes());
     }
     bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
     bytes.extend_from_slice(&scalars.parameter.to_ne_bytes());
+    for word in scalars.dropout {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
     let numbers = [
         scalars.inv_last,
         scalars.eps,
@@ -93,6 +91,10 @@ pub(super) fn bytes(
         scalars.rest,
         scales[0],
         scales[1],
+        codes[0],
+        codes[1],
+        codes[2],
+        codes[3],
     ];
     for number in numbers {
         match compute {

@@ -1,6 +1,7 @@
 //! Variants as C++: the files that their kernels are made of, then a struct of constants and an entry for each.
 
 use super::variant::{Access, Entry, Flags, Shape, Slot, Style, Variant};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use std::fmt::{Display, Write};
@@ -18,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("device.cuh"),
     kernel_file!("device_cuda.cuh"),
     kernel_file!("device_host.cuh"),
+    kernel_file!("dropout.cuh"),
     kernel_file!("exponential.cuh"),
     kernel_file!("fusion.cuh"),
     kernel_file!("host_fibers.cuh"),
@@ -38,6 +40,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("params.cuh"),
     kernel_file!("pointwise.cu"),
     kernel_file!("power.cuh"),
+    kernel_file!("quantize.cuh"),
     kernel_file!("rotary.cuh"),
     kernel_file!("row_sums.cuh"),
     kernel_file!("running.cu"),
@@ -53,7 +56,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 26] = [
+const OPERANDS: [&str; 28] = [
     "input",
     "output",
     "weight",
@@ -74,6 +77,8 @@ const OPERANDS: [&str; 26] = [
     "before",
     "after",
     "hidden",
+    "scales",
+    "element",
     "grad_hidden",
     "grad_before",
     "grad_after",
@@ -193,6 +198,13 @@ impl Text {
         self.line(format_args!("static constexpr Kind KIND = Kind::{kind};"));
         self.line(format_args!("static constexpr Before BEFORE = Before::{};", flags.before.name()));
         self.line(format_args!("static constexpr After AFTER = After::{};", flags.after.name()));
+        let scaling = match flags.scaling {
+            None => "None",
+            Some(Scaling::Static) => "Static",
+            Some(Scaling::Row) => "Row",
+            Some(Scaling::Block) => "Block",
+        };
+        self.line(format_args!("static constexpr Scaling SCALING = Scaling::{scaling};"));
         let numbers = [
             ("SLOTS", variant.slots.len() as u32),
             ("OUTER", axes.0),

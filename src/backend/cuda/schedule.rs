@@ -11,7 +11,7 @@ use super::variant::{Entry, Flags, Shape, Style};
 use crate::Result;
 use crate::backend::kind::Kind;
 use crate::plan::tree;
-use crate::spec::Norm;
+use crate::spec::{Norm, Scaling};
 use crate::tensor::{DType, View};
 
 /// How a norm's rows, those of the axes `reduced`, are worked on.
@@ -44,8 +44,14 @@ impl<'s> Schedule<'s> {
             axes.map(|axis| spec.shape[axis]).product()
         };
         let (rows, cols) = (size(false), size(true));
-        let is_split = geometry::is_split(stream.device().limits(), &overrides, style, [rows, cols]);
+        let is_split = geometry::is_split(stream.device().limits(), &overrides, style, [rows, cols])
+            && !spec.fusion.quantization.is_some_and(|codes| codes.scaling == Scaling::Row);
         Schedule { stream, compute: input.dtype().compute(), style, rows, cols, is_split }
+    }
+
+    /// Columns of a row.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
     }
 
     /// Leaves of a row.

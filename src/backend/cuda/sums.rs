@@ -112,13 +112,14 @@ impl Parameters<'_> {
             cos,
             sin,
             positions,
+            before.and_then(|_| Operand::element(self.spec)),
             partials,
         ];
         let flags = Flags {
             kind: self.flags.kind.applied(),
             round: normalizes && rounds(self.spec, input.dtype()),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
-            before: if before.is_some() { Before::of(around.prologue) } else { Before::None },
+            before: if before.is_some() { Before::of(*around) } else { Before::None },
             after: if gives || after.is_some() || rotary.is_some() {
                 After::of(around.epilogue)
             } else {

@@ -1,6 +1,7 @@
 //! One value describes a compiled kernel.
 
 use super::fusion::{After, Before};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
@@ -89,6 +90,8 @@ pub(super) struct Flags {
     /// What is done to elements before the norm, and after it.
     pub(super) before: Before,
     pub(super) after: After,
+    /// What of the codes shares a scale, if the result becomes codes.
+    pub(super) scaling: Option<Scaling>,
 }
 
 /// How a row is shared out.

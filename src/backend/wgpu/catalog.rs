@@ -2,6 +2,7 @@
 
 use super::fusion::{self, After, Before};
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::spec::Activation;
 use crate::tensor::DType;
@@ -48,6 +49,7 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
             variants.extend(rotaries(&whole));
             let whole = without(&whole, &["cos", "sin", "positions"]);
             variants.extend(fusions(&whole));
+            variants.extend(codes(&whole));
             variants.extend(operands(&plain));
             variants.extend(shapes(&plain));
             variants.extend(flags(&plain));
@@ -143,7 +145,8 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
     for (index, (after, before)) in afters.flat_map(|a| befores.map(|b| (a, b))).enumerate() {
         let bit = |n: usize| index >> n & 1 == 1;
         let half = if bit(0) { DType::BF16 } else { DType::F16 };
-        let flags = Flags { after, before, round: bit(1), ..whole.flags };
+        let dropout = before == Before::ScaledResidual && bit(2);
+        let flags = Flags { after, before, dropout, round: bit(1), ..whole.flags };
         let mut slots = whole.slots.clone();
         for slot in slots.iter_mut().filter(|slot| fusion::operands(whole.entry).contains(&slot.name)) {
             slot.dtype = if bit(2) { half } else { DType::F32 };
@@ -189,6 +192,35 @@ fn rotaries(whole: &Variant) -> Vec<Variant> {
         all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
         all.push(Variant { flags: Flags { compute: false, ..flags }, shared: true, ..some.clone() });
         all.push(some);
+    }
+    all
+}
+
+/// Every kind of codes, with a residual and without.
+fn codes(whole: &Variant) -> Vec<Variant> {
+    if whole.entry != Entry::NormForward || whole.shape.style != Style::Row {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for (at, dtype) in DType::CODES.into_iter().enumerate() {
+        for scaling in [Scaling::Static, Scaling::Row, Scaling::Block] {
+            for access in [Access::Vector, Access::Element] {
+                let held = if access == Access::Vector { whole.shape.held } else { 0 };
+                let reduction = [Reduction::Subgroup, Reduction::Workgroup][at % 2];
+                let shape = Shape { held, reduction, ..whole.shape };
+                let flags = Flags { scaling: Some(scaling), before: Before::Residual, ..whole.flags };
+                let mut slots = whole.slots.clone();
+                for slot in slots.iter_mut().filter(|slot| slot.name == "output") {
+                    (slot.dtype, slot.access) = (dtype, access);
+                }
+                let some = Variant { slots, shape, flags, ..whole.clone() };
+                let few = ["mask", "moments", "statistics", "after"];
+                let few = without(&some, &few);
+                let flags = Flags { before: Before::None, split: scaling != Scaling::Row, ..flags };
+                all.push(Variant { flags, ..without(&few, &["before", "hidden", "bias"]) });
+                all.push(few);
+            }
+        }
     }
     all
 }

@@ -4,6 +4,7 @@ use super::launch::Scalars;
 use super::operand::Operand;
 use super::variant::{Entry, Role, Style};
 use crate::Result;
+use crate::backend::codes::Scaling;
 use crate::backend::{Backward, Rotary};
 use crate::spec::{Activation, Epilogue, Fusion, Norm, Prologue, RotaryStyle};
 
@@ -37,7 +38,7 @@ impl Before {
     pub(super) fn of(fusion: Fusion) -> Self {
         match fusion.prologue {
             Prologue::None => Before::None,
-            Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 } => Before::Residual,
+            Prologue::Residual { .. } if fusion.scales() == [1.0; 2] => Before::Residual,
             Prologue::Residual { .. } => Before::ScaledResidual,
             Prologue::Gate => Before::Gate,
         }
@@ -157,10 +158,20 @@ pub(super) fn files(before: Before, after: After) -> Vec<&'static str> {
     files
 }
 
+/// The files that say whether a result becomes codes.
+pub(super) fn of_codes(scaling: Option<Scaling>) -> Vec<&'static str> {
+    match scaling {
+        None => vec![shader!("codes_none")],
+        Some(Scaling::Static) => vec![shader!("codes"), shader!("codes_given")],
+        Some(Scaling::Row) => vec![shader!("codes"), shader!("codes_looking"), shader!("codes_row")],
+        Some(Scaling::Block) => vec![shader!("codes"), shader!("codes_looking"), shader!("codes_block")],
+    }
+}
+
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => &["before", "after", "hidden", "cos", "sin", "positions"],
+        Entry::NormForward => &["before", "after", "hidden", "scales", "cos", "sin", "positions"],
         Entry::NormBackward => &[
             "bias",
             "before",
@@ -174,14 +185,6 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
         ],
         Entry::Affine => &["weight", "bias", "before", "after", "cos", "sin", "positions"],
         _ => &[],
-    }
-}
-
-/// What a prologue's operands are multiplied by.
-pub(super) fn scales(fusion: Fusion) -> [f32; 2] {
-    match fusion.prologue {
-        Prologue::Residual { input_scale, residual_scale } => [input_scale as f32, residual_scale as f32],
-        _ => [1.0; 2],
     }
 }
 

@@ -65,8 +65,10 @@ pub(super) struct Scalars {
     pub(super) head: u32,
     /// Rows of a rotary embedding's tables to choose from, and how far they are apart in either.
     pub(super) choice: [u32; 3],
-    /// What follows is made of four numbers.
-    pub(super) unused: [u32; 2],
+    pub(super) block: u32,
+    pub(super) codes: [f32; 4],
+    // What follows is made of four numbers, and so are these.
+    pub(super) dropout: [u32; 5],
 }
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
@@ -95,6 +97,8 @@ pub(super) struct Problem<'a> {
     pub(super) grid: Grid,
     operands: Vec<(Operand, Option<Walk>)>,
     rotation: Option<Rotation>,
+    /// How the indices of elements are walked, as if they were places in memory, where kernels want to know them.
+    elements: Option<Walk>,
 }
 
 /// One launch over a part of a problem.
@@ -124,11 +128,28 @@ impl<'a> Problem<'a> {
         reduced: &[usize],
         operands: impl IntoIterator<Item = Option<Operand>>,
     ) -> Result<Self> {
+        Problem::counted(device, shape, reduced, operands, false)
+    }
+
+    /// The same; kernels are told the indices of elements, where `is_counted`.
+    pub(super) fn counted(
+        device: &'a WgpuDevice,
+        shape: &[usize],
+        reduced: &[usize],
+        operands: impl IntoIterator<Item = Option<Operand>>,
+        is_counted: bool,
+    ) -> Result<Self> {
         let operands: Vec<Operand> = operands.into_iter().flatten().collect();
-        let layouts: SmallVec<[&Layout; 8]> = operands.iter().filter_map(|op| op.layout.as_ref()).collect();
-        let (grid, walks) = fold(shape, reduced, &layouts);
+        let elements = is_counted.then(|| Layout::contiguous(shape));
+        if elements.as_ref().is_some_and(|elements| elements.len() > u32::MAX as usize) {
+            return Err(limit("elements with dropout", u32::MAX, shape.iter().product::<usize>()));
+        }
+        let of_operands = operands.iter().filter_map(|op| op.layout.as_ref());
+        let layouts: SmallVec<[&Layout; 8]> = of_operands.chain(elements.as_ref()).collect();
+        let (grid, mut walks) = fold(shape, reduced, &layouts);
         debug_assert!(parts(layouts.len()) <= PARTS.len());
         drop(layouts);
+        let elements = if is_counted { walks.pop() } else { None };
         let mut walks = walks.into_iter();
         let with_walk = |op: Operand| {
             let walk = op.layout.as_ref().and_then(|_| walks.next());
@@ -141,7 +162,7 @@ impl<'a> Problem<'a> {
         if grid.rows > i32::MAX as usize {
             return Err(limit("rows", i32::MAX, grid.rows));
         }
-        Ok(Problem { device, grid, operands, rotation: None })
+        Ok(Problem { device, grid, operands, elements, rotation: None })
     }
 
     /// The same with a rotary embedding.
@@ -307,7 +328,9 @@ impl<'a> Problem<'a> {
         scalars.cols = self.grid.cols as u32;
         let (outer_sizes, inner_sizes) = (&self.grid.outer, &self.grid.inner);
         let axes = (bucket(outer_sizes.len(), &[1, 2, 4, 8]), bucket(inner_sizes.len(), &[1, 2, 4, 8]));
-        let width = 4 * parts(self.operands.iter().filter(|(_, walk)| walk.is_some()).count());
+        let flags = Flags { dropout: self.elements.is_some(), ..flags };
+        let tensors = self.operands.iter().filter_map(|(_, walk)| walk.as_ref()).chain(&self.elements);
+        let width = 4 * parts(tensors.count());
         let mut outer = Axes::new(axes.0, width, outer_sizes);
         let mut inner = Axes::new(axes.1, width, inner_sizes);
         let (mut starts, mut flat_starts) = (vec![0; width], [0; 4]);
@@ -333,6 +356,11 @@ impl<'a> Problem<'a> {
             let (name, role, dtype) = (operand.name, operand.role, operand.dtype);
             slots.push(Slot { name, role, place, access, dtype });
             bindings.push(binding);
+        }
+        if let Some(walk) = &self.elements {
+            let n = take(&mut full);
+            outer.set(n + 1, walk.outer.iter().map(|&stride| stride as u32));
+            inner.set(n + 1, walk.inner.iter().map(|&stride| stride as u32));
         }
         let variant = Variant { entry, slots, axes, shape, flags, shared };
         let pipeline = self.device.pipelines().get(self.device, &variant)?;

@@ -9,6 +9,7 @@ use super::variant::{Entry, Flags, Role, Shape, Style};
 use super::{WgpuDevice, WgpuStream, WgpuTensor, geometry};
 use crate::Result;
 use crate::backend::Forward;
+use crate::backend::codes::{self, Scaling};
 use crate::backend::kind::Kind;
 use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, Statistic};
@@ -32,6 +33,7 @@ pub(super) fn flags(spec: &Norm) -> Result<Flags> {
         outer_weight: spec.affine.axes.iter().all(|axis| !spec.reduced.contains(axis)),
         before: Before::of(spec.fusion),
         after: After::of(spec.fusion, spec.shape.last().copied().unwrap_or(0)),
+        scaling: Scaling::of(spec.fusion.quantization),
         ..Flags::default()
     })
 }
@@ -58,7 +60,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
     let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
     let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
     let inverse = 1.0 / p;
-    let [input_scale, residual_scale] = fusion::scales(spec.fusion);
+    let [input_scale, residual_scale] = spec.fusion.scales().map(|scale| scale as f32);
     let rotation = Rotation::of(spec);
     Scalars {
         power: two_numbers(p, 0.0),
@@ -78,6 +80,12 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         residual_scale,
         pairs: rotation.map_or(0, |rotation| rotation.pairs as u32),
         head: rotation.map_or(0, |rotation| rotation.head as u32),
+        block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as u32,
+        codes: codes::numbers(spec.fusion.quantization),
+        dropout: spec.fusion.dropout.map_or([0; 5], |dropout| {
+            let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
+            [key_0, key_1, upper_0, upper_1, dropout.threshold()]
+        }),
         ..Scalars::default()
     }
 }
@@ -86,7 +94,11 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
 pub(super) fn form(problem: &Problem<'_>, flags: Flags, stream: &WgpuStream<'_>) -> Shape {
     let overrides = stream.overrides();
     let walk = problem.walk("input").expect("every norm's problem has an input");
-    let style = geometry::style(&overrides, &problem.grid, walk);
+    // Threads that share a row find its scale.
+    let style = match flags.scaling {
+        Some(_) => Style::Row,
+        None => geometry::style(&overrides, &problem.grid, walk),
+    };
     let vector = problem.is_vector() && flags.compute && may_be_held(flags);
     geometry::norm(problem.device, &overrides, style, problem.grid.cols, vector)
 }
@@ -153,7 +165,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let rotation = Rotation::of(spec).filter(|_| output.is_some());
-    let written = || -> Result<[Option<Operand>; 8]> {
+    let scales = operands.scales.as_ref().map(|view| view.as_view());
+    let per_scales = spec.fusion.quantization.and_then(|codes| codes.scales(cols(spec))).unwrap_or(0);
+    let written = || -> Result<[Option<Operand>; 9]> {
         let rotary = operands.rotary.as_ref().filter(|_| output.is_some());
         let [cos, sin, positions] = fusion::tables(rotary, spec)?;
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
@@ -167,16 +181,19 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
             cos,
             sin,
             positions,
+            numbers("scales", Role::SetNumber, scales.as_ref(), per_scales, per_scales)?,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
         let form = form(problem, flags, stream);
         let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
         // The row, weight and bias.
-        let shared = flags.apply && !constant && problem.has_parameters(Walk::is_shared_by_rows);
+        let kept = flags.apply && flags.scaling != Some(Scaling::Block);
+        let shared = kept && !constant && problem.has_parameters(Walk::is_shared_by_rows);
         let kept = shared && geometry::keeps(device, &form, 3);
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
+    let is_counted = spec.fusion.dropout.is_some();
     let (rows, cols) = (rows(spec), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);
     let apply = output.is_some() || hidden.is_some();
@@ -184,7 +201,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
         let dispatches = run(&problem, Flags { apply, split, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -193,7 +210,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
         let all = read()?.into_iter().chain([moments, statistics]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
         let dispatches = run(&problem, Flags { compute: true, finish, apply, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
@@ -201,7 +218,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let parts = scratch(device, rows, leaves, MOMENTS)?;
     let parts = parts.view()?;
     let of_leaves = numbers("moments", Role::SetNumber, Some(&parts), MOMENTS * leaves, MOMENTS * leaves)?;
-    let problem = Problem::new(device, shape, reduced, read()?.into_iter().chain([of_leaves]))?;
+    let problem =
+        Problem::counted(device, shape, reduced, read()?.into_iter().chain([of_leaves]), is_counted)?;
     let mut dispatches = run(&problem, Flags { compute: true, split, ..flags })?;
     // Applying needs statistics, asked for or not.
     let own = if apply && statistics.is_none() { Some(scratch(device, rows, 1, STATISTICS)?) } else { None };
@@ -219,7 +237,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     if apply {
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let all = read()?.into_iter().chain([given]).chain(written()?);
-        let problem = Problem::new(device, shape, reduced, all)?.rotated(rotation);
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
+        let split = flags.scaling != Some(Scaling::Row);
         dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
     }
     stream.run("norm forward", &dispatches)

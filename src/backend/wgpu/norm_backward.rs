@@ -117,8 +117,9 @@ impl Passes<'_, '_> {
             Operand::new("grad_after", Role::Store, targets.after)?,
         ];
         all.extend(fusion::of_terms(self.spec, self.operands, flags.after, value)?);
-        let rotation = Rotation::of(self.spec);
-        let problem = Problem::new(self.stream.device(), shape, reduced, all)?.rotated(rotation);
+        let (device, is_counted) = (self.stream.device(), self.spec.fusion.dropout.is_some());
+        let problem = Problem::counted(device, shape, reduced, all, is_counted)?;
+        let problem = problem.rotated(Rotation::of(self.spec));
         let form = form(&problem, flags, self.stream);
         Ok((problem, form))
     }

@@ -34,6 +34,13 @@ impl Variant {
                 None => text.push_str(&absent(role).replace("NAME", name)),
             }
         }
+        if self.flags.dropout {
+            let (part, along) = full(self.full() as u8);
+            text.push_str(
+                &with_bases(styled!(self.shape.style, "operand/element"), "start", &part)
+                    .replace("ALONG", &along),
+            );
+        }
         if self.entry.folds() && self.shape.style == Style::Row {
             text.push_str(match self.shape.reduction {
                 Reduction::Subgroup => shader!("fold_subgroup"),
@@ -70,6 +77,7 @@ impl Variant {
                 files.extend([sums, again, first]);
                 files.extend(self.degree());
                 files.extend(self.surroundings());
+                files.extend(fusion::of_codes(self.flags.scaling));
                 files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
                 files.extend(emit);
             }
@@ -127,6 +135,7 @@ impl Variant {
         if self.entry != Entry::NormForward {
             files.extend(self.flags.after.back());
         }
+        files.push(if self.flags.dropout { shader!("dropout") } else { shader!("dropout_none") });
         files.push(shader!("value"));
         files
     }
@@ -172,7 +181,7 @@ impl Variant {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
-        let Flags { before, after, .. } = self.flags;
+        let Flags { before, after, dropout, .. } = self.flags;
         let (is_rotary, halves, whole) = match after {
             After::Rotary { halves, whole } => (true, halves, whole),
             _ => (false, false, false),
@@ -204,7 +213,7 @@ impl Variant {
         let flag = [
             ("EXACT", exact || style == Style::Column),
             // No operand's four rows need to be found apart.
-            ("EVEN", style == Style::Column && !self.slots.iter().any(needs_starts)),
+            ("EVEN", style == Style::Column && !dropout && !self.slots.iter().any(needs_starts)),
             ("MOMENTS", kind == Kind::Moments),
             ("NORM", !matches!(kind, Kind::Moments | Kind::MeanSquare)),
             ("POWERS", matches!(kind, Kind::IntegerPower(_) | Kind::Power)),
@@ -253,6 +262,7 @@ impl Variant {
             ("PAIRS", after.has_pairs_apart(style)),
             ("HEADS", is_affine),
             ("HAS_POSITIONS", has("positions")),
+            ("DROPOUT", dropout),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -281,7 +291,11 @@ impl Variant {
             8 => shader!("operand/bits_64"),
             _ => shader!("operand/bits_32"),
         };
-        let put = if half { shader!("operand/put_16") } else { shader!("operand/put_32") };
+        let (put, words) = match slot.dtype.size() {
+            1 => (shader!("operand/put_8"), "u32"),
+            2 => (shader!("operand/put_16"), "vec2<u32>"),
+            _ => (shader!("operand/put_32"), "vec4<u32>"),
+        };
         let read = if half { shader!("operand/atomic_bits_16") } else { shader!("operand/read_bits_32") };
         let (load, store) = (styled!(style, "operand/load_element"), styled!(style, "operand/store_element"));
         let files: &[&str] = match (slot.role, slot.access) {
@@ -300,13 +314,8 @@ impl Variant {
             (Role::Get, _) => &[shader!("operand/flat")],
             (Role::Set, _) => &[shader!("operand/flat"), shader!("operand/flat_set")],
         };
-        let component = |n: u8| ["x", "y", "z", "w"][usize::from(n)];
         let (part, along) = match slot.place {
-            Place::Full(n) => {
-                // An axis' first number is its size.
-                let (part, component) = (PARTS[usize::from(n + 1) / 4], component((n + 1) % 4));
-                (format!("{part}.{component}"), format!("along_{part}(col).{component}"))
-            }
+            Place::Full(n) => full(n),
             Place::Flat(n) => (component(n).to_owned(), String::new()),
         };
         let base = match slot.place {
@@ -322,21 +331,35 @@ impl Variant {
         } else {
             (along.replace("(col)", &format!("({first})")), "ALONG")
         };
-        files
-            .concat()
+        with_bases(&files.concat(), base, &part)
             .replace("NAME", slot.name)
             .replace("BINDING", &(index + 1).to_string())
             .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
-            .replace("WORDS", if half { "vec2<u32>" } else { "vec4<u32>" })
+            .replace("WORDS", words)
             .replace("DTYPE", slot.dtype.name())
             .replace("SAFE_QUAD", safe_quad)
             .replace("QUAD", &quad)
             .replace("ALONG", &along)
-            .replace("BASE_0", &format!("{base}.{part}"))
-            .replace("BASE_1", &format!("start_1.{part}"))
-            .replace("BASE_2", &format!("start_2.{part}"))
-            .replace("BASE_3", &format!("start_3.{part}"))
     }
+}
+
+fn component(n: u8) -> &'static str {
+    ["x", "y", "z", "w"][usize::from(n)]
+}
+
+/// What of a table's parts belongs to the n-th tensor with strides, and how it goes along column `col`.
+fn full(n: u8) -> (String, String) {
+    // An axis' first number is its size.
+    let (part, component) = (PARTS[usize::from(n + 1) / 4], component((n + 1) % 4));
+    (format!("{part}.{component}"), format!("along_{part}(col).{component}"))
+}
+
+/// The text with the places where rows begin.
+fn with_bases(text: &str, base: &str, part: &str) -> String {
+    text.replace("BASE_0", &format!("{base}.{part}"))
+        .replace("BASE_1", &format!("start_1.{part}"))
+        .replace("BASE_2", &format!("start_2.{part}"))
+        .replace("BASE_3", &format!("start_3.{part}"))
 }
 
 /// Statements that halve the sums `a` and `b` of a thread's quads.

@@ -87,9 +87,11 @@ impl Parameters<'_> {
                     vec![Operand::per_row("sums", role, Some(view), &sizes, &[], [SUMS, SUMS])?, partials]
                 }
             };
-            let rotation =
-                fusion::Rotation::of(self.spec).filter(|_| matches!(source, Source::Tensors { .. }));
-            let problem = Problem::new(device, &sizes, &at(&affine.axes), operands)?.rotated(rotation);
+            let is_tensors = matches!(source, Source::Tensors { .. });
+            let is_counted = is_tensors && self.spec.fusion.dropout.is_some();
+            let rotation = fusion::Rotation::of(self.spec).filter(|_| is_tensors);
+            let problem = Problem::counted(device, &sizes, &at(&affine.axes), operands, is_counted)?;
+            let problem = problem.rotated(rotation);
             let scalars = sums.scalars(&cols, self.scalars);
             dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
             dispatches.extend(self.finish(&sums, device, &scratch, &cols)?);

@@ -1,6 +1,7 @@
 //! One value describes a compiled shader.
 
 use super::fusion::{After, Before};
+use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
 use crate::tensor::DType;
 use smallvec::SmallVec;
@@ -140,6 +141,10 @@ pub(crate) struct Flags {
     /// What surrounds the norm.
     pub(crate) before: Before,
     pub(crate) after: After,
+    /// Elements are left out, by their indices, which are a tensor without memory, the last one with strides.
+    pub(crate) dropout: bool,
+    /// What of the codes shares a scale, if the result becomes codes.
+    pub(crate) scaling: Option<Scaling>,
 }
 
 /// How a row is shared out.
@@ -228,6 +233,7 @@ impl Entry {
                 ("before", Load),
                 ("after", Load),
                 ("hidden", Store),
+                ("scales", SetNumber),
                 ("cos", Table),
                 ("sin", Table),
                 ("positions", Position),
@@ -303,7 +309,12 @@ impl Variant {
 
     /// How many parts, each of four numbers, hold an axis' size and its stride in each tensor.
     pub(crate) fn parts(&self) -> usize {
-        parts(self.slots.iter().filter(|slot| matches!(slot.place, Place::Full(_))).count())
+        parts(self.full() + usize::from(self.flags.dropout))
+    }
+
+    /// Tensors with strides and memory.
+    pub(super) fn full(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.place, Place::Full(_))).count()
     }
 
     /// Whether binding `index + 1` may be written.

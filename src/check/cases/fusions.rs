@@ -6,7 +6,7 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{Full, Quick};
 use super::List;
-use crate::spec::{Activation, Epilogue, Fusion, Prologue};
+use crate::spec::{Activation, Dropout, Epilogue, Fusion, Prologue};
 use crate::tensor::DType;
 
 const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
@@ -25,7 +25,7 @@ fn all() -> Vec<(String, Fusion)> {
     ];
     let pairs = prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)));
     let named = pairs.map(|((before, prologue), (after, epilogue))| {
-        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue })
+        (format!("{before} > norm > {after}"), Fusion { prologue, epilogue, ..Fusion::default() })
     });
     named.filter(|(_, fusion)| !fusion.is_none()).collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn list(list: &mut List) {
         // One of the two is there in most, and few shaders are as slow to compile as these.
         let is_single = fusion.prologue == Prologue::None || fusion.epilogue == Epilogue::None;
         let is_usual =
-            matches!(fusion, Fusion { prologue: ADD, epilogue: Epilogue::None }) || list.is_trailing();
+            matches!(fusion, Fusion { prologue: ADD, epilogue: Epilogue::None, .. }) || list.is_trailing();
         let effort = if is_single && is_usual { Quick } else { Full };
         let fused = |case: &mut Case| (case.fusion, case.hidden) = (fusion, index % 2 == 0);
         list.add(effort, name.clone(), (37, 200), |case| {
@@ -94,13 +94,34 @@ pub(super) fn list(list: &mut List) {
         }
         let epilogue = [Epilogue::Gate, Epilogue::Activation(Activation::Silu)][index % 2];
         list.add(Quick, format!("fused, {rows} x {cols}"), (rows, cols), |case| {
-            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue }, true);
+            (case.fusion, case.hidden) = (Fusion { prologue: ADD, epilogue, ..Fusion::default() }, true);
         });
+    }
+    let scaled = Fusion { prologue: SCALED, ..Fusion::default() };
+    let activated = Fusion { prologue: ADD, epilogue: Epilogue::Activation(Activation::Silu), ..scaled };
+    for (index, (probability, fusion)) in [(0.1, scaled), (0.5, activated)].into_iter().enumerate() {
+        let dropout = Some(Dropout { probability, seed: 0xdead_beef_0123_4567, offset: 1 << 33 });
+        let fusion = Fusion { dropout, ..fusion };
+        let effort = if index == 0 { Quick } else { Full };
+        for (rows, cols) in [(9, 200), (5, 33), (2, 4099)] {
+            list.add(effort, format!("dropout {probability}, {rows} x {cols}"), (rows, cols), |case| {
+                (case.fusion, case.hidden) = (fusion, true);
+            });
+        }
+        for placement in Placement::ALL {
+            list.add(Full, format!("dropout {probability}, {placement:?}"), (5, 130), |case| {
+                (case.fusion, case.hidden, case.placement) = (fusion, index == 0, placement);
+            });
+        }
     }
     if list.method == "batch_norm" {
         list.add_shape(Full, "frozen, residual > norm > relu", &[4, 6, 35], |case| {
             case.frozen = Some(Default::default());
-            case.fusion = Fusion { prologue: ADD, epilogue: Epilogue::Activation(Activation::Relu) };
+            case.fusion = Fusion {
+                prologue: ADD,
+                epilogue: Epilogue::Activation(Activation::Relu),
+                ..Fusion::default()
+            };
         });
     }
 }

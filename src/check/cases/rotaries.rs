@@ -6,7 +6,7 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{Full, Quick};
 use super::List;
-use crate::spec::{Epilogue, Fusion, Prologue, RotaryStyle};
+use crate::spec::{Dropout, Epilogue, Fusion, Prologue, RotaryStyle};
 use crate::tensor::DType;
 
 const STYLES: [RotaryStyle; 2] = [RotaryStyle::HalfSplit, RotaryStyle::Interleaved];
@@ -96,6 +96,11 @@ fn around(list: &mut List, style: RotaryStyle) {
             });
         }
     }
+    list.add(Full, format!("{style:?} after dropout and residual"), (9, 70), |case| {
+        let prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+        let dropout = Some(Dropout { probability: 0.3, seed: 11, offset: 2 });
+        case.fusion = Fusion { prologue, dropout, ..after(style, 64) };
+    });
     list.add(Full, format!("{style:?}, masked"), (9, 77), |case| {
         case.fusion = after(style, 70);
         case.mask = Some(Mask::of(MaskKind::Random(0.6)));

@@ -7,7 +7,7 @@ use super::{
 use crate::backend::Forward;
 use crate::norm::{Parameters, hidden_dtype};
 use crate::spec::{MOMENTS, Prologue, STATISTICS, Spec};
-use crate::tensor::{View, ViewMut};
+use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Stream};
 
 /// What a forward pass is asked for.
@@ -15,6 +15,7 @@ pub(in crate::norm) struct ForwardArguments<'a> {
     pub(in crate::norm) input: &'a View<'a>,
     pub(in crate::norm) given: Option<&'a View<'a>>,
     pub(in crate::norm) output: Option<ViewMut<'a>>,
+    pub(in crate::norm) scales: Option<ViewMut<'a>>,
     pub(in crate::norm) hidden: Option<ViewMut<'a>>,
     pub(in crate::norm) statistics: Option<ViewMut<'a>>,
     pub(in crate::norm) moments: Option<ViewMut<'a>>,
@@ -23,7 +24,8 @@ pub(in crate::norm) struct ForwardArguments<'a> {
 impl<'a> ForwardArguments<'a> {
     /// Of this input, asked for nothing.
     pub(in crate::norm) fn new(input: &'a View<'a>) -> Self {
-        ForwardArguments { input, given: None, output: None, hidden: None, statistics: None, moments: None }
+        let (output, scales, hidden) = (None, None, None);
+        ForwardArguments { input, given: None, output, scales, hidden, statistics: None, moments: None }
     }
 }
 
@@ -34,7 +36,7 @@ pub(in crate::norm) fn forward<'a>(
     arguments: ForwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Forward<'a>> {
-    let ForwardArguments { input, given, output, hidden, statistics, moments } = arguments;
+    let ForwardArguments { input, given, output, scales, hidden, statistics, moments } = arguments;
     check_input(input, stream)?;
     let dtype = input.dtype();
     let fusion = spec.fusion();
@@ -96,11 +98,28 @@ pub(in crate::norm) fn forward<'a>(
         check_replacing("hidden", view, &read[..2], &others)?;
         check_apart("hidden", view, &read[2..])?;
     }
+    others[7].1 = hidden_view.as_ref();
+    let scales_view = scales.as_ref().map(|view| view.as_view());
     if let Some(output) = &output {
         let view = output.as_view();
-        check("output", &view, input.shape(), dtype, stream)?;
-        others[7].1 = hidden_view.as_ref();
-        check_replacing("output", &view, &read, &others)?;
+        match fusion.quantization {
+            None => {
+                check("output", &view, input.shape(), dtype, stream)?;
+                check_replacing("output", &view, &read, &others)?;
+            }
+            Some(quantization) => {
+                check("codes", &view, input.shape(), quantization.dtype, stream)?;
+                check_output("codes", &view, None, &others)?;
+                check_apart("codes", &view, &read)?;
+                let wanted = quantization.scales(spec.cols()).map(|scales| [rows, scales]);
+                check_scales(scales_view.as_ref(), wanted, stream)?;
+                if let Some(scales) = &scales_view {
+                    check_output("scales", scales, None, &others)?;
+                    check_apart("scales", scales, &read)?;
+                    check_apart("scales", scales, &[("codes", Some(&view))])?;
+                }
+            }
+        }
     }
     Ok(Forward {
         input: refined("input", input, spec)?,
@@ -113,8 +132,21 @@ pub(in crate::norm) fn forward<'a>(
         after,
         rotary,
         output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
+        scales,
         hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
         statistics,
         moments,
     })
+}
+
+/// The scales of codes: required where they are computed, else refused.
+fn check_scales(scales: Option<&View<'_>>, wanted: Option<[usize; 2]>, stream: &Stream<'_>) -> Result<()> {
+    match (scales, wanted) {
+        (Some(scales), Some(wanted)) => check_per_row("scales", scales, wanted, DType::F32, stream),
+        (None, Some(wanted)) => {
+            Err(Error::argument("scales", format!("a tensor of shape {wanted:?}"), "none"))
+        }
+        (Some(_), None) => Err(Error::argument("scales", "none: the scale is given", "a tensor")),
+        (None, None) => Ok(()),
+    }
 }

@@ -150,12 +150,18 @@ fn fused<'v>(
 
 /// Refuses a fusion whose numbers or operands do not make sense; `is_backward` tells that a residual may be left out.
 fn check_fusion(fusion: Fusion, parameters: &Parameters<'_>, is_backward: bool) -> Result<()> {
-    let Fusion { prologue, epilogue, .. } = fusion;
+    let Fusion { prologue, epilogue, dropout, .. } = fusion;
     if let Prologue::Residual { input_scale, residual_scale } = prologue {
         for (name, scale) in [("input_scale", input_scale), ("residual_scale", residual_scale)] {
             if !scale.is_finite() {
                 return Err(Error::argument(name, "a finite number", scale));
             }
+        }
+    }
+    if let Some(dropout) = dropout {
+        dropout.check()?;
+        if !matches!(prologue, Prologue::Residual { .. }) {
+            return Err(Error::argument("dropout", "none without a residual before the norm", "some"));
         }
     }
     let may_lack = is_backward && matches!(prologue, Prologue::Residual { .. });

@@ -29,6 +29,10 @@ pub(super) fn rotary<'v>(
         let expected = format!("at most the {} columns of a row", shape[last]);
         return Err(Error::argument("dims", expected, dims));
     }
+    if spec.fusion().quantization.is_some() {
+        let expected = "none where results become codes";
+        return Err(Error::argument("rotary", expected, "one"));
+    }
     let Some(tables) = &parameters.tables else {
         return Err(Error::argument("cos", "a table of cosines", "none"));
     };

@@ -1,7 +1,7 @@
 //! Every gradient is the slope of the loss `Σ g y`.
 
 use super::*;
-use crate::spec::{Activation, Epilogue, Prologue, RotaryStyle};
+use crate::spec::{Activation, Dropout, Epilogue, Prologue, RotaryStyle};
 use ndarray::Array1;
 
 /// The operands of a small problem, to be nudged one number at a time.
@@ -187,9 +187,22 @@ fn through_what_surrounds_a_norm() {
         prologues.into_iter().flat_map(|before| epilogues.map(|after| (before, after)))
     {
         for norm in [rows([3, 5], Statistic::Moments, 1e-3), rows([3, 5], Statistic::MeanSquare, 1e-3)] {
-            let spec = Spec::Norm(Norm { fusion: Fusion { prologue, epilogue }, ..norm });
+            let spec =
+                Spec::Norm(Norm { fusion: Fusion { prologue, epilogue, ..Fusion::default() }, ..norm });
             check(&spec, &Operands::new(&spec));
         }
+    }
+}
+
+#[test]
+fn through_dropout() {
+    let dropout = Some(Dropout { probability: 0.4, seed: 5, offset: 9 });
+    let prologue = Prologue::Residual { input_scale: 0.5, residual_scale: -3.0 };
+    for reduced in [&[2][..], &[0, 2]] {
+        let of_axes = norm(&[2, 3, 4], reduced, &[1], Statistic::Moments, 1e-2);
+        let fusion = Fusion { prologue, dropout, ..Fusion::default() };
+        let spec = Spec::Norm(Norm { fusion, ..of_axes });
+        check(&spec, &Operands::new(&spec));
     }
 }
 

@@ -1,0 +1,30 @@
+// Scales of codes that are computed: the largest magnitude of the elements that share one, then what it makes.
+
+// Whether elements are looked at, and not yet written.
+var<private> is_looking: bool;
+// The bits of the largest so far: they are in the order of magnitudes, and those of NaN above all.
+var<private> most: u32;
+var<private> code_scale: f32;
+
+fn deliver(col: u32, y: vec4<f32>) {
+    if is_looking {
+        let sizes = select(vec4<u32>(0u), magnitude4(y), is_inside(col));
+        let two = max(sizes.xy, sizes.zw);
+        most = max(most, max(two.x, two.y));
+        return;
+    }
+    deliver_code(col, y, code_scale);
+}
+
+fn is_delivered() -> bool {
+    return !is_looking;
+}
+
+fn scale_of(bits: u32) -> f32 {
+    let is_number = bits <= INFINITY;
+    let bound = bitcast<u32>(params.code_bound);
+    let held = bitcast<f32>(select(bits, bound, is_number && bits > bound) ^ params.zero);
+    let scale = quotient4(vec4<f32>(held), params.code_largest).x;
+    // Positive numbers are in the order of their bits; NaN stays.
+    return bitcast<f32>(max(bitcast<u32>(scale) & MAGNITUDE, bitcast<u32>(params.code_least)));
+}

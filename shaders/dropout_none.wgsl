@@ -1,0 +1,3 @@
+fn kept_at(col: u32) -> vec4<bool> {
+    return vec4<bool>(true);
+}
