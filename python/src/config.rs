@@ -1,7 +1,7 @@
 //! The methods with their options, before they are given parameters.
 
 use crate::errors::value_error;
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue};
+use normkit::spec::{Activation, Dropout, Epilogue, Fusion, Prologue};
 use normkit::tensor::View;
 use normkit::{
     BatchNorm, Cast, DyT, GroupNorm, InstanceNorm, LayerNorm, Method, Normalize, QkNorm, RmsNorm, WeightNorm,
@@ -114,6 +114,9 @@ macro_rules! fused {
             }
             (Prologue::Gate, Some(gate)) => norm = norm.input_gate_view(gate),
             _ => {}
+        }
+        if let Some(Dropout { probability, seed, offset }) = fusion.dropout {
+            norm = norm.dropout(probability, seed, offset);
         }
         match (fusion.epilogue, $after) {
             (Epilogue::Activation(activation), _) => norm = norm.activation(activation),
