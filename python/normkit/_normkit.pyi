@@ -145,6 +145,9 @@ def add_layer_norm(
     *,
     input_scale: SupportsFloat = 1.0,
     residual_scale: SupportsFloat = 1.0,
+    dropout_p: SupportsFloat = 0.0,
+    dropout_seed: SupportsIndex = 0,
+    dropout_offset: SupportsIndex = 0,
     backend: Backend | None = None,
 ) -> tuple[Array, Array]: ...
 def add_rms_norm(
@@ -158,6 +161,9 @@ def add_rms_norm(
     cast: Cast = "fp32",
     input_scale: SupportsFloat = 1.0,
     residual_scale: SupportsFloat = 1.0,
+    dropout_p: SupportsFloat = 0.0,
+    dropout_seed: SupportsIndex = 0,
+    dropout_offset: SupportsIndex = 0,
     backend: Backend | None = None,
 ) -> tuple[Array, Array]: ...
 def layer_norm_add(
@@ -352,6 +358,9 @@ class Norm:
         activation: Activation | None = None,
         input_scale: SupportsFloat = 1.0,
         residual_scale: SupportsFloat = 1.0,
+        dropout_p: SupportsFloat = 0.0,
+        dropout_seed: SupportsIndex = 0,
+        dropout_offset: SupportsIndex = 0,
     ) -> Norm: ...
     def forward(
         self,

@@ -26,6 +26,9 @@ named! {
     partial: real -> f64,
     input_scale: real -> f64,
     residual_scale: real -> f64,
+    dropout_p: real -> f64,
+    dropout_seed: word -> u64,
+    dropout_offset: word -> u64,
     num_groups: count -> usize,
     num_features: count -> usize,
     num_channels: count -> usize,
@@ -176,6 +179,14 @@ fn count(name: &str, object: &Bound<'_, PyAny>) -> PyResult<usize> {
     let found = integer(name, object)?;
     usize::try_from(found)
         .map_err(|_| value_error(format!("{name}: expected a size from 0 up, found {found}")))
+}
+
+/// A number of 64 bits; negative ones as their bits.
+fn word(name: &str, object: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if let Ok(found) = object.extract::<u64>() {
+        return Ok(found);
+    }
+    integer(name, object).map(|found| found as u64)
 }
 
 /// One size, or a sequence of them.

@@ -2,7 +2,7 @@
 
 use crate::errors::value_error;
 use normkit::norm::Rotary;
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
+use normkit::spec::{Activation, Dropout, Epilogue, Fusion, Prologue, RotaryStyle};
 use normkit::tensor::View;
 use normkit::{
     BatchNorm, Cast, DyT, GroupNorm, InstanceNorm, LayerNorm, Method, Normalize, QkNorm, RmsNorm, WeightNorm,
@@ -119,6 +119,9 @@ macro_rules! fused {
             }
             (Prologue::Gate, Some(gate)) => norm = norm.input_gate_view(gate),
             _ => {}
+        }
+        if let Some(Dropout { probability, seed, offset }) = fusion.dropout {
+            norm = norm.dropout(probability, seed, offset);
         }
         match (fusion.epilogue, $after) {
             (Epilogue::Activation(activation), _) => norm = norm.activation(activation),

@@ -4,9 +4,9 @@ use crate::arguments as arg;
 use crate::array::Array;
 use crate::call::{Call, Wanted};
 use crate::config::{Config, cast};
-use crate::errors::value_error;
+use crate::errors::{renamed, value_error};
 use crate::functions::{Any, Optional, array, optional};
-use normkit::spec::{Epilogue, Fusion, Prologue};
+use normkit::spec::{Dropout, Epilogue, Fusion, Prologue};
 use pyo3::prelude::*;
 
 /// The norm of `input_scale * input + residual_scale * residual`, and that sum.
@@ -44,6 +44,13 @@ pub(crate) fn residual_before(input_scale: f64, residual_scale: f64) -> Fusion {
     Fusion { prologue: Prologue::Residual { input_scale, residual_scale }, ..Fusion::default() }
 }
 
+/// Dropout with this probability, unless that is 0.
+pub(crate) fn dropped(probability: f64, seed: u64, offset: u64) -> PyResult<Option<Dropout>> {
+    let dropout = Dropout { probability, seed, offset };
+    dropout.check().map_err(|error| renamed(error, &[("probability", "dropout_p")]))?;
+    Ok((probability > 0.0).then_some(dropout))
+}
+
 fn residual_after() -> Fusion {
     Fusion { epilogue: Epilogue::Residual, ..Fusion::default() }
 }
@@ -57,6 +64,11 @@ fn residual_after() -> Fusion {
 /// so. The norm sees `h` as it is computed; the `h` that is returned is rounded to the residual's dtype. A `residual_scale`
 /// above 1 is that of DeepNorm (Wang et al. 2022, arXiv 2203.00555).
 ///
+/// With a `dropout_p` above 0 (and below 1), elements of `input` are left out of the sum with that probability, the others
+/// being divided by ``1 - dropout_p``. Which ones, depends on `dropout_seed` and `dropout_offset` alone: element e of the input,
+/// in row-major order, is kept where word ``e % 4`` of Philox 4x32-10 (Salmon et al. 2011) at the counter ``(e // 4,
+/// dropout_offset)`` under the key `dropout_seed` is at least ``dropout_p * 2**32``.
+///
 /// Returns ``(y, h)``. `normalized_shape`, `weight`, `bias`, `eps`, `backend` and the errors are as in :func:`layer_norm`.
 ///
 /// >>> import numpy, normkit
@@ -64,7 +76,7 @@ fn residual_after() -> Fusion {
 /// >>> normkit.add_layer_norm(x, x, 2, eps=0.0)
 /// (array([[-1.,  1.]], dtype=float32), array([[0., 2.]], dtype=float32))
 #[pyfunction]
-#[pyo3(signature = (input, residual, normalized_shape, weight=None, bias=None, eps=1e-5, *, input_scale=1.0, residual_scale=1.0, backend=None))]
+#[pyo3(signature = (input, residual, normalized_shape, weight=None, bias=None, eps=1e-5, *, input_scale=1.0, residual_scale=1.0, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
 pub(crate) fn add_layer_norm<'py>(
     input: &Any<'py>,
     residual: &Any<'py>,
@@ -74,9 +86,13 @@ pub(crate) fn add_layer_norm<'py>(
     #[pyo3(from_py_with = arg::eps)] eps: f64,
     #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
     #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+    #[pyo3(from_py_with = arg::dropout_p)] dropout_p: f64,
+    #[pyo3(from_py_with = arg::dropout_seed)] dropout_seed: u64,
+    #[pyo3(from_py_with = arg::dropout_offset)] dropout_offset: u64,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
-    let fusion = residual_before(input_scale, residual_scale);
+    let dropout = dropped(dropout_p, dropout_seed, dropout_offset)?;
+    let fusion = Fusion { dropout, ..residual_before(input_scale, residual_scale) };
     let config = Config::LayerNorm { normalized_shape, eps, fusion };
     added(&config, (input, residual), (weight, bias), backend)
 }
@@ -87,7 +103,8 @@ pub(crate) fn add_layer_norm<'py>(
 ///     h = input_scale * input + residual_scale * residual
 ///     y = h / sqrt(mean(h²) + eps) * (weight + offset)
 ///
-/// `residual`, `input_scale`, `residual_scale` and ``(y, h)``, which is returned, are as in :func:`add_layer_norm`;
+/// `residual`, `input_scale`, `residual_scale`, `dropout_p`, `dropout_seed`, `dropout_offset` and ``(y, h)``, which is returned, are
+/// as in :func:`add_layer_norm`;
 /// `normalized_shape`, `weight`, `eps`, `offset`, `cast`, `backend` and the errors as in :func:`rms_norm`.
 ///
 /// >>> import numpy, normkit
@@ -95,7 +112,7 @@ pub(crate) fn add_layer_norm<'py>(
 /// >>> normkit.add_rms_norm(x, x, 4, eps=0.0)[0]
 /// array([[1.2, 1.6, 0. , 0. ]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (input, residual, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", input_scale=1.0, residual_scale=1.0, backend=None))]
+#[pyo3(signature = (input, residual, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", input_scale=1.0, residual_scale=1.0, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
 pub(crate) fn add_rms_norm<'py>(
     input: &Any<'py>,
     residual: &Any<'py>,
@@ -106,9 +123,14 @@ pub(crate) fn add_rms_norm<'py>(
     #[pyo3(from_py_with = arg::cast)] cast: &'static str,
     #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
     #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+    #[pyo3(from_py_with = arg::dropout_p)] dropout_p: f64,
+    #[pyo3(from_py_with = arg::dropout_seed)] dropout_seed: u64,
+    #[pyo3(from_py_with = arg::dropout_offset)] dropout_offset: u64,
     #[pyo3(from_py_with = arg::backend)] backend: Option<&'static str>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
-    let (cast, fusion) = (self::cast(cast), residual_before(input_scale, residual_scale));
+    let dropout = dropped(dropout_p, dropout_seed, dropout_offset)?;
+    let fusion = Fusion { dropout, ..residual_before(input_scale, residual_scale) };
+    let cast = self::cast(cast);
     let config = Config::RmsNorm { normalized_shape, eps, offset, cast, partial: 1.0, fusion };
     added(&config, (input, residual), (weight, None), backend)
 }

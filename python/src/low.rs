@@ -5,6 +5,7 @@ use crate::array::{Array, Autograd};
 use crate::call::{Call, Gradient, Needs, Wanted, rows};
 use crate::config::{Config, activated, cast, head_kind, rotary_style};
 use crate::errors::value_error;
+use crate::fused::dropped;
 use crate::running::{Running, RunningArrays};
 use normkit::spec::{Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
@@ -162,7 +163,7 @@ impl Norm {
 
     /// The same norm with a residual before it, ``input_scale * input + residual_scale * residual``, and after it either a
     /// residual or an activation.
-    #[pyo3(signature = (before=None, after=None, activation=None, input_scale=1.0, residual_scale=1.0))]
+    #[pyo3(signature = (before=None, after=None, activation=None, input_scale=1.0, residual_scale=1.0, dropout_p=0.0, dropout_seed=0, dropout_offset=0))]
     fn fused(
         &self,
         #[pyo3(from_py_with = arg::before)] before: Option<&'static str>,
@@ -170,6 +171,9 @@ impl Norm {
         #[pyo3(from_py_with = arg::activation)] activation: Option<&'static str>,
         #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
         #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+        #[pyo3(from_py_with = arg::dropout_p)] dropout_p: f64,
+        #[pyo3(from_py_with = arg::dropout_seed)] dropout_seed: u64,
+        #[pyo3(from_py_with = arg::dropout_offset)] dropout_offset: u64,
     ) -> PyResult<Self> {
         let prologue = match before {
             Some(_) => Prologue::Residual { input_scale, residual_scale },
@@ -183,7 +187,9 @@ impl Norm {
             (Some(_), None) => Epilogue::Residual,
             (None, activation) => activated(activation).epilogue,
         };
-        Ok(Norm { config: self.config.clone().fused(Fusion { prologue, epilogue, ..Fusion::default() })? })
+        let dropout = dropped(dropout_p, dropout_seed, dropout_offset)?;
+        let fusion = Fusion { prologue, epilogue, dropout, ..Fusion::default() };
+        Ok(Norm { config: self.config.clone().fused(fusion)? })
     }
 
     /// How many rows of statistics an input of `shape` has; 0 where the method has none.

@@ -187,8 +187,9 @@ pub(crate) fn layer_norm_quant<'py>(
 ///     h = input_scale * input + residual_scale * residual
 ///     v = h / sqrt(mean(h²) + eps) * (weight + offset)
 ///
-/// Returns ``(codes, scales, h)``; `residual`, `input_scale`, `residual_scale` and ``h`` are as in :func:`add_rms_norm`, all
-/// else as in :func:`rms_norm_quant`.
+/// Returns ``(codes, scales, h)``; `residual`, `input_scale`, `residual_scale` and ``h`` are as in :func:`add_rms_norm`;
+/// `normalized_shape`, `weight`, `eps`, `dtype`, `scale`, `block_size`, `upper_bound`, `offset`, `cast`, `backend` and the errors as
+/// in :func:`rms_norm_quant`.
 ///
 /// >>> import numpy, normkit
 /// >>> x = numpy.float32([[1.5, 2, 0, 0]])
@@ -224,8 +225,9 @@ pub(crate) fn add_rms_norm_quant<'py>(
 ///     h = input_scale * input + residual_scale * residual
 ///     v = (h - mean(h)) / sqrt(var(h) + eps) * weight + bias
 ///
-/// Returns ``(codes, scales, h)``; `residual`, `input_scale`, `residual_scale` and ``h`` are as in :func:`add_layer_norm`, all
-/// else as in :func:`layer_norm_quant`.
+/// Returns ``(codes, scales, h)``; `residual`, `input_scale`, `residual_scale` and ``h`` are as in :func:`add_layer_norm`;
+/// `normalized_shape`, `weight`, `bias`, `eps`, `dtype`, `scale`, `block_size`, `upper_bound`, `backend` and the errors as in
+/// :func:`layer_norm_quant`.
 ///
 /// >>> import numpy, normkit
 /// >>> x = numpy.float32([[0, 1]])

@@ -6,7 +6,8 @@ use crate::tensor::{DType, HostTensor, Tensor, View};
 use crate::{Error, Result};
 
 /// Rotary position embedding: what [`QkNorm::rotary`](super::QkNorm::rotary), and the calls of the same name of
-/// [`HeadNorm`](super::HeadNorm), [`RmsNorm`](super::RmsNorm) and [`LayerNorm`](super::LayerNorm), do to the normalized, scaled and shifted value `v` of each row, which is a head.
+/// [`HeadNorm`](super::HeadNorm), [`RmsNorm`](super::RmsNorm) and [`LayerNorm`](super::LayerNorm), do to the
+/// normalized, scaled and shifted value `v` of each row, which is a head.
 ///
 /// With `R` the columns that are rotated, [`dims`](Rotary::dims), pair `i < R / 2` is
 ///

@@ -15,6 +15,7 @@ use crate::tensor::{Dims, Layout};
 /// What to compute.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "a call has one, on the stack")]
 pub enum Spec {
     /// Statistics over some axes, then scale and shift.
     Norm(Norm),

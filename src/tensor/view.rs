@@ -219,12 +219,14 @@ impl<'a> View<'a> {
         }
         let at = self.layout.offset_of(index);
         match (&self.memory, self.dtype) {
-            // SAFETY: every index of the layout is inside the memory, which is aligned to the dtype and valid for reads.
             (Memory::Host(first, _), DType::I32) => {
+                // SAFETY: every index of the layout is inside the memory, which is aligned to the dtype and valid for reads.
                 Some(i64::from(unsafe { first.cast::<i32>().add(at).read() }))
             }
-            // SAFETY: as above.
-            (Memory::Host(first, _), DType::I64) => Some(unsafe { first.cast::<i64>().add(at).read() }),
+            (Memory::Host(first, _), DType::I64) => {
+                // SAFETY: as above.
+                Some(unsafe { first.cast::<i64>().add(at).read() })
+            }
             _ => None,
         }
     }

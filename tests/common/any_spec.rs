@@ -110,7 +110,7 @@ impl Problem {
         if rows % 2 == 1 {
             // Eleven rows to choose from.
             let chosen: Vec<f64> = (0..rows).map(|row| f64::from((row * 7 % 11) as u32)).collect();
-            let dtype = if rows % 3 == 0 { DType::I32 } else { DType::I64 };
+            let dtype = if rows.is_multiple_of(3) { DType::I32 } else { DType::I64 };
             positions = Some(upload(device, &chosen, &shape[..shape.len() - 1], dtype));
             shape = vec![11, dims / 2];
         }

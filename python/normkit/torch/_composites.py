@@ -174,6 +174,16 @@ def _sum(input: Tensor, residual: Tensor | None, input_scale: float, residual_sc
     return x if residual is None else x * input_scale + residual.to(x.dtype) * residual_scale
 
 
+def dropped(input: Tensor, p: float, seed: int, offset: int) -> Tensor:
+    """The input times the mask of dropout, which is what the operator makes of ones and zeros."""
+    if p == 0.0:
+        return input
+    ones = torch.ones(input.shape, dtype=_compute_dtype(input), device=input.device)
+    settings = ([input.shape[-1]], None, 0.0, "fp32", 1.0, 1.0, p, seed, offset)
+    mask: Tensor = torch.ops.normkit.add_rms_norm(ones, None, torch.zeros_like(ones), *settings)[1]
+    return input * mask.to(input.dtype)
+
+
 def add_layer_norm(
     input: Tensor,
     weight: Tensor | None,
@@ -183,7 +193,12 @@ def add_layer_norm(
     eps: float,
     input_scale: float,
     residual_scale: float,
+    dropout_p: float,
+    dropout_seed: int,
+    dropout_offset: int,
 ) -> tuple[Tensor, Tensor]:
+    if residual is not None:
+        input = dropped(input, dropout_p, dropout_seed, dropout_offset)
     h = _sum(input, residual, input_scale, residual_scale)
     y = layer_norm(h, weight, bias, normalized_shape, eps)
     return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
@@ -199,9 +214,14 @@ def add_rms_norm(
     cast: str,
     input_scale: float,
     residual_scale: float,
+    dropout_p: float,
+    dropout_seed: int,
+    dropout_offset: int,
 ) -> tuple[Tensor, Tensor]:
     if eps is None:
         eps = torch.finfo(input.dtype).eps
+    if residual is not None:
+        input = dropped(input, dropout_p, dropout_seed, dropout_offset)
     h = _sum(input, residual, input_scale, residual_scale)
     y = rms_norm(h, weight, normalized_shape, eps, offset, cast, 1.0)
     return y.to(input.dtype), h.to((input if residual is None else residual).dtype)

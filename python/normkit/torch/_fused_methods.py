@@ -24,6 +24,10 @@ from normkit.torch._methods import (
 # The names and bits by which `Norm.backward` knows what has a gradient, in the order of its results.
 _PLACES = {name: place for place, name in enumerate(("input", "weight", "bias", "alpha", "before", "after"))}
 
+_SCALES_AND_DROPOUT = (
+    "float input_scale, float residual_scale, float dropout_p, int dropout_seed, int dropout_offset"
+)
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -82,21 +86,16 @@ def _group_norm(num_groups: int, num_channels: int, eps: float, activation: Any)
 
 
 @lru_cache(maxsize=512)
-def _add_layer_norm(shape: tuple[int, ...], eps: float, input_scale: float, residual_scale: float) -> Kernel:
-    norm = Norm.layer_norm(shape, eps).fused("residual", None, None, input_scale, residual_scale)
+def _add_layer_norm(shape: tuple[int, ...], eps: float, *scales_and_dropout: Any) -> Kernel:
+    norm = Norm.layer_norm(shape, eps).fused("residual", None, None, *scales_and_dropout)
     return _Named(norm, ("weight", "bias", "before"), hidden=True)
 
 
 @lru_cache(maxsize=512)
 def _add_rms_norm(
-    shape: tuple[int, ...],
-    eps: float | None,
-    offset: float,
-    cast: Any,
-    input_scale: float,
-    residual_scale: float,
+    shape: tuple[int, ...], eps: float | None, offset: float, cast: Any, *scales_and_dropout: Any
 ) -> Kernel:
-    norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, None, input_scale, residual_scale)
+    norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, None, *scales_and_dropout)
     return _Named(norm, ("weight", "before"), hidden=True)
 
 
@@ -221,7 +220,7 @@ FUSED = (
     Method(
         "add_layer_norm",
         ("weight", "bias", "residual"),
-        "SymInt[] normalized_shape, float eps, float input_scale, float residual_scale",
+        f"SymInt[] normalized_shape, float eps, {_SCALES_AND_DROPOUT}",
         kernel=lambda x, shape, *settings: _add_layer_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),
         rows=lambda shape, normalized, *settings: leading(shape, normalized),
@@ -234,8 +233,7 @@ FUSED = (
     Method(
         "add_rms_norm",
         ("weight", "residual"),
-        "SymInt[] normalized_shape, float? eps, float offset, str cast, float input_scale, "
-        "float residual_scale",
+        f"SymInt[] normalized_shape, float? eps, float offset, str cast, {_SCALES_AND_DROPOUT}",
         kernel=lambda x, shape, *settings: _add_rms_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),
         rows=lambda shape, normalized, *settings: leading(shape, normalized),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkit.torch._composites import dropped
 from normkit.torch._methods import Method
 
 
@@ -28,8 +29,12 @@ def second_derivative(
         if method.hidden and tensors[-1] is None:
             # The sum is there in the place of both summands, whose gradients are its gradient, scaled.
             first, *middle, last = second_grads
-            summands = zip(settings[-2:], (first, last), strict=True)
-            scaled = [scale * grad for scale, grad in summands if grad is not None]
+            *_, input_scale, residual_scale, p, seed, offset = settings
+            scaled = []
+            if first is not None:
+                scaled.append(input_scale * dropped(first, p, seed, offset))
+            if last is not None:
+                scaled.append(residual_scale * last)
             second_grads = [functools.reduce(torch.add, scaled) if scaled else None, *middle, None]
         asked = []
         for position, second in enumerate(second_grads):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from normkit.torch.functional import sizes
@@ -34,6 +35,14 @@ _gated_rms_norm = OPERATORS["gated_rms_norm"]
 _head_norm_rope = OPERATORS["head_norm_rope"]
 
 
+def _dropout(p: float, seed: int | None, offset: int) -> tuple[float, int, int]:
+    if p == 0.0:
+        return 0.0, 0, 0
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, ()).item())
+    return p, seed, offset
+
+
 def add_layer_norm(
     input: Tensor,
     residual: Tensor,
@@ -44,15 +53,23 @@ def add_layer_norm(
     *,
     input_scale: float = 1.0,
     residual_scale: float = 1.0,
+    dropout_p: float = 0.0,
+    dropout_seed: int | None = None,
+    dropout_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """`h = input_scale * input + residual_scale * residual`; gives `(layer_norm(h, ...), h)`.
+    """`h = input_scale * dropout(input) + residual_scale * residual`; gives `(layer_norm(h, ...), h)`.
 
     residual has the shape of input and may have another dtype, such as float32 beside bfloat16; h is rounded
     to the residual's, but the norm sees it as it was computed. Either result may go unused. Where both are
     float32, or both float64, h is all that backward keeps of them. DeepNorm is a residual_scale above 1 (Wang
     et al. 2022).
+
+    dropout_p is the probability of an element of input to be left out; whether it is, depends on the seed, the
+    offset and its index alone, so that no mask is kept, and calls with the same three give the same mask, whatever
+    the device. Without a seed, one is drawn from torch's generator of the CPU.
     """
-    settings = (sizes(normalized_shape), eps, input_scale, residual_scale)
+    dropout = _dropout(dropout_p, dropout_seed, dropout_offset)
+    settings = (sizes(normalized_shape), eps, input_scale, residual_scale, *dropout)
     return _add_layer_norm.pair(settings, input, weight, bias, residual)
 
 
@@ -67,13 +84,17 @@ def add_rms_norm(
     cast: str = "fp32",
     input_scale: float = 1.0,
     residual_scale: float = 1.0,
+    dropout_p: float = 0.0,
+    dropout_seed: int | None = None,
+    dropout_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """`h = input_scale * input + residual_scale * residual`; gives `(rms_norm(h, ...), h)`.
+    """`h = input_scale * dropout(input) + residual_scale * residual`; gives `(rms_norm(h, ...), h)`.
 
-    residual, h and what backward keeps are as in `add_layer_norm`; the rest is that of `rms_norm`. It is what
+    residual, h, dropout and what backward keeps are as in `add_layer_norm`; the rest is that of `rms_norm`. It is what
     stands between the sublayers of Llama and its kin.
     """
-    settings = (sizes(normalized_shape), eps, offset, cast, input_scale, residual_scale)
+    dropout = _dropout(dropout_p, dropout_seed, dropout_offset)
+    settings = (sizes(normalized_shape), eps, offset, cast, input_scale, residual_scale, *dropout)
     return _add_rms_norm.pair(settings, input, weight, residual)
 
 

@@ -17,11 +17,23 @@ class AddLayerNorm(modules.LayerNorm):
 
     `forward(input, residual)` gives the norm of the sum, and the sum, which is the next residual, by
     [`add_layer_norm`](normkit.torch.fused.add_layer_norm). Constructor and state_dict are those of
-    `torch.nn.LayerNorm`.
+    `torch.nn.LayerNorm`, but for dropout, the probability of an element of input to be left out in training.
     """
 
+    def __init__(self, *args: Any, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
+
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return fused.add_layer_norm(input, residual, self.normalized_shape, self.weight, self.bias, self.eps)
+        return fused.add_layer_norm(
+            input,
+            residual,
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.eps,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
 
 
 class AddRMSNorm(modules.RMSNorm):
@@ -29,8 +41,12 @@ class AddRMSNorm(modules.RMSNorm):
 
     `forward(x, residual)` gives the norm of the sum, and the sum, which is the next residual, by
     [`add_rms_norm`](normkit.torch.fused.add_rms_norm). Constructor and state_dict are those of
-    `torch.nn.RMSNorm`; offset and cast are the function's.
+    `torch.nn.RMSNorm`; offset and cast are the function's, dropout is that of `AddLayerNorm`.
     """
+
+    def __init__(self, *args: Any, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         if self.partial != 1.0:
@@ -43,6 +59,7 @@ class AddRMSNorm(modules.RMSNorm):
             self.eps,
             offset=self.offset,
             cast=self.cast,
+            dropout_p=self.dropout if self.training else 0.0,
         )
 
 

@@ -291,18 +291,23 @@ class Operators:
     ) -> Grads:
         """The gradients of a norm of a sum: of the summands it is one tensor where nothing scales them."""
         grad_output, grad_hidden = grad_outputs
-        scales, (input, *others, residual) = settings[-2:], tensors
+        (*_, first_scale, last_scale, p, _, _), (input, *others, residual) = settings, tensors
+        scales = (first_scale, last_scale)
         summands = [input, input if residual is None else residual]
-        if grad_output is None:
-            if grad_hidden is None:
-                return (None,) * len(tensors)
+        if grad_output is None and grad_hidden is None:
+            return (None,) * len(tensors)
+        if grad_output is None and p > 0.0:
+            # The kernels know which elements there were.
+            grad_outputs = (torch.zeros_like(cast(Tensor, input)), grad_hidden)
+        elif grad_output is None:
+            assert grad_hidden is not None
             first, last = (
                 (grad_hidden if scale == 1.0 else grad_hidden * scale).to(summand.dtype)
                 for scale, summand in zip(scales, cast(list[Tensor], summands), strict=True)
             )
             return first, *(None for _ in others), last
         first_bit, last_bit = 1, 1 << len(self.method.parameters)
-        is_one = scales == (1.0, 1.0) and len({cast(Tensor, summand).dtype for summand in summands}) == 1
+        is_one = scales == (1.0, 1.0) and p == 0.0 and len({cast(Tensor, summand).dtype for summand in summands}) == 1
         asked = needs & ~last_bit | first_bit if is_one and needs & last_bit else needs
         grads = self._gradients(grad_outputs, tensors, statistics, settings, asked)
         if not is_one:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_cases import FUSED_CASES, Case, rms_norm
 
+import normkit
 import normkit.torch as nk
 
 HALF = (torch.float16, torch.bfloat16)
@@ -134,7 +135,7 @@ def test_a_sum_of_constants_is_one() -> None:
     assert y.requires_grad and not h.requires_grad
     (grad,) = torch.autograd.grad(y.pow(2).sum(), w, create_graph=True)
     torch.autograd.grad(grad.pow(2).sum(), w)
-    y, h = torch.ops.normkit.add_rms_norm(x.detach(), w, r, [16], None, 0.0, "fp32", 1.0, 1.0)
+    y, h = torch.ops.normkit.add_rms_norm(x.detach(), w, r, [16], None, 0.0, "fp32", 1.0, 1.0, 0.0, 0, 0)
     assert h.requires_grad
 
 
@@ -301,3 +302,67 @@ def test_rotary_positions_are_rows_of_a_cache() -> None:
     cos = cache[:, :4].clone().requires_grad_()
     y = nk.qk_norm_rope(q, k, cos, cache[:, 4:], chosen)[0]
     assert torch.autograd.grad(y.sum(), cos, allow_unused=True) == (None,)
+
+
+def test_dropout_is_that_of_the_seed_forward_and_backward() -> None:
+    x = torch.rand(40, 250).add(0.5).requires_grad_()
+    r = torch.zeros(40, 250)
+    options = {"dropout_p": 0.3, "dropout_seed": 11, "dropout_offset": 2}
+    _, h = nk.add_rms_norm(x, r, 250, **options)
+    kept = h != 0
+    assert abs(kept.double().mean() - 0.7) < 0.02
+    torch.testing.assert_close(h[kept], x.detach()[kept] / 0.7)
+    (grad,) = torch.autograd.grad(h.sum(), x)
+    assert torch.equal(grad != 0, kept) and torch.equal(grad[kept], torch.full_like(grad[kept], 1 / 0.7))
+    # The same for every norm and library, other for other seeds and offsets.
+    assert torch.equal(nk.add_layer_norm(x, r, 250, **options)[1], h)
+    own = normkit.add_layer_norm(x.detach().numpy(), r.numpy(), 250, **options)[1]
+    assert torch.equal(torch.from_numpy(own), h)
+    for other in ({"dropout_seed": 12}, {"dropout_offset": 3}):
+        both = (nk.add_rms_norm(x, r, 250, **{**options, **other})[1] != 0) & kept
+        assert abs(both.double().mean() - 0.49) < 0.02
+
+
+def test_dropout_without_a_seed_takes_torchs() -> None:
+    x, r = torch.rand(8, 64) + 0.5, torch.zeros(8, 64)
+
+    def run() -> Tensor:
+        return nk.add_layer_norm(x, r, 64, dropout_p=0.5)[1]
+
+    torch.manual_seed(3)
+    one, two = run(), run()
+    torch.manual_seed(3)
+    assert torch.equal(run(), one) and not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("keeps_sum", [False, True])
+def test_gradients_through_dropout(keeps_sum: bool) -> None:
+    dtype = torch.float64
+    x, w, b = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((3, 8), (8,), (8,)))
+    r = torch.randn(3, 8, dtype=dtype, requires_grad=True)
+
+    def f(x: Tensor, r: Tensor, w: Tensor, b: Tensor) -> Any:
+        # A residual of the input's dtype: backward keeps the sum alone.
+        r = r if keeps_sum else 2.0 * r
+        return nk.add_layer_norm(
+            x, r, 8, w, b, input_scale=0.5, dropout_p=0.4, dropout_seed=5, dropout_offset=1
+        )
+
+    torch.autograd.gradcheck(f, (x, r, w, b))
+    torch.autograd.gradgradcheck(f, (x, r, w, b))
+
+
+@pytest.mark.parametrize("module", [nk.AddLayerNorm(32, dropout=0.5), nk.AddRMSNorm(32, dropout=0.5)])
+def test_modules_drop_in_training_only(module: torch.nn.Module) -> None:
+    x, r = torch.rand(16, 32) + 0.5, torch.zeros(16, 32)
+    assert (module.train()(x, r)[1] == 0).any()
+    assert torch.equal(module.eval()(x, r)[1], x)
+    assert list(module.state_dict()) in (["weight", "bias"], ["weight"])
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
+def test_probabilities_that_are_none_are_refused(p: float) -> None:
+    x = torch.ones(2, 8)
+    for function in (nk.add_layer_norm, nk.add_rms_norm, normkit.add_layer_norm, normkit.add_rms_norm):
+        with pytest.raises(ValueError, match="dropout_p: expected"):
+            function(x, x, 8, dropout_p=p)

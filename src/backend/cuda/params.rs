@@ -144,10 +144,10 @@ mod tests {
                 _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
             };
             assert_eq!((number_at(&all, 72), number_at(&all, 88), number_at(&all, 112)), (10, 12, 15));
-            assert_eq!(all[120..128], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(128), float_at(128 + 13 * size)), (0.5, 0.25));
-            let addresses = 128 + 14 * size;
-            assert_eq!(addresses, if size == 4 { 184 } else { 240 });
+            assert_eq!(all[128..136], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+            assert_eq!((float_at(160), float_at(160 + 13 * size)), (0.5, 0.25));
+            let addresses = 160 + 18 * size;
+            assert_eq!(addresses, if size == 4 { 232 } else { 304 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));
