@@ -4,8 +4,8 @@
 // variant without such operations they are a load and a store.
 #include "dropout.cuh"
 #include "params.cuh"
+#include "normal.cuh"
 #include "rotary.cuh"
-#include "sigmoid.cuh"
 
 template <bool FIRST, class A, class B> struct Either {
     using Type = A;
@@ -140,7 +140,8 @@ template <class V> struct Epilogue {
     using F = typename V::F;
     using Other = typename V::after;
     using OfOther = typename V::grad_after;
-    static constexpr bool IS_ACTIVATION = V::AFTER == After::Relu || V::AFTER == After::Silu || V::AFTER == After::GeluTanh;
+    static constexpr bool IS_ACTIVATION = V::AFTER == After::Relu || V::AFTER == After::Silu || V::AFTER == After::Gelu ||
+                                          V::AFTER == After::GeluTanh;
     // The output's gradient is not that of what the norm gives.
     static constexpr bool CHANGES_GRADIENT = IS_ACTIVATION || V::AFTER == After::Gate || Rotary<V>::IS_THERE;
     // A backward pass needs what the norm gave, and that of elements that a mask leaves out, too.
@@ -152,8 +153,10 @@ template <class V> struct Epilogue {
             return v <= F(0) ? F(0) : v;
         } else if constexpr (V::AFTER == After::Silu) {
             return silu(v);
-        } else if constexpr (V::AFTER == After::GeluTanh) {
+        } else if constexpr (V::AFTER == After::Gelu) {
             return gelu(v);
+        } else if constexpr (V::AFTER == After::GeluTanh) {
+            return gelu_tanh(v);
         } else if constexpr (V::AFTER == After::Residual) {
             return other + v;
         } else if constexpr (V::AFTER == After::Gate) {
@@ -173,8 +176,10 @@ template <class V> struct Epilogue {
             return {v <= F(0) ? F(0) : g, F(0)};
         } else if constexpr (V::AFTER == After::Silu) {
             return {g * silu_and_slope(v).slope, F(0)};
-        } else if constexpr (V::AFTER == After::GeluTanh) {
+        } else if constexpr (V::AFTER == After::Gelu) {
             return {g * gelu_slope(v), F(0)};
+        } else if constexpr (V::AFTER == After::GeluTanh) {
+            return {g * gelu_tanh_slope(v), F(0)};
         } else if constexpr (V::AFTER == After::Gate) {
             const ValueAndSlope<F> s = silu_and_slope(other);
             return {g * s.value, (g * v) * s.slope};

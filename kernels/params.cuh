@@ -14,7 +14,7 @@ enum class Kind { Moments, MeanSquare, Norm2, Norm1, Largest, IntegerPower, Powe
 // What is normalized: the input, or what a prologue makes of it, which takes another operand, `before`.
 enum class Before { None, Residual, ScaledResidual, Gate };
 // What an epilogue makes of what the norm gives; those that take another operand call it `after`.
-enum class After { None, Relu, Silu, GeluTanh, Residual, Gate, RotaryHalves, RotaryNeighbours };
+enum class After { None, Relu, Silu, Gelu, GeluTanh, Residual, Gate, RotaryHalves, RotaryNeighbours };
 
 // What of the results that become codes shares a scale; None where they stay floats.
 enum class Scaling { None, Static, Row, Block };

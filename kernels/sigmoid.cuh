@@ -24,15 +24,25 @@ template <class F> struct Sigmoids {
     F plus, minus;
 };
 
-template <class F> DEVICE Sigmoids<F> sigmoids(F z) {
+// exp(-2 a) as two factors, of which one is a power of two.
+template <class F> struct Power {
+    F rest, two;
+};
+
+template <class F> DEVICE Power<F> power_of(F a) {
     using C = SigmoidConstants<F>;
-    const F size = absolute(z);
-    const F a = held(F(0.5) * size, C::MOST_HALF);
     const F u = a * -C::STEPS + C::MAGIC_POWER;
     const F k = u - C::MAGIC_POWER;
     const F power = device::of_bits(device::bits(u) << Limits<F>::MANTISSA);
     const F rho = (a + k * C::HALF_LN2_HI) + k * C::HALF_LN2_LO;
-    const F e = F(1) - F(2) * (rho - bend(rho));
+    return {F(1) - F(2) * (rho - bend(rho)), power};
+}
+
+template <class F> DEVICE Sigmoids<F> sigmoids(F z) {
+    using C = SigmoidConstants<F>;
+    const F size = absolute(z);
+    const Power<F> both = power_of(held(F(0.5) * size, C::MOST_HALF));
+    const F e = both.rest, power = both.two;
     const F near = F(0.5) * nearest_recip_of_half_to_one(F(0.5) + (F(0.5) * power) * e);
     const F far = size > C::MOST ? F(0) : (e * power) * near;
     const bool is_below = z < F(0);
@@ -58,12 +68,12 @@ template <class F> DEVICE F square_for_gelu(F z) {
     return held(z * z, F(10000));
 }
 
-template <class F> DEVICE F gelu(F z) {
+template <class F> DEVICE F gelu_tanh(F z) {
     using K = GeluConstants<F>;
     return z * sigmoids(z * (K::K0 + K::K1 * square_for_gelu(z))).plus;
 }
 
-template <class F> DEVICE F gelu_slope(F z) {
+template <class F> DEVICE F gelu_tanh_slope(F z) {
     using K = GeluConstants<F>;
     const F m = square_for_gelu(z);
     const Sigmoids<F> s = sigmoids(z * (K::K0 + K::K1 * m));

@@ -21,6 +21,8 @@ pub(crate) enum After {
     Relu,
     /// v / (1 + exp(-v))
     Silu,
+    /// The exact GELU
+    Gelu,
     /// GELU by way of tanh
     GeluTanh,
     /// Add a residual
@@ -51,6 +53,7 @@ impl Surroundings {
             None => Epilogue::None,
             Some(After::Relu) => Epilogue::Activation(Activation::Relu),
             Some(After::Silu) => Epilogue::Activation(Activation::Silu),
+            Some(After::Gelu) => Epilogue::Activation(Activation::Gelu),
             Some(After::GeluTanh) => Epilogue::Activation(Activation::GeluTanh),
             Some(After::Residual) => Epilogue::Residual,
             Some(After::Gate) => Epilogue::Gate,

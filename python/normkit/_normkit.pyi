@@ -30,7 +30,7 @@ Cast: TypeAlias = Literal["fp32", "llama", "gemma"]
 HeadKind: TypeAlias = Literal["rms", "l2", "layer"]
 # Or the dtype of that name of NumPy, ml_dtypes or PyTorch.
 CodeDType: TypeAlias = Literal["int8", "float8_e4m3fn", "float8_e5m2"] | Any
-Activation: TypeAlias = Literal["relu", "silu", "gelu_tanh"]
+Activation: TypeAlias = Literal["relu", "silu", "gelu", "gelu_tanh"]
 
 def layer_norm(
     input: Array,

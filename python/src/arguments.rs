@@ -60,7 +60,7 @@ pub(crate) fn activation(object: &Bound<'_, PyAny>) -> PyResult<Option<&'static 
     if object.is_none() {
         return Ok(None);
     }
-    one_of("activation", &["relu", "silu", "gelu_tanh"], object).map(Some)
+    one_of("activation", &["relu", "silu", "gelu", "gelu_tanh"], object).map(Some)
 }
 
 /// The name of what comes before a norm, or None.

@@ -343,6 +343,7 @@ pub(crate) fn activated(name: Option<&str>) -> Fusion {
         None => return Fusion::default(),
         Some("relu") => Activation::Relu,
         Some("silu") => Activation::Silu,
+        Some("gelu") => Activation::Gelu,
         Some(_) => Activation::GeluTanh,
     };
     Fusion { epilogue: Epilogue::Activation(activation), ..Fusion::default() }

@@ -41,7 +41,8 @@ fn forward<'py>(
 /// The variance is the biased one. `normalized_shape` is the size of the last axis, or the sizes of the last axes;
 /// `weight` and `bias` have that shape, and each may be None. They may have a dtype of their own, not wider than the
 /// arithmetic's: float32 for inputs of up to 32 bits, else float64. `activation` is a function of the result, in the same
-/// pass: ``"relu"``, ``"silu"`` (``y / (1 + exp(-y))``), ``"gelu_tanh"`` (GELU by way of tanh), or None.
+/// pass: ``"relu"``, ``"silu"`` (``y / (1 + exp(-y))``), ``"gelu"``, ``"gelu_tanh"``
+/// (GELU by way of tanh), or None.
 ///
 /// Returns an array like `input`: of its library, shape and dtype, on its device. `backend` says where to compute:
 /// ``"cpu"``, ``"wgpu"`` or ``"cuda"``, with copies there and back where the arrays are elsewhere; None is where they

@@ -101,6 +101,8 @@ pub enum Activation {
     Relu,
     /// `v / (1 + exp(-v))`
     Silu,
+    /// `v Φ(v)`, Φ being the normal distribution: the exact GELU.
+    Gelu,
     /// `v / (1 + exp(-2 u))` with `u = sqrt(2 / π) (v + 0.044715 v³)`: GELU by way of tanh.
     GeluTanh,
 }

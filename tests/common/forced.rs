@@ -56,6 +56,7 @@ pub(crate) fn fusions() -> Vec<Problem> {
         fusion: Fusion { prologue, epilogue, ..Fusion::default() },
         ..Problem::new(shape, reduced, affine, Statistic::Moments)
     };
+    let exact = Epilogue::Activation(Activation::Gelu);
     let (mean_square, bf16) = (Statistic::MeanSquare, DType::BF16);
     vec![
         of(&[40, 70], &[1], &[1], SCALED, gelu),
@@ -68,10 +69,11 @@ pub(crate) fn fusions() -> Vec<Problem> {
         Problem { order: vec![0, 2, 3, 1], other: bf16, ..of(&[6, 8, 5, 7], &[0, 2, 3], &[1], ADD, relu) },
         Problem { mask: true, ..of(&[9, 33], &[1], &[1], Prologue::Gate, Epilogue::Gate) },
         of(&[3, 9001], &[1], &[1], Prologue::Gate, silu),
-        Problem { mask: true, ..of(&[2, 3, 4, 20], &[2, 3], &[1, 2], ADD, gelu) },
+        Problem { mask: true, ..of(&[2, 3, 4, 20], &[2, 3], &[1, 2], ADD, exact) },
         Problem { dtype: DType::F16, ..of(&[19, 512], &[1], &[1], Prologue::None, Epilogue::Residual) },
         Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], &[1], &[1], SCALED, Epilogue::Gate) },
         Problem { gradient: 1e-38, eps: 0.0, ..of(&[17, 64], &[1], &[1], Prologue::Gate, gelu) },
+        Problem { dtype: DType::F64, other: DType::F64, ..of(&[6, 37], &[1], &[1], Prologue::None, exact) },
         Problem {
             statistic: mean_square,
             dtype: DType::F64,

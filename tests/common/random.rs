@@ -3,7 +3,10 @@
 use normkit::Cast;
 use normkit::Device;
 use normkit::check::{ANY_SPEC, Case, Fill, Given, HeadKind, Mask, MaskKind, Placement};
-use normkit::spec::{Affine, EpsPosition, Function, Fusion, Norm, Pointwise, Spec, Statistic};
+use normkit::spec::{
+    Activation, Affine, Dropout, Epilogue, EpsPosition, Function, Fusion, Norm, Pointwise, Prologue, Spec,
+    Statistic,
+};
 use normkit::tensor::{DType, Dims};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
@@ -110,7 +113,7 @@ fn any_spec(shape: Vec<usize>) -> impl Strategy<Value = Spec> {
 
 /// A random case of a method for a device: shape, dtypes, values, options and memory layout.
 pub(super) fn any_case(device: &Device, method: &'static str) -> impl Strategy<Value = Case> + use<> {
-    let dtypes: Vec<DType> = super::dtypes(device).collect();
+    let (dtypes, compiles): (Vec<DType>, bool) = (super::dtypes(device).collect(), super::compiles(device));
     any_shape().prop_flat_map(move |shape| {
         let what = (select(dtypes.clone()), select(dtypes.clone()));
         let values = (any_fill(), any_fill(), any::<bool>(), any::<bool>(), any::<u64>());
@@ -149,11 +152,46 @@ pub(super) fn any_case(device: &Device, method: &'static str) -> impl Strategy<V
                 case.seed = values.4;
                 case.mask = mask.filter(|_| case.takes_mask());
                 fit(&mut case, axes, own.then_some(vary));
+                if !compiles && case.method != ANY_SPEC && case.takes_fusion() {
+                    surround(&mut case, values.4);
+                }
                 case.name = "random".into();
                 case
             },
         )
     })
+}
+
+/// Something around the norm in one case of three, by the bits of a random number.
+fn surround(case: &mut Case, bits: u64) {
+    const PROLOGUES: [Prologue; 4] = [
+        Prologue::None,
+        Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 },
+        Prologue::Residual { input_scale: -0.7, residual_scale: 2.5 },
+        Prologue::Gate,
+    ];
+    const EPILOGUES: [Epilogue; 7] = [
+        Epilogue::None,
+        Epilogue::Activation(Activation::Relu),
+        Epilogue::Activation(Activation::Silu),
+        Epilogue::Activation(Activation::Gelu),
+        Epilogue::Activation(Activation::GeluTanh),
+        Epilogue::Residual,
+        Epilogue::Gate,
+    ];
+    if bits % 3 > 0 {
+        return;
+    }
+    let one_of = |shift: u32, count: usize| (bits >> shift) as usize % count;
+    let (prologue, epilogue) = (PROLOGUES[one_of(8, 4)], EPILOGUES[one_of(16, 7)]);
+    let is_sum = matches!(prologue, Prologue::Residual { .. });
+    let dropout = Dropout { probability: 0.25, seed: bits, offset: bits >> 32 };
+    let dropout = (is_sum && one_of(24, 2) == 0).then_some(dropout);
+    case.fusion = Fusion { prologue, epilogue, dropout, ..Fusion::default() };
+    case.hidden = one_of(28, 2) == 0;
+    if case.dtype != DType::F64 && one_of(32, 2) == 0 {
+        case.other_dtype = DType::F32;
+    }
 }
 
 /// What the method asks of its shape and options.

@@ -65,8 +65,8 @@ def layer_norm(
     """`weight * (x - mean) / sqrt(var + eps) + bias` over the last axes, whose sizes are `normalized_shape`.
 
     weight and bias have that shape. The variance is the biased one. As `torch.nn.functional.layer_norm`; Ba,
-    Kiros and Hinton 2016. activation is a function of the result, in the same pass: "relu", "silu", "gelu_tanh"
-    (as `torch.nn.functional.gelu` with approximate="tanh"), or None.
+    Kiros and Hinton 2016. activation is a function of the result, in the same pass: "relu", "silu", "gelu",
+    "gelu_tanh" (as `torch.nn.functional.gelu` with approximate="tanh"), or None.
     """
     if activation is not None:
         settings = (sizes(normalized_shape), eps, activation)

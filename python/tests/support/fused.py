@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import methods
+import mpmath
 import numpy as np
 import reference as ref
 from methods import Case, Fill, normal, split, trailing
@@ -106,7 +107,7 @@ def matrices(
                 kind=kind,
                 interleaved=interleaved,
             )
-    for activation in ("relu", "silu", "gelu_tanh"):
+    for activation in ("relu", "silu", "gelu", "gelu_tanh"):
         arrays = {"input": x(rows, cols), **affine()}
         yield case(
             f"layer_norm, {activation}",
@@ -226,9 +227,16 @@ def qk_norm_rope(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) ->
     return [rotated(one, a["cos"], a["sin"], o["interleaved"]) for one in both]
 
 
+def normal(v: Any) -> Any:
+    """The normal distribution's share below v, to more digits than longdouble has."""
+    with mpmath.workdps(30):
+        return np.longdouble(mpmath.nstr(mpmath.ncdf(mpmath.mpf(repr(v).split("'")[1])), 25))
+
+
 FUNCTIONS: dict[str, Callable[[Real], Real]] = {
     "relu": lambda v: np.where(v <= 0, 0, v),
     "silu": silu,
+    "gelu": lambda v: v * np.vectorize(normal, otypes=[np.longdouble])(v),
     "gelu_tanh": lambda v: (
         v / (1 + np.exp(-2 * np.sqrt(2 / np.longdouble(np.pi)) * (v + np.longdouble(0.044715) * v**3)))
     ),

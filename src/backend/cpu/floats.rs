@@ -135,6 +135,10 @@ real!(f32, F32, u32, i32, mantissa: 23, exponent_bits: 8, split: 12, head: 16, {
     const TANH_LIMIT: f32 = 20.0;
     const SLOPE_LIMIT: f32 = 87.0;
     const SIGMOID_LIMIT: f32 = 86.0;
+    const NORMAL_LIMIT: f32 = 16.0;
+    const TAIL: &'static [f32] = &[
+        0.050_154_891, -0.281_178_74, 0.532_678_37, -0.315_283_7, 0.316_780_5, 0.062_397_51, 0.135_209_92, -0.000_758_792_4
+    ];
     const LN2_HI: f32 = f32::from_bits(0x3F31_7200);
     const LN2_LO: f32 = 1.428_606_8e-6;
     const TAYLOR: &'static [f32] = &[
@@ -226,6 +230,11 @@ real!(f64, F64, u64, i64, mantissa: 52, exponent_bits: 11, split: 27, head: 36, 
     const TANH_LIMIT: f64 = 40.0;
     const SLOPE_LIMIT: f64 = 708.0;
     const SIGMOID_LIMIT: f64 = 708.0;
+    const NORMAL_LIMIT: f64 = 40.0;
+    #[allow(clippy::unreadable_literal, reason = "as they were found")]
+    const TAIL: &'static [f64] = &[
+        0.0028012915025244617, -0.03411723084846393, 0.19054856028930425, -0.6421215032479486, 1.4427500259545205, -2.2504909786496685, 2.4601945962075913, -1.8727446816522983, 0.9971138542455199, -0.3796376974750531, 0.05466483606552168, 0.036190092077958445, 0.04067117955037199, 0.09331930418504289, 0.11138063927017804, 0.12481947422899109, 0.12465784697934133, 3.913165665983069e-07
+    ];
     const LN2_HI: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000);
     const LN2_LO: f64 = 1.908_214_929_270_587_7e-10;
     const TAYLOR: &'static [f64] = &[

@@ -4,7 +4,7 @@
 
 use super::codes::Codes;
 use super::dropout::Kept;
-use super::fusion::{Each, Gated, Gelu, OfElements, Relu, Scaled, Silu, Sum};
+use super::fusion::{Each, Gated, Gelu, GeluTanh, OfElements, Relu, Scaled, Silu, Sum};
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
 use super::norm::TASK;
@@ -275,7 +275,8 @@ impl<F: Real> Forward<'_, F> {
             match (fusion.epilogue, &self.after) {
                 (Epilogue::Activation(Activation::Relu), _) => write(job, Relu, v, sink, to, out),
                 (Epilogue::Activation(Activation::Silu), _) => write(job, Silu, v, sink, to, out),
-                (Epilogue::Activation(Activation::GeluTanh), _) => write(job, Gelu, v, sink, to, out),
+                (Epilogue::Activation(Activation::Gelu), _) => write(job, Gelu, v, sink, to, out),
+                (Epilogue::Activation(Activation::GeluTanh), _) => write(job, GeluTanh, v, sink, to, out),
                 (Epilogue::Gate, Some(gate)) => {
                     write_with(job, Gated, (v, gate), sink, to, [other, out]);
                 }

@@ -3,7 +3,9 @@
 
 use super::dropout::Kept;
 use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
-use super::fusion::{GateGradients, Gated, GeluSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled};
+use super::fusion::{
+    GateGradients, Gated, GeluSlope, GeluTanhSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled,
+};
 use super::launch::Tiles;
 use super::real::Real;
 use super::rotary::{Angles, Turn};
@@ -151,7 +153,8 @@ impl<F: Real> Backward<'_, F> {
             match (fusion.epilogue, &self.after) {
                 (Epilogue::Activation(Activation::Relu), _) => put(isa, ReluSlope, g, v, of_norm),
                 (Epilogue::Activation(Activation::Silu), _) => put(isa, SiluSlope, g, v, of_norm),
-                (Epilogue::Activation(Activation::GeluTanh), _) => put(isa, GeluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::Gelu), _) => put(isa, GeluSlope, g, v, of_norm),
+                (Epilogue::Activation(Activation::GeluTanh), _) => put(isa, GeluTanhSlope, g, v, of_norm),
                 (_, Some(after)) => {
                     let z = after.load(row, at, z, len);
                     let Some(sink) = &self.grad_after else {

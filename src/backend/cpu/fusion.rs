@@ -10,16 +10,22 @@ use super::stored::Stored;
 use super::tanh::{bend, halves, held};
 use std::marker::PhantomData;
 
-/// `1 / (1 + exp(-z))`, and the same of `-z`.
+/// `exp(-size)` as a number and a power of two, `size` being held at the limit.
 #[inline(always)]
-fn sigmoids<F: Real>(z: F) -> (F, F) {
-    let size = z.abs();
+fn power_of<F: Real>(size: F) -> (F, F) {
     let a = held(F::HALF * size, F::HALF * F::SIGMOID_LIMIT);
     let (k, u) = halves(a);
     let power = F::power_left(u);
     let rho = (a + k * (F::HALF * F::LN2_HI)) + k * (F::HALF * F::LN2_LO);
     let p = rho - bend(rho);
-    let e = F::ONE - F::TWO * p;
+    (F::ONE - F::TWO * p, power)
+}
+
+/// `1 / (1 + exp(-z))`, and the same of `-z`.
+#[inline(always)]
+fn sigmoids<F: Real>(z: F) -> (F, F) {
+    let size = z.abs();
+    let (e, power) = power_of(size);
     let near = F::HALF * (F::ONE / (F::HALF + (F::HALF * power) * e));
     let far = if size > F::SIGMOID_LIMIT { F::ZERO } else { (e * power) * near };
     if z < F::ZERO { (far, near) } else { (near, far) }
@@ -36,6 +42,35 @@ fn silu<F: Real>(z: F) -> F {
 fn silu_slope<F: Real>(z: F) -> F {
     let (s, other) = sigmoids(z);
     s * (F::ONE + z * other)
+}
+
+/// The normal distribution's share below `z`, and `exp(-z² / 2)`.
+#[inline(always)]
+fn normal<F: Real>(z: F) -> (F, F) {
+    let size = held(z.abs(), F::NORMAL_LIMIT);
+    let half_square = F::HALF * (size * size);
+    let (e, power) = power_of(half_square);
+    let bell = if half_square > F::SIGMOID_LIMIT { F::ZERO } else { e * power };
+    let t = F::ONE / (F::ONE + F::of(0.3125) * size);
+    let mut r = F::ZERO;
+    for &c in F::TAIL {
+        r = r * t + c;
+    }
+    let tail = bell * r;
+    (if z < F::ZERO { tail } else { F::ONE - tail }, bell)
+}
+
+/// The exact GELU.
+#[inline(always)]
+fn gelu_exact<F: Real>(z: F) -> F {
+    z * normal(z).0
+}
+
+/// Its derivative.
+#[inline(always)]
+fn gelu_exact_slope<F: Real>(z: F) -> F {
+    let (below, bell) = normal(z);
+    below + (z * bell) * F::of(0.398_942_280_401_432_7)
 }
 
 /// `z²`, held where GELU is 0 or `z`.
@@ -156,10 +191,14 @@ of_elements! {
     Silu: |a, _b| silu(a);
     /// `a * silu'(b)`
     SiluSlope: |a, b| a * silu_slope(b);
-    /// `gelu(a)`
-    Gelu: |a, _b| gelu(a);
+    /// `gelu(a)`, exactly
+    Gelu: |a, _b| gelu_exact(a);
     /// `a * gelu'(b)`
-    GeluSlope: |a, b| a * gelu_slope(b);
+    GeluSlope: |a, b| a * gelu_exact_slope(b);
+    /// `gelu(a)` by way of tanh
+    GeluTanh: |a, _b| gelu(a);
+    /// `a * gelu'(b)`
+    GeluTanhSlope: |a, b| a * gelu_slope(b);
 }
 
 /// `to = f(a, b)`, each rounded once, and the same to another place.
@@ -298,10 +337,43 @@ mod tests {
     fn slopes_are_those_of_the_functions() {
         for i in -400..400 {
             let (z, step) = (f64::from(i) * 0.031, 1e-6);
-            for (f, slope) in [(silu as fn(f64) -> f64, silu_slope as fn(f64) -> f64), (gelu, gelu_slope)] {
+            for (f, slope) in [
+                (silu as fn(f64) -> f64, silu_slope as fn(f64) -> f64),
+                (gelu, gelu_slope),
+                (gelu_exact, gelu_exact_slope),
+            ] {
                 let difference = (f(z + step) - f(z - step)) / (2.0 * step);
                 assert!((difference - slope(z)).abs() < 1e-8, "{z}: {difference} {}", slope(z));
             }
         }
+    }
+
+    /// Against the series `1/2 + φ(z) (z + z³ / 3 + z⁵ / (3 * 5) + ...)`.
+    #[test]
+    fn the_normal_distribution_is_as_exact_as_the_numerics_say() {
+        let exact = |z: f64| {
+            let (mut sum, mut term, mut n) = (z, z, 1.0);
+            while term.abs() > 1e-18 * sum.abs() {
+                n += 2.0;
+                term *= z * z / n;
+                sum += term;
+            }
+            0.5 + sum * (-0.5 * z * z).exp() * 0.398_942_280_401_432_7
+        };
+        let mut worst = [0.0f64; 2];
+        for i in -5000..=5000 {
+            let z = f64::from(i) * 0.0025;
+            let narrow = z as f32;
+            worst[0] = worst[0].max((f64::from(normal(narrow).0) - exact(f64::from(narrow))).abs());
+            worst[1] = worst[1].max((normal(z).0 - exact(z)).abs());
+        }
+        println!("normal: {worst:?}");
+        assert!(worst[0] <= 2e-7 && worst[1] <= 2e-15, "{worst:?}");
+        assert_eq!(
+            (gelu_exact(f32::INFINITY), gelu_exact(1e30f32), gelu_exact(-1e30f32)),
+            (f32::INFINITY, 1e30, 0.0)
+        );
+        assert_eq!((gelu_exact_slope(1e30f32), gelu_exact_slope(-1e30f32)), (1.0, 0.0));
+        assert!(gelu_exact(f32::NAN).is_nan() && gelu_exact(0.0f32) == 0.0);
     }
 }

@@ -49,6 +49,11 @@ pub(crate) trait Real:
     const SLOPE_LIMIT: Self;
     /// Beyond this the smaller sigmoid is taken for 0: `exp` of its negative is the least that is a normal number.
     const SIGMOID_LIMIT: Self;
+    /// The magnitude that counts at most in the normal distribution.
+    const NORMAL_LIMIT: Self;
+    /// `exp(z² / 2)` times the share below `-z` is a polynomial in `1 / (1 + 5 z / 16)`, here the highest power first: the least
+    /// largest error of that share, found in higher precision.
+    const TAIL: &'static [Self];
     /// `2 sqrt(2 / π)`, 0.044715 of that, and three times as much.
     const GELU: [Self; 3];
     const LOG2E: Self;

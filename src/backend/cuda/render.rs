@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("math.cuh"),
     kernel_file!("moments.cuh"),
     kernel_file!("nearest.cuh"),
+    kernel_file!("normal.cuh"),
     kernel_file!("norm_backward.cu"),
     kernel_file!("norm_backward_fused.cu"),
     kernel_file!("norm_forward.cu"),

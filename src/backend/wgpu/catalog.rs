@@ -138,7 +138,8 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
     if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
         return Vec::new();
     }
-    let activations = [Activation::Relu, Activation::Silu, Activation::GeluTanh].map(After::Activation);
+    let activations =
+        [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluTanh].map(After::Activation);
     let afters = [After::None, After::Residual, After::Gate].into_iter().chain(activations);
     let befores = [Before::None, Before::Residual, Before::ScaledResidual, Before::Gate];
     let mut all = Vec::new();

@@ -75,7 +75,8 @@ impl After {
             After::Rotary { .. } => return vec![shader!("epilogue_rotary")],
             After::Activation(Activation::Relu) => shader!("activation_relu"),
             After::Activation(Activation::Silu) => shader!("activation_silu"),
-            After::Activation(Activation::GeluTanh) => shader!("activation_gelu"),
+            After::Activation(Activation::Gelu) => shader!("activation_gelu"),
+            After::Activation(Activation::GeluTanh) => shader!("activation_gelu_tanh"),
         };
         vec![function, shader!("epilogue_activation")]
     }
@@ -148,10 +149,14 @@ pub(super) fn tables(rotary: Option<&Rotary<'_>>, spec: &Norm) -> Result<[Option
 
 /// The files that say what surrounds a norm.
 pub(super) fn files(before: Before, after: After) -> Vec<&'static str> {
+    let is_exact = after == After::Activation(Activation::Gelu);
     let smooth = matches!(after, After::Gate | After::Activation(Activation::Silu | Activation::GeluTanh));
     let mut files = Vec::new();
-    if before == Before::Gate || smooth {
+    if before == Before::Gate || smooth || is_exact {
         files.extend([shader!("exponential"), shader!("sigma")]);
+    }
+    if is_exact {
+        files.push(shader!("normal"));
     }
     files.push(before.file());
     files.extend(after.files());

@@ -19,6 +19,7 @@ fn all() -> Vec<(String, Fusion)> {
         ("", Epilogue::None),
         ("relu", Epilogue::Activation(Activation::Relu)),
         ("silu", Epilogue::Activation(Activation::Silu)),
+        ("gelu", Epilogue::Activation(Activation::Gelu)),
         ("gelu_tanh", Epilogue::Activation(Activation::GeluTanh)),
         ("residual", Epilogue::Residual),
         ("gate", Epilogue::Gate),

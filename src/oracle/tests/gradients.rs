@@ -177,6 +177,7 @@ fn through_what_surrounds_a_norm() {
         Epilogue::None,
         Epilogue::Activation(Activation::Relu),
         Epilogue::Activation(Activation::Silu),
+        Epilogue::Activation(Activation::Gelu),
         Epilogue::Activation(Activation::GeluTanh),
         Epilogue::Residual,
         Epilogue::Gate,
