@@ -231,6 +231,35 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
             yield Bench(what, passes, size, name, timed[0], timed[1], FUSED_GOAL)
             yield Bench(f"{what}, beside its parts", passes, size, name, timed[0], timed[2], None)
 
+    heads = (count // 1024, 8, 128)
+    q, k, of_head = randn(*heads), randn(heads[0], 2, 128), randn(128)
+    angles = torch.outer(torch.arange(heads[0]) % 4096, 10000.0 ** (-torch.arange(64) / 64))
+    cos, sin = angles.cos(), angles.sin()
+
+    def rotated(x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        c, s = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
+        return torch.cat((first * c - second * s, second * c + first * s), -1)
+
+    def fused_rope(q: Tensor, k: Tensor, w: Tensor) -> object:
+        return nk.qk_norm_rope(q, k, cos, sin, None, w, w)
+
+    def torch_rope(q: Tensor, k: Tensor, w: Tensor) -> object:
+        return tuple(rotated(F.rms_norm(x, (128,), w, 1e-6)) for x in (q, k))
+
+    def own_rope(q: Tensor, k: Tensor, w: Tensor) -> object:
+        return tuple(rotated(x) for x in nk.qk_norm(q, k, w, w))
+
+    what, tensors = "qk_norm + rotary", [q, k, of_head]
+    for backward in (False, True):
+        passes = "forward and backward" if backward else "forward"
+        timed = [
+            trained(f, tensors, (q, k), True) if backward else bound(f, tensors)
+            for f in (fused_rope, torch_rope, own_rope)
+        ]
+        yield Bench(what, passes, size, name, timed[0], timed[1], FUSED_GOAL)
+        yield Bench(f"{what}, beside its parts", passes, size, name, timed[0], timed[2], None)
+
     def codes(v: Tensor) -> tuple[Tensor, Tensor]:
         scale = (v.abs().amax(-1, keepdim=True).float() / 127).clamp(min=2**-23)
         return (v.float() / scale).round().clamp(-128, 127).to(torch.int8), scale

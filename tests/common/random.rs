@@ -179,7 +179,7 @@ fn surround(case: &mut Case, bits: u64) {
         Epilogue::Residual,
         Epilogue::Gate,
     ];
-    if bits % 3 > 0 {
+    if !bits.is_multiple_of(3) {
         return;
     }
     let one_of = |shift: u32, count: usize| (bits >> shift) as usize % count;

@@ -1,4 +1,5 @@
 //! Dropout: elements of a row that are left out, found by Philox 4x32-10 eight counters at a time.
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index")]
 
 use super::Isa;
 use super::isa::Operation;

@@ -188,7 +188,7 @@ impl<F: Real> Backward<'_, F> {
                         let to = &mut summed[..len];
                         match &self.grad_hidden {
                             Some(gradient) => {
-                                let own = gradient.load(row, at, &mut *more, len);
+                                let own = gradient.load(row, at, more, len);
                                 put(isa, SumScaled(factor), d, own, to);
                             }
                             None => put(isa, Scaled(factor), d, d, to),
