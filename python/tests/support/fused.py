@@ -227,7 +227,7 @@ def qk_norm_rope(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) ->
     return [rotated(one, a["cos"], a["sin"], o["interleaved"]) for one in both]
 
 
-def normal(v: Any) -> Any:
+def share_below(v: Any) -> Any:
     """The normal distribution's share below v, to more digits than longdouble has."""
     with mpmath.workdps(30):
         return np.longdouble(mpmath.nstr(mpmath.ncdf(mpmath.mpf(repr(v).split("'")[1])), 25))
@@ -236,7 +236,7 @@ def normal(v: Any) -> Any:
 FUNCTIONS: dict[str, Callable[[Real], Real]] = {
     "relu": lambda v: np.where(v <= 0, 0, v),
     "silu": silu,
-    "gelu": lambda v: v * np.vectorize(normal, otypes=[np.longdouble])(v),
+    "gelu": lambda v: v * np.vectorize(share_below, otypes=[np.longdouble])(v),
     "gelu_tanh": lambda v: (
         v / (1 + np.exp(-2 * np.sqrt(2 / np.longdouble(np.pi)) * (v + np.longdouble(0.044715) * v**3)))
     ),
