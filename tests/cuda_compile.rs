@@ -20,7 +20,7 @@ use normkit::backend::cuda::{
 use normkit::check::{Case, METHODS, compute};
 use normkit::norm::Quantized;
 use normkit::prelude::*;
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Scaling};
+use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle, Scaling};
 use normkit::tensor::DType;
 use normkit::{Result, Stream};
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ fn typical_cases() -> Vec<Case> {
 /// What surrounds norms in models: a residual that is kept, gates, and activations.
 fn fused_cases() -> Vec<Case> {
     use DType::{BF16, F16, F32};
+    use RotaryStyle::{HalfSplit, Interleaved};
     let add = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
     let [relu, gelu] = [Activation::Relu, Activation::GeluTanh].map(Epilogue::Activation);
     let of = |method, dtype, cols, prologue, epilogue| {
@@ -75,6 +76,12 @@ fn fused_cases() -> Vec<Case> {
     list.push(of("layer_norm", F32, 4096, add, gelu));
     list.push(of("layer_norm", DType::F64, 1024, add, gelu));
     list.push(of("batch_norm", F32, 768, add, relu));
+    for (style, positions) in [(HalfSplit, Some(true)), (HalfSplit, None), (Interleaved, Some(false))] {
+        list.extend([BF16, F32].map(|dtype| {
+            let epilogue = Epilogue::Rotary { style, dims: 128 };
+            Case { positions, ..of("qk_norm", dtype, 128, Prologue::None, epilogue) }
+        }));
+    }
     list
 }
 
