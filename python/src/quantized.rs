@@ -4,7 +4,7 @@ use crate::arguments as arg;
 use crate::array::Array;
 use crate::call::{Call, bound};
 use crate::config::{Config, cast};
-use crate::errors::{exception, value_error};
+use crate::errors::{exception, renamed, value_error};
 use crate::fresh::Fresh;
 use crate::functions::{Any, Optional, array, optional};
 use crate::fused::residual_before;
@@ -33,12 +33,7 @@ pub(crate) fn quantization(
         (None, None) => Scaling::Row,
     };
     let quantization = Quantization { dtype, scaling, upper_bound };
-    quantization.check().map_err(|error| match error {
-        normkit::Error::Argument { name: "block", expected, found } => {
-            value_error(format!("block_size: expected {expected}, found {found}"))
-        }
-        other => exception(other),
-    })?;
+    quantization.check().map_err(|error| renamed(error, &[("block", "block_size")]))?;
     Ok(quantization)
 }
 

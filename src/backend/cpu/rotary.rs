@@ -100,14 +100,11 @@ impl<'a> Angles<'a> {
     }
 }
 
-/// A pair after the turn: two products each, and one sum.
+/// A pair after the turn: two products each, and one sum. Back is forth with the other sign of the sine.
 #[inline(always)]
-fn turned<F: Real, const BACK: bool>(first: F, second: F, cos: F, sin: F) -> (F, F) {
-    if BACK {
-        (first * cos + second * sin, second * cos - first * sin)
-    } else {
-        (first * cos - second * sin, second * cos + first * sin)
-    }
+fn turned<F: Real>(turn: Turn, first: F, second: F, cos: F, sin: F) -> (F, F) {
+    let sin = if turn == Turn::Back { -sin } else { sin };
+    (first * cos - second * sin, second * cos + first * sin)
 }
 
 /// Pairs whose second elements lie apart from their first ones.
@@ -119,23 +116,13 @@ struct Halves<'s, F> {
     sin: &'s [F],
 }
 
-impl<F: Real> Halves<'_, F> {
-    #[inline(always)]
-    fn run<const BACK: bool>(self) {
-        let halves = self.first.iter_mut().zip(self.second);
-        for ((first, second), (&cos, &sin)) in halves.zip(self.cos.iter().zip(self.sin)) {
-            (*first, *second) = turned::<F, BACK>(*first, *second, cos, sin);
-        }
-    }
-}
-
 impl<F: Real> Operation for Halves<'_, F> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self) {
-        match self.turn {
-            Turn::Forth => self.run::<false>(),
-            Turn::Back => self.run::<true>(),
+        let halves = self.first.iter_mut().zip(self.second);
+        for ((first, second), (&cos, &sin)) in halves.zip(self.cos.iter().zip(self.sin)) {
+            (*first, *second) = turned(self.turn, *first, *second, cos, sin);
         }
     }
 }
@@ -148,22 +135,12 @@ struct Neighbours<'s, F> {
     sin: &'s [F],
 }
 
-impl<F: Real> Neighbours<'_, F> {
-    #[inline(always)]
-    fn run<const BACK: bool>(self) {
-        for (pair, (&cos, &sin)) in self.pairs.chunks_exact_mut(2).zip(self.cos.iter().zip(self.sin)) {
-            (pair[0], pair[1]) = turned::<F, BACK>(pair[0], pair[1], cos, sin);
-        }
-    }
-}
-
 impl<F: Real> Operation for Neighbours<'_, F> {
     type Output = ();
     #[inline(always)]
     fn call<S: Simd>(self) {
-        match self.turn {
-            Turn::Forth => self.run::<false>(),
-            Turn::Back => self.run::<true>(),
+        for (pair, (&cos, &sin)) in self.pairs.chunks_exact_mut(2).zip(self.cos.iter().zip(self.sin)) {
+            (pair[0], pair[1]) = turned(self.turn, pair[0], pair[1], cos, sin);
         }
     }
 }
