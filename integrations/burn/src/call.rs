@@ -1,0 +1,184 @@
+//! A method with its options, before it is given tensors.
+
+use burn::serde::{Deserialize, Serialize};
+use normkit::tensor::{DType, Tensor, View, ViewMut};
+use normkit::{
+    BatchNorm, Device, DyT, Error, GroupNorm, InstanceNorm, LayerNorm, Method, QkNorm, Result, RmsNorm,
+    WeightNorm,
+};
+
+/// A method and its options.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    /// Of the trailing axes of this shape; after a residual, if that is given.
+    LayerNorm {
+        /// The axes that share statistics.
+        shape: Vec<usize>,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Likewise, by the root mean square.
+    RmsNorm {
+        /// The axes that share statistics.
+        shape: Vec<usize>,
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// With the batch's statistics; or with those given, as constants.
+    BatchNorm {
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Of groups of channels.
+    GroupNorm {
+        /// Groups.
+        groups: usize,
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Of each channel of each sample.
+    InstanceNorm {
+        /// Channels.
+        channels: usize,
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// `weight * tanh(alpha * x) + bias`
+    Dyt {
+        /// The shape of weight and bias.
+        shape: Vec<usize>,
+    },
+    /// Of the last axis: queries or keys.
+    Heads {
+        /// Which norm.
+        kind: HeadKind,
+        /// What keeps the divisor away from zero.
+        eps: f64,
+    },
+    /// `weight * v / ||v||`
+    WeightNorm {
+        /// The axis that is kept; none: one length for all.
+        dim: Option<usize>,
+    },
+}
+
+/// How queries and keys are normalized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(crate = "burn::serde")]
+pub enum HeadKind {
+    /// `x / sqrt(mean(x²) + eps)`
+    Rms,
+    /// `x / max(||x||, eps)`
+    L2,
+    /// `(x - mean) / sqrt(var + eps)`
+    Layer,
+}
+
+/// The tensors of a call beside its input.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound<T> {
+    pub(crate) weight: Option<T>,
+    pub(crate) bias: Option<T>,
+    pub(crate) alpha: Option<T>,
+    pub(crate) residual: Option<T>,
+    /// Mean and variance to normalize by, constants.
+    pub(crate) running: Option<[T; 2]>,
+}
+
+impl<T> Default for Bound<T> {
+    fn default() -> Self {
+        Bound { weight: None, bias: None, alpha: None, residual: None, running: None }
+    }
+}
+
+/// A view, where a call wants a tensor.
+struct Seen<'a>(View<'a>);
+
+impl Tensor for Seen<'_> {
+    fn device(&self) -> Device {
+        self.0.device()
+    }
+
+    fn view(&self) -> Result<View<'_>> {
+        Ok(self.0.clone())
+    }
+
+    fn view_mut(&mut self) -> Result<ViewMut<'_>> {
+        Err(only_read())
+    }
+
+    fn empty(&self, _: &[usize], _: DType) -> Result<Self> {
+        Err(only_read())
+    }
+}
+
+fn only_read() -> Error {
+    let (expected, found) = ("a tensor that is only read".to_owned(), "a write".to_owned());
+    Error::Argument { name: "running statistics", expected, found }
+}
+
+/// Binds those parameters that there are.
+macro_rules! bound {
+    ($norm:expr, $($call:ident: $view:expr),*) => {{
+        let mut norm = $norm;
+        $(if let Some(view) = $view {
+            norm = norm.$call(view);
+        })*
+        norm
+    }};
+}
+
+impl Call {
+    /// The method with its parameters.
+    pub(crate) fn bind<'a>(&self, bound: Bound<View<'a>>) -> Result<Box<dyn Method + 'a>> {
+        let Bound { weight, bias, alpha, residual, running } = bound;
+        Ok(match self {
+            Call::LayerNorm { shape, eps } => {
+                let norm = LayerNorm::new(&shape[..]).eps(*eps);
+                Box::new(bound!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
+            }
+            Call::RmsNorm { shape, eps } => {
+                let norm = RmsNorm::new(&shape[..]).eps(*eps);
+                Box::new(bound!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
+            }
+            Call::BatchNorm { channels, eps } => {
+                let norm = bound!(BatchNorm::new(*channels).eps(*eps), weight_view: weight, bias_view: bias);
+                match running {
+                    Some([mean, var]) => Box::new(norm.frozen(&Seen(mean), &Seen(var))?),
+                    None => Box::new(norm),
+                }
+            }
+            Call::GroupNorm { groups, channels, eps } => {
+                let norm = GroupNorm::new(*groups, *channels).eps(*eps);
+                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+            }
+            Call::InstanceNorm { channels, eps } => {
+                let norm = InstanceNorm::new(*channels).eps(*eps);
+                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+            }
+            Call::Dyt { shape } => {
+                let norm = DyT::new(&shape[..]);
+                Box::new(bound!(norm, alpha_view: alpha, weight_view: weight, bias_view: bias))
+            }
+            Call::Heads { kind, eps } => {
+                let heads = match kind {
+                    HeadKind::Rms => QkNorm::rms(),
+                    HeadKind::L2 => QkNorm::l2(),
+                    HeadKind::Layer => QkNorm::layer(),
+                };
+                let norm = heads.eps(*eps).query().clone();
+                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+            }
+            Call::WeightNorm { dim } => Box::new(bound!(WeightNorm::new(*dim), g_view: weight)),
+        })
+    }
+
+    /// Whether a backward pass needs more than the input.
+    pub(crate) fn has_statistics(&self) -> bool {
+        !matches!(self, Call::Dyt { .. })
+    }
+}
