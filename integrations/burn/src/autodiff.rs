@@ -4,11 +4,11 @@ use crate::call::{Bound, Call};
 use crate::lend::Lend;
 use crate::ops::{NormOps, Others, Outcome};
 use crate::passes::{Forwarded, Needs, Wanted, backward, forward};
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
-use burn::backend::Autodiff;
 use burn::backend::tensor::FloatTensor;
 
 /// What a tensor's gradient is a part of: input, weight, bias, alpha, residual.

@@ -54,7 +54,10 @@ fn check(name: &'static str, tensor: &DispatchTensor, input: &DispatchTensor) ->
     dtypes::of(name, tensor.dtype())?;
     let (own, of_input) = (backend_of(&tensor.kind), backend_of(&input.kind));
     if own.is_none() {
-        return refuse("a tensor of a backend that normkit-burn is built for".into(), "another backend's".into());
+        return refuse(
+            "a tensor of a backend that normkit-burn is built for".into(),
+            "another backend's".into(),
+        );
     }
     let (device, expected) = (place(tensor), place(input));
     if own != of_input || device != expected {
@@ -142,8 +145,11 @@ fn last<const D: usize>(input: &Tensor<D>) -> usize {
 }
 
 /// The size of the second axis, which counts channels.
-fn channels<const D: usize>(input: &Tensor<D>) -> usize {
-    input.dims().get(1).copied().unwrap_or(0)
+fn channels<const D: usize>(input: &Tensor<D>) -> Result<usize> {
+    input.dims().get(1).copied().ok_or_else(|| {
+        let (expected, found) = ("a shape [n, c, ...]".to_owned(), format!("shape {:?}", input.dims()));
+        Error::Argument { name: "input", expected, found }
+    })
 }
 
 /// Layer normalization of the last axis: `(x - mean) / sqrt(var + eps) * weight + bias`, with the biased variance.
@@ -206,7 +212,7 @@ pub fn batch_norm<const D: usize>(
     running_var: Tensor<1>,
     eps: f64,
 ) -> Result<Tensor<D>> {
-    let call = Call::BatchNorm { channels: channels(&input), eps };
+    let call = Call::BatchNorm { channels: channels(&input)?, eps };
     let running = Some([running_mean.into_dispatch(), running_var.into_dispatch()]);
     output(call, input, With { weight: routed(weight), bias: routed(bias), running, ..With::default() })
 }
@@ -220,7 +226,7 @@ pub fn batch_norm_train<const D: usize>(
     bias: Option<Tensor<1>>,
     eps: f64,
 ) -> Result<(Tensor<D>, BatchStatistics)> {
-    let call = Call::BatchNorm { channels: channels(&input), eps };
+    let call = Call::BatchNorm { channels: channels(&input)?, eps };
     let with = With { weight: routed(weight), bias: routed(bias), ..With::default() };
     match run(call, true, input.into_dispatch(), with)? {
         Outcome::WithBatch(output, mean, variance) => {
@@ -242,7 +248,7 @@ pub fn group_norm<const D: usize>(
     bias: Option<Tensor<1>>,
     eps: f64,
 ) -> Result<Tensor<D>> {
-    let call = Call::GroupNorm { groups: num_groups, channels: channels(&input), eps };
+    let call = Call::GroupNorm { groups: num_groups, channels: channels(&input)?, eps };
     output(call, input, With { weight: routed(weight), bias: routed(bias), ..With::default() })
 }
 
@@ -255,7 +261,7 @@ pub fn instance_norm<const D: usize>(
     bias: Option<Tensor<1>>,
     eps: f64,
 ) -> Result<Tensor<D>> {
-    let call = Call::InstanceNorm { channels: channels(&input), eps };
+    let call = Call::InstanceNorm { channels: channels(&input)?, eps };
     output(call, input, With { weight: routed(weight), bias: routed(bias), ..With::default() })
 }
 

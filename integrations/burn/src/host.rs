@@ -117,7 +117,9 @@ mod arrays {
             let arrays = read.iter().map(|tensor| match tensor {
                 NdArrayTensor::F64(values) => Ok(Array::F64(values.view())),
                 NdArrayTensor::F32(values) => Ok(Array::F32(values.view())),
-                other => Err(crate::dtypes::of("tensor", other.dtype()).err().unwrap_or_else(super::impossible)),
+                other => {
+                    Err(crate::dtypes::of("tensor", other.dtype()).err().unwrap_or_else(super::impossible))
+                }
             });
             let arrays = arrays.collect::<Result<Vec<_>>>()?;
             let views = arrays.iter().map(|array| match array {

@@ -141,7 +141,8 @@ pub(crate) fn forward<B: Lend>(
     }
     let (_, made) = B::lend(&reads.all, &makes.all, |views, fresh, stream| {
         let (input, bound) = (&views[0], seen(&numbers, views));
-        if let (Call::BatchNorm { channels, eps }, [output, statistics, moments, mean, var]) = (call, &mut *fresh)
+        if let (Call::BatchNorm { channels, eps }, [output, statistics, moments, mean, var]) =
+            (call, &mut *fresh)
         {
             let mut norm = BatchNorm::new(*channels).eps(*eps);
             if let (Some(weight), Some(bias)) = (bound.weight, bound.bias) {

@@ -47,7 +47,8 @@ pub fn init(kind: DeviceKind) -> Result<Device> {
         DeviceKind::DefaultDevice => WgpuDeviceKind::DefaultDevice,
         DeviceKind::Existing(id) => WgpuDeviceKind::Existing(id),
     };
-    let refused = |error: &dyn std::fmt::Display| Error::NoDevice { backend: "wgpu", reason: error.to_string() };
+    let refused =
+        |error: &dyn std::fmt::Display| Error::NoDevice { backend: "wgpu", reason: error.to_string() };
     let options = RuntimeOptions::try_default().map_err(|error| refused(&error))?;
     let setup = try_init_setup::<AutoGraphicsApi>(&WgpuDevice::new(selected), options);
     let setup = setup.map_err(|error| refused(&error))?;

@@ -33,9 +33,7 @@ fn layer_norm() {
         ours: &|x, p| {
             vec![ours::layer_norm(x[0].clone(), Some(p[0].clone()), Some(p[1].clone()), 1e-5).unwrap()]
         },
-        reference: &|x, p| {
-            vec![normalized(x[0].clone(), true, 1e-5) * along_last(&p[0]) + along_last(&p[1])]
-        },
+        reference: &|x, p| vec![normalized(x[0].clone(), true, 1e-5) * along_last(&p[0]) + along_last(&p[1])],
     }
     .check();
 }
@@ -68,8 +66,7 @@ fn residuals() {
         inputs: vec![[7, 64], [7, 64]],
         parameters: vec![64],
         ours: &|x, p| {
-            let (y, h) =
-                ours::add_rms_norm(x[0].clone(), x[1].clone(), Some(p[0].clone()), 1e-6).unwrap();
+            let (y, h) = ours::add_rms_norm(x[0].clone(), x[1].clone(), Some(p[0].clone()), 1e-6).unwrap();
             vec![y, h]
         },
         reference: &|x, p| {
@@ -105,7 +102,9 @@ fn batch_norm() {
         inputs: vec![[4, 3, 5, 6]],
         parameters: vec![3, 3],
         ours: &|x, p| {
-            vec![ours::batch_norm_train(x[0].clone(), Some(p[0].clone()), Some(p[1].clone()), 1e-5).unwrap().0]
+            vec![
+                ours::batch_norm_train(x[0].clone(), Some(p[0].clone()), Some(p[1].clone()), 1e-5).unwrap().0,
+            ]
         },
         reference: &|x, p| {
             let x = centred(&x[0]);
@@ -215,9 +214,7 @@ fn weight_norm() {
         inputs: vec![[12, 7]],
         parameters: vec![7],
         ours: &|v, g| vec![ours::weight_norm(v[0].clone(), g[0].clone(), Some(1)).unwrap()],
-        reference: &|v, g| {
-            vec![v[0].clone() / v[0].clone().square().sum_dim(0).sqrt() * along_last(&g[0])]
-        },
+        reference: &|v, g| vec![v[0].clone() / v[0].clone().square().sum_dim(0).sqrt() * along_last(&g[0])],
     }
     .check();
     Case::<2> {

@@ -3,9 +3,7 @@
 use super::{on_a_line, told};
 use crate::{Error, batch_norm, batch_norm_train, group_norm, instance_norm};
 use burn::config::Config;
-use burn::module::{
-    Content, DisplaySettings, Flag, Initializer, Module, ModuleDisplay, Param, RunningState,
-};
+use burn::module::{Content, DisplaySettings, Flag, Initializer, Module, ModuleDisplay, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 
 /// How to make a [`BatchNorm`].

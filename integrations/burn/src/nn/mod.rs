@@ -4,7 +4,9 @@ mod channels;
 mod columns;
 mod heads;
 
-pub use channels::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig};
+pub use channels::{
+    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig,
+};
 pub use columns::{DyT, DyTConfig, LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
 pub use heads::{QkNorm, QkNormConfig};
 

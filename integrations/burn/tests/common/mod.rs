@@ -1,4 +1,5 @@
 //! Devices, data, and the comparison with burn's own operations in float64.
+#![allow(dead_code, reason = "each test uses some of it")]
 #![allow(deprecated, reason = "burn calls NdArray its former backend; it is still there")]
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -46,7 +47,12 @@ pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f64> {
 }
 
 /// A tensor of a device and dtype.
-pub(crate) fn tensor<const D: usize>(values: &[f64], shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+pub(crate) fn tensor<const D: usize>(
+    values: &[f64],
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, dtype))
 }
 
