@@ -97,8 +97,7 @@ pub(crate) fn plot(path: &Path, title: &str, curves: &[Curve]) -> Result<(), Box
         let label = 10f64.powi(power);
         writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 8.0, at + 4.0)?;
     }
-    for quarter in 0..=4 {
-        let step = (steps - 1) * quarter / 4;
+    for step in (0..steps).step_by((steps / 4).next_multiple_of(50)) {
         let (at, bottom) = (x(step as f64), SIZE[1] - BOTTOM + 18.0);
         writeln!(svg, "<text x=\"{at:.1}\" y=\"{bottom}\" text-anchor=\"middle\">{step}</text>")?;
     }
@@ -142,9 +141,8 @@ pub(crate) fn plot(path: &Path, title: &str, curves: &[Curve]) -> Result<(), Box
     Ok(())
 }
 
-/// The largest difference between two curves in their first `batches`, as a share of the loss: later, what was rounded differently
-/// has grown, as any difference does.
-pub(crate) fn difference(one: &Curve, other: &Curve, batches: usize) -> f64 {
-    let pairs = one.losses.iter().zip(&other.losses).take(batches);
+/// The largest difference between two curves, as a share of the loss.
+pub(crate) fn difference(one: &Curve, other: &Curve) -> f64 {
+    let pairs = one.losses.iter().zip(&other.losses);
     pairs.map(|(a, b)| (a - b).abs() / a.abs()).fold(0.0, f64::max)
 }

@@ -19,9 +19,7 @@ const WIDTH: usize = 96;
 const BLOCKS: usize = 3;
 const EPOCHS: u64 = 12;
 const BATCH: usize = 64;
-const RATE: f64 = 2e-3;
-/// Batches in which the same norm must give the same losses.
-const ALIKE: usize = 100;
+const RATE: f64 = 1e-3;
 
 /// The norms that are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -164,14 +162,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         curves.push(curve);
     }
-    let apart = difference(&curves[0], &curves[1], ALIKE);
-    println!(
-        "in the first {ALIKE} batches, the losses with both LayerNorms are at most {apart:.1e} of them apart"
-    );
+    let apart = difference(&curves[0], &curves[1]);
+    println!("the losses with both LayerNorms are nowhere more than {:.2} % apart", 100.0 * apart);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/digits-burn.svg");
     plot(&path, "Learning to read digits with burn", &curves)?;
     println!("losses: {}", path.canonicalize()?.display());
-    if apart > 1e-3 {
+    // What is rounded differently grows with every batch.
+    if apart > 0.05 {
         return Err("the two LayerNorms do not learn alike".into());
     }
     Ok(())

@@ -48,3 +48,7 @@ pub use functions::{
 };
 /// What functions return: normkit's error names the argument, what was expected and what came.
 pub use normkit::{Error, Result};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
