@@ -5,6 +5,10 @@
 //! in `pointers`, `tensor` and `read` only.
 
 #![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments are C's, whose brackets are indices and shapes"
+)]
+#![allow(
     clippy::missing_safety_doc,
     reason = "the header's introduction says once what all pointers must be"
 )]
