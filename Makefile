@@ -8,8 +8,13 @@ RELEASE = $(CARGO) run --quiet --release -p normkit-cli --
 # The Python extension is built and tested by `python-test`.
 TEST = $(CARGO) test --workspace --exclude normkit-python --all-features
 
+# Where `install` puts the C interface. BUILT is a folder of libraries that are built already.
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILT ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test capi-test install cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -25,12 +30,19 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps
 
-test: setup ## Run all tests: every backend, the command, a browser, Python, the documentation's examples, the smallest build
+test: setup ## Run all tests: every backend, the command, a browser, C, Python, the documentation's examples, the smallest build
 	$(CARGO) check --quiet --no-default-features
 	$(NVRTC) $(TEST)
 	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test
 	@$(MAKE) --no-print-directory python-test
+
+capi-test: setup ## Test the C interface alone: programs in C and C++, installed, linked and run, and under valgrind
+	$(CARGO) test -p normkit-capi --all-features
+
+install: ## Install the C interface: normkit.h, libnormkit.so, libnormkit.a and normkit.pc, to DESTDIR/PREFIX (/usr/local)
+	$(if $(BUILT),,$(CARGO) build --release -p normkit-capi)
+	capi/install.sh "$(or $(BUILT),$(or $(CARGO_TARGET_DIR),target)/release)" "$(PREFIX)" "$(DESTDIR)"
 
 cuda-compile: ## Compile the CUDA kernels of all tests for four generations of GPUs and look for spills; takes long
 	$(NVRTC) NORMKIT_TEST_KERNELS=all $(CARGO) test --features check,cuda --test cuda_compile -- --nocapture

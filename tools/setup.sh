@@ -2,7 +2,7 @@
 # Makes sure that a tool is there which the tests need, or installs Debian's, or says what to install.
 #
 #   tools/setup.sh            a Vulkan driver, for the WebGPU backend: Mesa's software adapter (llvmpipe); a C++ compiler, for
-#                             the host driver of the CUDA backend
+#                             the host driver of the CUDA backend; pkg-config and valgrind, for the tests of the C interface
 #   tools/setup.sh browser    a browser with WebGPU, for `make web-test`: Chromium
 #   tools/setup.sh venv       a virtual environment of Python in target/venv, with PyTorch and what else the tests of the
 #                             Python package need; prints its path
@@ -86,6 +86,8 @@ case "${1:-}" in
     "")
         { has_driver && has_loader; } || install "Vulkan driver for the WebGPU backend" mesa-vulkan-drivers libvulkan1
         command -v "${CXX:-c++}" >/dev/null || install "C++ compiler for the CUDA backend's host driver" g++
+        command -v pkg-config >/dev/null || install "pkg-config for the tests of the C interface" pkg-config
+        command -v valgrind >/dev/null || install "valgrind for the tests of the C interface" valgrind
         ;;
     venv) venv ;;
     nvrtc) dirname "$(in_venv NVRTC 'nvidia/*/lib/libnvrtc.so.*')" ;;

@@ -171,12 +171,23 @@ impl<'a> BatchNorm<'a> {
     /// Inference: the same norm with a given mean and variance per channel, `[C]` each, which are constants to its
     /// backward pass. They are read once, now.
     pub fn frozen(&self, mean: &impl Tensor, var: &impl Tensor) -> Result<FrozenBatchNorm<'a>> {
-        let (mean, var, device) = (mean.view()?, var.view()?, mean.device());
-        let mut statistics = device.zeros(&[self.channels, STATISTICS], mean.dtype().compute())?;
+        self.frozen_on(&mean.view()?, &var.view()?, &mean.device().stream())
+    }
+
+    /// As [`frozen`](BatchNorm::frozen), for views, which are read in the order of `stream`: the one that the norm is then used
+    /// on.
+    pub fn frozen_on(
+        &self,
+        mean: &View<'_>,
+        var: &View<'_>,
+        stream: &Stream<'_>,
+    ) -> Result<FrozenBatchNorm<'a>> {
+        let dtype = mean.dtype().compute();
+        let mut statistics = stream.device().zeros(&[self.channels, STATISTICS], dtype)?;
         // Weight and bias have no part in it, and may vary along axes that only the input has.
         let norm = BatchNorm { parameters: Parameters::default(), ..self.clone() };
         let norm = norm.spec(&[1, self.channels], true)?;
-        steps::from_running_into(&norm, &mean, &var, &mut statistics.view_mut()?, &device.stream())?;
+        steps::from_running_into(&norm, mean, var, &mut statistics.view_mut()?, stream)?;
         Ok(FrozenBatchNorm { norm: self.clone(), statistics })
     }
 
