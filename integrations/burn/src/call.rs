@@ -1,10 +1,9 @@
 //! A method with its options, before it is given tensors.
 
 use burn::serde::{Deserialize, Serialize};
-use normkit::tensor::{DType, Tensor, View, ViewMut};
+use normkit::tensor::View;
 use normkit::{
-    BatchNorm, Device, DyT, Error, GroupNorm, InstanceNorm, LayerNorm, Method, QkNorm, Result, RmsNorm,
-    WeightNorm,
+    BatchNorm, DyT, GroupNorm, InstanceNorm, LayerNorm, Method, QkNorm, Result, RmsNorm, Stream, WeightNorm,
 };
 
 /// A method and its options.
@@ -95,32 +94,6 @@ impl<T> Default for Bound<T> {
     }
 }
 
-/// A view, where a call wants a tensor.
-struct Seen<'a>(View<'a>);
-
-impl Tensor for Seen<'_> {
-    fn device(&self) -> Device {
-        self.0.device()
-    }
-
-    fn view(&self) -> Result<View<'_>> {
-        Ok(self.0.clone())
-    }
-
-    fn view_mut(&mut self) -> Result<ViewMut<'_>> {
-        Err(only_read())
-    }
-
-    fn empty(&self, _: &[usize], _: DType) -> Result<Self> {
-        Err(only_read())
-    }
-}
-
-fn only_read() -> Error {
-    let (expected, found) = ("a tensor that is only read".to_owned(), "a write".to_owned());
-    Error::Argument { name: "running statistics", expected, found }
-}
-
 /// Binds those parameters that there are.
 macro_rules! bound {
     ($norm:expr, $($call:ident: $view:expr),*) => {{
@@ -133,8 +106,12 @@ macro_rules! bound {
 }
 
 impl Call {
-    /// The method with its parameters.
-    pub(crate) fn bind<'a>(&self, bound: Bound<View<'a>>) -> Result<Box<dyn Method + 'a>> {
+    /// The method with its parameters; running statistics are read in the order of `stream`.
+    pub(crate) fn bind<'a>(
+        &self,
+        bound: Bound<View<'a>>,
+        stream: &Stream<'_>,
+    ) -> Result<Box<dyn Method + 'a>> {
         let Bound { weight, bias, alpha, residual, running } = bound;
         Ok(match self {
             Call::LayerNorm { shape, eps } => {
@@ -148,7 +125,7 @@ impl Call {
             Call::BatchNorm { channels, eps } => {
                 let norm = bound!(BatchNorm::new(*channels).eps(*eps), weight_view: weight, bias_view: bias);
                 match running {
-                    Some([mean, var]) => Box::new(norm.frozen(&Seen(mean), &Seen(var))?),
+                    Some([mean, var]) => Box::new(norm.frozen_on(&mean, &var, stream)?),
                     None => Box::new(norm),
                 }
             }

@@ -8,7 +8,7 @@ use burn::backend::tensor::FloatTensor;
 use normkit::norm::{Gradients, RunningViews};
 use normkit::spec::{MOMENTS, STATISTICS};
 use normkit::tensor::{DType, View, ViewMut};
-use normkit::{BatchNorm, Error, Result, Workspace};
+use normkit::{BatchNorm, Device, Error, Result, Workspace};
 
 /// What a forward pass gives.
 pub(crate) struct Forwarded<P> {
@@ -123,7 +123,7 @@ pub(crate) fn forward<B: Lend>(
     let saves = wanted.statistics && bound.running.is_none() && call.has_statistics();
     let rows = if saves || wanted.batch {
         // They follow from the input alone.
-        call.bind(Bound::default())?.statistics_shape(&shape, dtype)?
+        call.bind(Bound::default(), &Device::Cpu.stream())?.statistics_shape(&shape, dtype)?
     } else {
         None
     };
@@ -152,7 +152,7 @@ pub(crate) fn forward<B: Lend>(
             let running = RunningViews { mean: mean.reborrow(), var: var.reborrow(), factor: 1.0 };
             return norm.train_into(input, output, statistics, moments, running, stream);
         }
-        let method = call.bind(bound)?;
+        let method = call.bind(bound, stream)?;
         let mut rest = fresh.iter_mut();
         let Some(output) = rest.next() else { return Ok(()) };
         let hidden = hidden.and_then(|_| rest.next());
@@ -189,7 +189,7 @@ pub(crate) fn backward<B: Lend>(
         makes.like(bound.residual.as_ref().filter(|_| needs.residual))?,
     ];
     let (_, made) = B::lend(&reads.all, &makes.all, |views, fresh, stream| {
-        let method = call.bind(seen(&numbers, views))?;
+        let method = call.bind(seen(&numbers, views), stream)?;
         let mut rest = fresh.iter_mut();
         let mut next = |target: Option<usize>| target.and_then(|_| rest.next()).map(ViewMut::reborrow);
         let [input, weight, bias, alpha, before] = targets.map(&mut next);
