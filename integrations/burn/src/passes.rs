@@ -8,7 +8,8 @@ use burn::backend::tensor::FloatTensor;
 use normkit::norm::{Gradients, RunningViews};
 use normkit::spec::{MOMENTS, STATISTICS};
 use normkit::tensor::{DType, View, ViewMut};
-use normkit::{BatchNorm, Device, Error, Result, Workspace};
+use normkit::{BatchNorm, Device, Error, Result, Stream, Workspace};
+use std::sync::{Mutex, PoisonError};
 
 /// What a forward pass gives.
 pub(crate) struct Forwarded<P> {
@@ -195,12 +196,28 @@ pub(crate) fn backward<B: Lend>(
         let [input, weight, bias, alpha, before] = targets.map(&mut next);
         let grads = Gradients { input, weight, bias, alpha, before, after: None };
         let statistics = statistics.map(|number| &views[number]);
-        let mut workspace = Workspace::new();
-        method.backward_into(&views[1], &views[0], statistics, grads, &mut workspace, stream)
+        with_workspace(stream, |workspace| {
+            method.backward_into(&views[1], &views[0], statistics, grads, workspace, stream)
+        })
     })?;
     let mut made = made.into_iter();
     let [input, weight, bias, alpha, residual] = targets.map(|target| target.and_then(|_| made.next()));
     Ok(Found { input, weight, bias, alpha, residual })
+}
+
+/// Scratch memory of earlier backward passes on the CPU, for later ones.
+static SCRATCH: Mutex<Vec<Workspace>> = Mutex::new(Vec::new());
+
+/// Runs `body` with scratch memory that nobody else uses meanwhile.
+fn with_workspace<R>(stream: &Stream<'_>, body: impl FnOnce(&mut Workspace) -> R) -> R {
+    if !matches!(stream, Stream::Cpu(_)) {
+        return body(&mut Workspace::new());
+    }
+    let lock = || SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut workspace = lock().pop().unwrap_or_default();
+    let result = body(&mut workspace);
+    lock().push(workspace);
+    result
 }
 
 /// Backends give back as many tensors as were asked for.
