@@ -77,7 +77,7 @@ check: setup ## Compare every method, backend and dtype with the oracle
 	$(RELEASE) check
 
 bench: setup ## Run the criterion benchmarks
-	$(CARGO) bench --all-features --bench row --bench column --bench split --bench pointwise
+	$(CARGO) bench --all-features --bench row --bench fused --bench column --bench split --bench pointwise
 
 bench-table: setup ## Print the table of speeds beside the goals
 	$(RELEASE) bench --table

@@ -14,11 +14,32 @@ fn column(criterion: &mut Criterion) {
             let (weight, bias, g) = (noise(&[256]), noise(&[256]), noise(&[4096]));
             let layer_norm = LayerNorm2d::new(256).weight(&weight).bias(&bias);
             let images: [&dyn normkit::Method; 2] = [&layer_norm, &Normalize::new()];
-            common::passes(criterion, &device, dtype, "column/images", &[32, 256, 32, 32], &images);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "column/images",
+                &[32, 256, 32, 32],
+                common::BARE,
+                &images,
+            );
             let batch_norm = BatchNorm::new(256).weight(&weight).bias(&bias);
-            common::passes(criterion, &device, dtype, "column/features", &[32_768, 256], &[&batch_norm]);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "column/features",
+                &[32_768, 256],
+                common::BARE,
+                &[&batch_norm],
+            );
             let weight_norm = WeightNorm::new(Some(1)).g(&g);
-            common::passes(criterion, &device, dtype, "column/weights", &[4096, 4096], &[&weight_norm]);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "column/weights",
+                &[4096, 4096],
+                common::BARE,
+                &[&weight_norm],
+            );
         }
     }
 }

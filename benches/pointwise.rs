@@ -15,7 +15,7 @@ fn pointwise(criterion: &mut Criterion) {
             let bias = common::noise(&device, &[cols], dtype);
             let alpha = common::noise(&device, &[1], dtype);
             let dyt = DyT::new([cols]).alpha(&alpha).weight(&weight).bias(&bias);
-            common::passes(criterion, &device, dtype, "pointwise", &common::SHAPE, &[&dyt]);
+            common::passes(criterion, (&device, dtype), "pointwise", &common::SHAPE, common::BARE, &[&dyt]);
         }
     }
 }

@@ -15,7 +15,14 @@ fn row(criterion: &mut Criterion) {
             let bias = common::noise(&device, &[cols], dtype);
             let layer_norm = LayerNorm::new([cols]).weight(&weight).bias(&bias);
             let rms_norm = RmsNorm::new([cols]).weight(&weight);
-            common::passes(criterion, &device, dtype, "row", &common::SHAPE, &[&layer_norm, &rms_norm]);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "row",
+                &common::SHAPE,
+                common::BARE,
+                &[&layer_norm, &rms_norm],
+            );
         }
     }
 }

@@ -15,9 +15,23 @@ fn split(criterion: &mut Criterion) {
             let batch_norm = BatchNorm::new(64).weight(&weight).bias(&bias);
             let group_norm = GroupNorm::new(1, 64).weight(&weight).bias(&bias);
             let images: [&dyn normkit::Method; 2] = [&batch_norm, &group_norm];
-            common::passes(criterion, &device, dtype, "split/images", &[4, 64, 256, 256], &images);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "split/images",
+                &[4, 64, 256, 256],
+                common::BARE,
+                &images,
+            );
             let weight_norm = WeightNorm::new(None).g(&g);
-            common::passes(criterion, &device, dtype, "split/weights", &[4096, 4096], &[&weight_norm]);
+            common::passes(
+                criterion,
+                (&device, dtype),
+                "split/weights",
+                &[4096, 4096],
+                common::BARE,
+                &[&weight_norm],
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What the benchmarks of all schedules share: devices, operands in their memory, and the copy beside every kernel.
 //!
-//! Throughput counts the tensors that a pass must move: two of the input's size forward, three backward. The copy in
-//! each group moves as many bytes between buffers that exist, on as many threads.
+//! Throughput counts the tensors that a pass must move: two of the input's size forward and three backward, and those of what
+//! surrounds a norm. The copy in each group moves as many bytes between buffers that exist, on as many threads.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use normkit::spec::Prologue;
 use normkit::tensor::{DType, HostTensor, Tensor};
 use normkit::{Device, DeviceTensor, Gradients, Method, Workspace};
 use rayon::prelude::*;
@@ -34,7 +35,7 @@ pub(crate) fn noise(device: &Device, shape: &[usize], dtype: DType) -> DeviceTen
     device.upload(&tensor).expect("memory on the device")
 }
 
-fn wait(device: &Device) {
+pub(crate) fn wait(device: &Device) {
     match device {
         #[cfg(feature = "wgpu")]
         Device::Wgpu(device) => device.wait().expect("the device to finish"),
@@ -69,18 +70,18 @@ fn copy(from: &DeviceTensor, to: &mut DeviceTensor) {
 }
 
 /// A group for one pass, with the copy of the bytes that it must move: `transfers` tensors of `elements`.
-fn group<'c>(
+pub(crate) fn group<'c>(
     criterion: &'c mut Criterion,
     name: &str,
-    device: &Device,
-    dtype: DType,
+    (device, dtype): (&Device, DType),
     elements: usize,
-    transfers: usize,
+    transfers: f64,
 ) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(format!("{name}/{}/{dtype}", device.backend()));
     group.sample_size(20);
-    group.throughput(Throughput::Bytes((elements * dtype.size() * transfers) as u64));
-    let shape = [(elements * transfers).div_ceil(2 * 1024), 1024];
+    let moved = (elements as f64 * transfers) as usize;
+    group.throughput(Throughput::Bytes((moved * dtype.size()) as u64));
+    let shape = [moved.div_ceil(2 * 1024), 1024];
     let (from, mut to) = (noise(device, &shape, dtype), noise(device, &shape, dtype));
     group.bench_function("copy", |bencher| {
         bencher.iter(|| {
@@ -91,34 +92,47 @@ fn group<'c>(
     group
 }
 
-/// Benches the forward and backward passes of `methods` on inputs of `shape`, each beside the copy of its bytes.
+/// Tensors of the input's size that a norm's forward and backward passes move.
+pub(crate) const BARE: [usize; 2] = [2, 3];
+
+/// Benches the forward and backward passes of `methods` on inputs of `shape`, each beside the copy of the `transfers` tensors
+/// that it moves.
 pub(crate) fn passes(
     criterion: &mut Criterion,
-    device: &Device,
-    dtype: DType,
+    on: (&Device, DType),
     schedule: &str,
     shape: &[usize],
+    transfers: [usize; 2],
     methods: &[&dyn Method],
 ) {
+    let (device, dtype) = on;
     let input = noise(device, shape, dtype);
     let grad_output = noise(device, shape, dtype);
     let mut output = device.zeros(shape, dtype).expect("memory");
     let stream = device.stream();
     let elements = shape.iter().product();
+    let is_sum = |method: &dyn Method| {
+        let spec = method.lower(shape, dtype).expect("a spec");
+        matches!(spec.fusion().prologue, Prologue::Residual { .. })
+    };
 
-    let mut forward = group(criterion, &format!("{schedule}/forward"), device, dtype, elements, 2);
+    let mut forward = group(criterion, &format!("{schedule}/forward"), on, elements, transfers[0] as f64);
     for method in methods {
+        let mut hidden = is_sum(*method).then(|| device.zeros(shape, dtype).expect("memory"));
         forward.bench_function(method.name(), |bencher| {
             bencher.iter(|| {
                 let (input, mut output) = (input.view().expect("a view"), output.view_mut().expect("a view"));
-                method.forward_into(&input, &mut output, None, &stream).expect("a forward pass");
+                let mut hidden = hidden.as_mut().map(|hidden| hidden.view_mut().expect("a view"));
+                method
+                    .forward_hidden_into(&input, &mut output, hidden.as_mut(), None, &stream)
+                    .expect("a forward pass");
                 wait(device);
             });
         });
     }
     forward.finish();
 
-    let mut backward = group(criterion, &format!("{schedule}/backward"), device, dtype, elements, 3);
+    let mut backward = group(criterion, &format!("{schedule}/backward"), on, elements, transfers[1] as f64);
     for method in methods {
         let statistics = method.statistics_shape(shape, dtype).expect("a shape");
         let mut statistics = statistics.map(|shape| device.zeros(&shape, dtype.compute()).expect("memory"));
@@ -133,6 +147,10 @@ pub(crate) fn passes(
         let mut weight = parameters.weight.as_ref().map(like);
         let mut bias = parameters.bias.as_ref().map(like);
         let mut alpha = parameters.alpha.as_ref().map(like);
+        let mut before = parameters.before.as_ref().map(like);
+        let mut after = parameters.after.as_ref().map(like);
+        // The sum has a gradient of its own.
+        let grad_hidden = is_sum(*method).then(|| noise(device, shape, dtype));
         let bytes = method.workspace_size(shape, dtype).expect("a size");
         let mut workspace = Workspace::with_capacity(device, bytes).expect("memory");
         backward.bench_function(method.name(), |bencher| {
@@ -142,14 +160,17 @@ pub(crate) fn passes(
                     weight: weight.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     bias: bias.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     alpha: alpha.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
-                    ..Gradients::default()
+                    before: before.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                    after: after.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                 };
+                let grad_hidden = grad_hidden.as_ref().map(|tensor| tensor.view().expect("a view"));
                 let (grad_output, input) =
                     (grad_output.view().expect("a view"), input.view().expect("a view"));
                 let statistics = statistics.as_ref().map(|s| s.view().expect("a view"));
                 method
-                    .backward_into(
+                    .backward_hidden_into(
                         &grad_output,
+                        grad_hidden.as_ref(),
                         &input,
                         statistics.as_ref(),
                         gradients,
