@@ -3,7 +3,7 @@
 //!
 //! Kernels read and write burn's own memory, whatever its strides: nothing is copied, and a backward pass reads the input once.
 //! On the CPU that is the memory of burn's `Flex` backend (feature `flex`, the default) or of its former one, `NdArray` (feature
-//! `ndarray`); with feature `wgpu`, the buffers, device and queue of its wgpu runtime, see [`wgpu`](crate::wgpu).
+//! `ndarray`); with feature `wgpu`, the buffers, device and queue of its wgpu runtime, see its module `wgpu`.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};

@@ -144,7 +144,7 @@ fn other_modules_have_gradients() {
             assert!(values(&gradient.expect(name)).iter().all(|x| *x != 0.0 && x.is_finite()), "{name}");
         }
         let heads = ours::QkNormConfig::new(24).init(device);
-        let (q, k) = heads.forward(x.clone(), x.clone().slice([0..2]));
+        let (q, k) = heads.forward(x.clone(), x.clone().narrow(0, 0, 2));
         let grads = (q.powf_scalar(3.0).sum() + k.powf_scalar(3.0).sum()).backward();
         assert!(heads.query_gamma.grad(&grads).is_some() && heads.key_gamma.grad(&grads).is_some());
         let norm = ours::RmsNormConfig::new(24).init(device);

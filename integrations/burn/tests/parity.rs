@@ -229,10 +229,13 @@ fn weight_norm() {
     .check();
 }
 
+/// What makes another view of a tensor's memory.
+type View = fn(Tensor<3>) -> Tensor<3>;
+
 /// Views of all kinds are read where they are, and gradients find their way back.
 #[test]
 fn strides() {
-    let views: [(&str, fn(Tensor<3>) -> Tensor<3>); 5] = [
+    let views: [(&str, View); 5] = [
         ("transposed", |x| x.swap_dims(0, 2)),
         ("permuted", |x| x.permute([1, 2, 0])),
         ("sliced", |x| x.slice([1..4, 0..6, 1..6])),
