@@ -8,8 +8,8 @@ use crate::fresh::Fresh;
 use crate::place::{Place, Target};
 use normkit::norm::{Gradients, RunningViews, steps};
 use normkit::spec::{MOMENTS, STATISTICS};
-use normkit::tensor::{DType, HostTensor, Tensor, View, ViewMut};
-use normkit::{BatchNorm, Device, InstanceNorm, Method, Workspace};
+use normkit::tensor::{DType, HostTensor, Tensor, View};
+use normkit::{BatchNorm, InstanceNorm, Method, Workspace};
 use pyo3::prelude::*;
 
 /// The arrays of a call. Running statistics come in pairs.
@@ -52,30 +52,6 @@ impl<'py> RunningArrays<'py> {
         let (weight, bias) = (self.weight.as_ref(), self.bias.as_ref());
         Running { input: &self.input, mean, var, weight, bias, eps }
     }
-}
-
-/// A borrowed tensor, for calls that take one of any type.
-struct Borrowed<'a>(View<'a>);
-
-impl Tensor for Borrowed<'_> {
-    fn device(&self) -> Device {
-        self.0.device()
-    }
-    fn view(&self) -> normkit::Result<View<'_>> {
-        Ok(self.0.clone())
-    }
-    fn view_mut(&mut self) -> normkit::Result<ViewMut<'_>> {
-        Err(refused())
-    }
-    fn empty(&self, _: &[usize], _: DType) -> normkit::Result<Self> {
-        Err(refused())
-    }
-}
-
-/// What nobody asks of a borrowed tensor.
-fn refused() -> normkit::Error {
-    let (expected, found) = ("a tensor that is only read".to_owned(), "a write".to_owned());
-    normkit::Error::Argument { name: "running statistics", expected, found }
 }
 
 /// A batch norm over the channels of an input, which an input without any has none of.
@@ -196,7 +172,7 @@ impl<'py> Running<'_, 'py> {
                 let [Some(input), Some(mean), Some(var), weight, bias] = inputs else { return Ok(()) };
                 let [Some(mut output)] = outputs else { return Ok(()) };
                 let norm = batch_norm(input.shape(), eps, weight, bias);
-                norm.frozen(&Borrowed(mean), &Borrowed(var))?.forward_into(&input, &mut output, None, stream)
+                norm.frozen_on(&mean, &var, stream)?.forward_into(&input, &mut output, None, stream)
             },
         )?)?;
         output.finish()
@@ -227,8 +203,7 @@ impl<'py> Running<'_, 'py> {
             let [grad_input, grad_weight, grad_bias] = outputs;
             let grads =
                 Gradients { input: grad_input, weight: grad_weight, bias: grad_bias, ..Gradients::default() };
-            let norm =
-                batch_norm(input.shape(), eps, weight, bias).frozen(&Borrowed(mean), &Borrowed(var))?;
+            let norm = batch_norm(input.shape(), eps, weight, bias).frozen_on(&mean, &var, stream)?;
             norm.backward_into(&grad_output, &input, None, grads, &mut Workspace::new(), stream)
         })?)?;
         let [input, weight, bias] = fresh;
