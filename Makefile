@@ -14,7 +14,7 @@ DESTDIR ?=
 BUILT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test capi-test burn-test install cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test capi-test burn-test candle-test install cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -25,6 +25,7 @@ setup: ## Install a software Vulkan adapter if there is no Vulkan driver, or nam
 fmt: ## Format the sources
 	$(CARGO) fmt --all
 	cd integrations/burn && $(CARGO) fmt
+	cd integrations/candle && $(CARGO) fmt
 
 lint: ## Check the format, clippy and the documentation, warnings being errors
 	$(CARGO) fmt --all --check
@@ -33,14 +34,18 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	cd integrations/burn && $(CARGO) fmt --check
 	cd integrations/burn && $(CARGO) clippy --all-targets --all-features -- -D warnings
 	cd integrations/burn && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --all-features --no-deps
+	cd integrations/candle && $(CARGO) fmt --check
+	cd integrations/candle && $(CARGO) clippy --all-targets -- -D warnings
+	cd integrations/candle && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
-test: setup ## Run all tests: every backend, the command, a browser, C, burn, Python, the documentation's examples, the smallest build
+test: setup ## Run all tests: every backend, the command, a browser, C, burn, candle, Python, the documentation's examples, the smallest build
 	$(CARGO) check --quiet --no-default-features
 	$(NVRTC) $(TEST)
 	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test
 	python3 tools/resolve_test.py
 	@$(MAKE) --no-print-directory burn-test
+	@$(MAKE) --no-print-directory candle-test
 	@$(MAKE) --no-print-directory python-test
 
 capi-test: setup ## Test the C interface alone: programs in C and C++, installed, linked and run, and under valgrind
@@ -49,6 +54,10 @@ capi-test: setup ## Test the C interface alone: programs in C and C++, installed
 burn-test: setup ## Test the adapter for burn on the CPU and on WebGPU, and train the network of its example
 	cd integrations/burn && $(CARGO) test --all-features
 	cd integrations/burn && $(CARGO) run --quiet --all-features --example digits
+
+candle-test: ## Test the adapter for candle, and train the network of its example
+	cd integrations/candle && $(CARGO) test
+	cd integrations/candle && $(CARGO) run --quiet --example digits
 
 install: ## Install the C interface: normkit.h, libnormkit.so, libnormkit.a and normkit.pc, to DESTDIR/PREFIX (/usr/local)
 	$(if $(BUILT),,$(CARGO) build --release -p normkit-capi)

@@ -28,3 +28,8 @@ pub mod prelude {
     pub use crate::tensor::{HostTensor, Tensor};
     pub use crate::{Device, Workspace};
 }
+
+/// The examples of a chapter, which run as the others do.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/frameworks.md")]
+mod frameworks {}
