@@ -1,5 +1,5 @@
 //! burn's norms and normkit's on the same tensors: 16 MiB of float32 in rows of 1024, on each of burn's backends that is built.
-//! `cargo bench --all-features`; docs/frameworks.md of the repository has what came out.
+//! `cargo bench --all-features`; README.md has what came out.
 
 #![allow(deprecated, reason = "burn calls NdArray its former backend; it is still there")]
 

@@ -95,7 +95,7 @@ impl<T> Default for Bound<T> {
 }
 
 /// Binds those parameters that there are.
-macro_rules! bound {
+macro_rules! with {
     ($norm:expr, $($call:ident: $view:expr),*) => {{
         let mut norm = $norm;
         $(if let Some(view) = $view {
@@ -104,6 +104,7 @@ macro_rules! bound {
         norm
     }};
 }
+pub(crate) use with;
 
 impl Call {
     /// The method with its parameters; running statistics are read in the order of `stream`.
@@ -116,14 +117,14 @@ impl Call {
         Ok(match self {
             Call::LayerNorm { shape, eps } => {
                 let norm = LayerNorm::new(&shape[..]).eps(*eps);
-                Box::new(bound!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
+                Box::new(with!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
             }
             Call::RmsNorm { shape, eps } => {
                 let norm = RmsNorm::new(&shape[..]).eps(*eps);
-                Box::new(bound!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
+                Box::new(with!(norm, weight_view: weight, bias_view: bias, residual_view: residual))
             }
             Call::BatchNorm { channels, eps } => {
-                let norm = bound!(BatchNorm::new(*channels).eps(*eps), weight_view: weight, bias_view: bias);
+                let norm = with!(BatchNorm::new(*channels).eps(*eps), weight_view: weight, bias_view: bias);
                 match running {
                     Some([mean, var]) => Box::new(norm.frozen_on(&mean, &var, stream)?),
                     None => Box::new(norm),
@@ -131,15 +132,15 @@ impl Call {
             }
             Call::GroupNorm { groups, channels, eps } => {
                 let norm = GroupNorm::new(*groups, *channels).eps(*eps);
-                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+                Box::new(with!(norm, weight_view: weight, bias_view: bias))
             }
             Call::InstanceNorm { channels, eps } => {
                 let norm = InstanceNorm::new(*channels).eps(*eps);
-                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+                Box::new(with!(norm, weight_view: weight, bias_view: bias))
             }
             Call::Dyt { shape } => {
                 let norm = DyT::new(&shape[..]);
-                Box::new(bound!(norm, alpha_view: alpha, weight_view: weight, bias_view: bias))
+                Box::new(with!(norm, alpha_view: alpha, weight_view: weight, bias_view: bias))
             }
             Call::Heads { kind, eps } => {
                 let heads = match kind {
@@ -148,9 +149,9 @@ impl Call {
                     HeadKind::Layer => QkNorm::layer(),
                 };
                 let norm = heads.eps(*eps).query().clone();
-                Box::new(bound!(norm, weight_view: weight, bias_view: bias))
+                Box::new(with!(norm, weight_view: weight, bias_view: bias))
             }
-            Call::WeightNorm { dim } => Box::new(bound!(WeightNorm::new(*dim), g_view: weight)),
+            Call::WeightNorm { dim } => Box::new(with!(WeightNorm::new(*dim), g_view: weight)),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Forward and backward passes of any method on any backend that lends its memory.
 
-use crate::call::{Bound, Call};
+use crate::call::{Bound, Call, with};
 use crate::dtypes;
 use crate::lend::{Fresh, Lend};
 use burn::backend::TensorMetadata;
@@ -145,10 +145,8 @@ pub(crate) fn forward<B: Lend>(
         if let (Call::BatchNorm { channels, eps }, [output, statistics, moments, mean, var]) =
             (call, &mut *fresh)
         {
-            let mut norm = BatchNorm::new(*channels).eps(*eps);
-            if let (Some(weight), Some(bias)) = (bound.weight, bound.bias) {
-                norm = norm.weight_view(weight).bias_view(bias);
-            }
+            let norm = BatchNorm::new(*channels).eps(*eps);
+            let norm = with!(norm, weight_view: bound.weight, bias_view: bound.bias);
             // All of the batch's and nothing of what was there.
             let running = RunningViews { mean: mean.reborrow(), var: var.reborrow(), factor: 1.0 };
             return norm.train_into(input, output, statistics, moments, running, stream);

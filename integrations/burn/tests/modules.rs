@@ -153,3 +153,20 @@ fn other_modules_have_gradients() {
         near(name, &values(&y), &values(&norm.forward(h)), 1e-6);
     }
 }
+
+/// The same gradients where burn keeps less and computes parts of the graph again.
+#[test]
+fn gradient_checkpointing() {
+    let run = |device: &Device| {
+        let norm = ours::LayerNormConfig::new(24).init(device);
+        let x = tensor::<2>(&numbers(5 * 24, 1), [5, 24], device, DType::F32).require_grad();
+        let y = norm.forward(x.clone() * 2.0).exp() + x.clone();
+        let grads = norm.forward(y).powf_scalar(3.0).sum().backward();
+        (
+            values(&x.grad(&grads).expect("of the input")),
+            values(&norm.gamma.grad(&grads).expect("of the weight")),
+        )
+    };
+    let plain = Device::flex().autodiff();
+    assert_eq!(run(&plain.clone().gradient_checkpointing()), run(&plain));
+}

@@ -113,6 +113,18 @@ fn batch_norm() {
         },
     }
     .check();
+    Case::<4> {
+        name: "batch_norm_train with a weight alone",
+        inputs: vec![[4, 3, 5, 6]],
+        parameters: vec![3],
+        ours: &|x, p| vec![ours::batch_norm_train(x[0].clone(), Some(p[0].clone()), None, 1e-5).unwrap().0],
+        reference: &|x, p| {
+            let x = centred(&x[0]);
+            let var = x.clone().square().mean_dim(0).mean_dim(2).mean_dim(3);
+            vec![x / (var + 1e-5).sqrt() * along_channels(&p[0])]
+        },
+    }
+    .check();
     Case::<3> {
         name: "batch_norm",
         inputs: vec![[4, 3, 7]],
