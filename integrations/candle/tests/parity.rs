@@ -91,7 +91,11 @@ fn check(name: &str, inputs: &[Tensor], ours: &Function<'_>, theirs: &Function<'
                 for (index, var) in vars.iter().enumerate() {
                     let found = grads.get(var.as_tensor());
                     assert_eq!(found.is_some(), needs(index), "{what}: argument {index}");
-                    let Some(found) = found else { continue };
+                    let Some(found) = found else {
+                        // Nor was one computed for the tensor that needs none.
+                        assert!(grads.get(&arguments[index]).is_none(), "{what}: argument {index}");
+                        continue;
+                    };
                     let apart = apart(found, expected_grads.get(&tensors[index]).unwrap());
                     assert!(apart <= 2.0 * bound, "{what}: gradient of argument {index}: {apart:e}");
                 }
