@@ -4,12 +4,13 @@ use crate::call::{Bound, Call};
 use crate::lend::Lend;
 use crate::ops::{NormOps, Others, Outcome};
 use crate::passes::{Forwarded, Needs, Wanted, backward, forward};
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::DType;
 
 /// What a tensor's gradient is a part of: input, weight, bias, alpha, residual.
 const PARENTS: usize = 5;
@@ -48,17 +49,20 @@ impl<B: Lend> Backward<B, PARENTS> for OfCall {
     }
 }
 
-/// The backward pass of a sum that was taken on the way.
+/// The backward pass of a sum that was taken on the way. The sum has one of its terms' dtypes, which may have two.
 #[derive(Debug)]
 struct OfSum;
 
 impl<B: Lend> Backward<B, 2> for OfSum {
-    type State = ();
+    type State = [DType; 2];
 
-    fn backward(self, ops: Ops<(), 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<[DType; 2], 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        for parent in ops.parents.into_iter().flatten() {
-            grads.register::<B>(parent.id, gradient.clone());
+        for (parent, dtype) in ops.parents.into_iter().zip(ops.state) {
+            let Some(parent) = parent else { continue };
+            let own = gradient.clone();
+            let own = if own.dtype() == dtype { own } else { B::float_cast(own, dtype.into()) };
+            grads.register::<B>(parent.id, own);
         }
     }
 }
@@ -85,7 +89,11 @@ impl<B: Lend, C: CheckpointStrategy> NormOps for Autodiff<B, C> {
             guarded(others.alpha.as_ref(), &plain),
             guarded(others.residual.as_ref(), &plain),
         ];
-        let of_sum = [input.node(), guarded(others.residual.as_ref(), &plain)];
+        let terms = [Some(&input), others.residual.as_ref()];
+        let (of_sum, dtypes) = (
+            terms.map(|term| guarded(term, &plain)),
+            terms.map(|term| term.map_or(plain.dtype(), |term| term.dtype())),
+        );
         let bare = |tensor: Option<Recorded<B>>| tensor.map(Recorded::<B>::into_primitive);
         let bound = Bound {
             weight: bare(others.weight),
@@ -112,8 +120,12 @@ impl<B: Lend, C: CheckpointStrategy> NormOps for Autodiff<B, C> {
                 Outcome::WithBatch(output, Recorded::<B>::new(mean), Recorded::<B>::new(var))
             }
             (Some(hidden), None) => {
-                let prepared = Backward::<B, 2>::prepare::<C>(OfSum, of_sum).compute_bound();
-                Outcome::WithHidden(output, prepared.stateless(hidden))
+                let prepared = Backward::<B, 2>::prepare::<C>(OfSum, of_sum).compute_bound().stateful();
+                let hidden = match prepared {
+                    OpsKind::Tracked(prepared) => prepared.finish(dtypes, hidden),
+                    OpsKind::UnTracked(prepared) => prepared.finish(hidden),
+                };
+                Outcome::WithHidden(output, hidden)
             }
             (None, None) => Outcome::Output(output),
         }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 use common::Case;
 use normkit_burn as ours;
 use normkit_burn::HeadKind;
@@ -89,6 +89,22 @@ fn residuals() {
         },
     }
     .check();
+}
+
+/// A stream in float32 beside a branch in 16 bits: the sum is of the stream's dtype, each gradient of its tensor's.
+#[test]
+fn residuals_of_two_dtypes() {
+    let device = &Device::flex().autodiff();
+    let made = |dtype| Tensor::<2>::ones([3, 8], (device, dtype)).require_grad();
+    let (branch, stream) = (made(DType::BF16), made(DType::F32));
+    let (y, h) = ours::add_rms_norm(branch.clone(), stream.clone(), None, 1e-6).unwrap();
+    assert_eq!((y.dtype(), h.dtype()), (DType::BF16, DType::F32));
+    let grads = (y.cast(DType::F32) + h * 3.0).sum().backward();
+    for (tensor, dtype) in [(branch, DType::BF16), (stream, DType::F32)] {
+        let gradient = tensor.grad(&grads).expect("a gradient");
+        assert_eq!(gradient.dtype(), dtype);
+        common::near("gradient", &gradient.into_data().iter::<f64>().collect::<Vec<_>>(), &[3.0; 24], 1e-2);
+    }
 }
 
 #[test]
