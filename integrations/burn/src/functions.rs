@@ -4,7 +4,9 @@ use crate::call::Call;
 pub use crate::call::HeadKind;
 use crate::dtypes;
 use crate::ops::{Maybe, NormOps, Others, Outcome};
-use burn::backend::{Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, TensorMetadata};
+use burn::backend::{
+    Dispatch, DispatchAutodiffContext, DispatchDevice, DispatchTensor, DispatchTensorKind, TensorMetadata,
+};
 use burn::tensor::Tensor;
 use normkit::{Error, Result};
 
@@ -32,18 +34,18 @@ fn routed<const D: usize>(tensor: Option<Tensor<D>>) -> Option<DispatchTensor> {
     tensor.map(Tensor::into_dispatch)
 }
 
-/// Which of burn's backends has a tensor, and whether it is one that normkit knows.
-fn backend_of(kind: &DispatchTensorKind) -> Option<&'static str> {
+/// Whether a tensor is of a backend that normkit knows.
+fn is_known(kind: &DispatchTensorKind) -> bool {
     match kind {
-        DispatchTensorKind::Autodiff(inner) => backend_of(inner),
+        DispatchTensorKind::Autodiff(inner) => is_known(inner),
         #[cfg(feature = "flex")]
-        DispatchTensorKind::Flex(_) => Some("flex"),
+        DispatchTensorKind::Flex(_) => true,
         #[cfg(feature = "ndarray")]
-        DispatchTensorKind::NdArray(_) => Some("ndarray"),
+        DispatchTensorKind::NdArray(_) => true,
         #[cfg(feature = "wgpu")]
-        DispatchTensorKind::Cube(_) => Some("cube"),
+        DispatchTensorKind::Cube(_) => true,
         #[allow(unreachable_patterns, reason = "features of burn add others")]
-        _ => None,
+        _ => false,
     }
 }
 
@@ -52,16 +54,15 @@ fn backend_of(kind: &DispatchTensorKind) -> Option<&'static str> {
 fn check(name: &'static str, tensor: &DispatchTensor, input: &DispatchTensor) -> Result<()> {
     let refuse = |expected: String, found: String| Err(Error::Argument { name, expected, found });
     dtypes::of(name, tensor.dtype())?;
-    let (own, of_input) = (backend_of(&tensor.kind), backend_of(&input.kind));
-    if own.is_none() {
+    if !is_known(&tensor.kind) {
         return refuse(
             "a tensor of a backend that normkit-burn is built for".into(),
             "another backend's".into(),
         );
     }
     let (device, expected) = (place(tensor), place(input));
-    if own != of_input || device != expected {
-        return refuse(format!("a tensor on the input's device {expected}"), format!("one on {device}"));
+    if device != expected {
+        return refuse(format!("a tensor on the input's device {expected:?}"), format!("one on {device:?}"));
     }
     let strategies = [tensor.autodiff, input.autodiff];
     let enabled = strategies.iter().filter(|context| **context != DispatchAutodiffContext::Disabled).count();
@@ -71,13 +72,13 @@ fn check(name: &'static str, tensor: &DispatchTensor, input: &DispatchTensor) ->
     Ok(())
 }
 
-/// A tensor's device, by a name that tells it from others.
-fn place(tensor: &DispatchTensor) -> String {
+/// A tensor's device, whether gradients are recorded there or not.
+fn place(tensor: &DispatchTensor) -> DispatchDevice {
     let mut kind = &tensor.kind;
     while let DispatchTensorKind::Autodiff(inner) = kind {
         kind = inner;
     }
-    format!("{:?}", kind.device())
+    kind.device()
 }
 
 /// Runs a call on the backend of its tensors.

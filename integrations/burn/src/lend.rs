@@ -22,7 +22,7 @@ pub(crate) type Lent<B, R> = Result<(R, Vec<FloatTensor<B>>)>;
 /// A backend whose tensors normkit can read and write where they are.
 pub(crate) trait Lend: Backend {
     /// Calls `run` with views of tensors to read and of new ones to write, on the stream in which the backend's own operations
-    /// are; returns the latter. `like`, the first of those that are read, says where new tensors are.
+    /// are; returns the latter. New tensors are where the first of those that are read is.
     fn lend<R>(
         read: &[&FloatTensor<Self>],
         fresh: &[Fresh],

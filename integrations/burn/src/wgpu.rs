@@ -20,7 +20,7 @@ use crate::lend::{Fresh, Lend, Lent};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::{RuntimeOptions, WgpuDevice, try_init_setup};
-use burn::backend::{AutoGraphicsApi, Cube, DispatchDevice, TensorMetadata, WgpuDeviceKind};
+use burn::backend::{AutoGraphicsApi, Cube, CubeDevice, DispatchDevice, TensorMetadata, WgpuDeviceKind};
 use burn::cubecl::wgpu::{AutoCompiler, WgpuServer};
 use burn::tensor::{Device, DeviceKind, Shape};
 use normkit::backend::wgpu as ours;
@@ -32,8 +32,8 @@ use std::sync::{Mutex, PoisonError};
 /// The wgpu version whose handles these are.
 pub use burn::cubecl::wgpu::wgpu as handles;
 
-/// The devices that are known, by burn's name for them.
-static KNOWN: Mutex<Vec<(String, ours::WgpuDevice)>> = Mutex::new(Vec::new());
+/// The devices that are known: burn's, and normkit's for it.
+static KNOWN: Mutex<Vec<(CubeDevice, ours::WgpuDevice)>> = Mutex::new(Vec::new());
 
 /// Starts burn's wgpu runtime on an adapter and shares its device.
 ///
@@ -67,22 +67,21 @@ pub fn share(device: &Device, raw: handles::Device, queue: handles::Queue) -> Re
         let (expected, found) = ("a wgpu device of burn".to_owned(), format!("{device:?}"));
         return Err(Error::Argument { name: "device", expected, found });
     };
-    let name = format!("{own:?}");
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|(other, _)| *other != name);
-    known.push((name, ours::WgpuDevice::from_existing(raw, queue)));
+    known.retain(|(other, _)| other != own);
+    known.push((own.clone(), ours::WgpuDevice::from_existing(raw, queue)));
     Ok(())
 }
 
 /// normkit's device for a tensor's.
 fn known(tensor: &FloatTensor<Cube>) -> Result<ours::WgpuDevice> {
-    let name = format!("{:?}", tensor.device);
+    let name = &tensor.device;
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = known.iter().find(|(own, _)| *own == name).map(|(_, device)| device.clone());
+    let found = known.iter().find(|(own, _)| own == name).map(|(_, device)| device.clone());
     found.ok_or_else(|| Error::NoDevice {
         backend: "wgpu",
         reason: format!(
-            "burn's device {name} is not shared with normkit: make it by normkit_burn::wgpu::init, or tell \
+            "burn's device {name:?} is not shared with normkit: make it by normkit_burn::wgpu::init, or tell \
              normkit_burn::wgpu::share its wgpu device"
         ),
     })
