@@ -25,6 +25,7 @@ CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
 CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
+CPU_BRANCH_FILE = "src/backend/cpu/branch.rs"
 CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
@@ -63,6 +64,7 @@ CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
+CPU_BRANCH = "--features check --test branch"
 CPU_QUANTIZED = "--features check --test quantized"
 WGPU_QUANTIZED = "--features check,wgpu --test quantized"
 CUDA_QUANTIZED = "--features check,cuda --test quantized"
@@ -283,6 +285,30 @@ MUTATIONS = [
              "kept.apply(isa, row, at, to);",
              "let _ = kept;",
              (CPU_AROUND,)),
+    Mutation("cpu: a branch scaled before it is shifted", CPU_FUSED,
+             "branch.shift(isa, (row, at), x, other);",
+             "branch.scale(isa, (row, at), x, other);\n                branch.shift(isa, (row, at), x, other);",
+             (CPU_BRANCH,)),
+    Mutation("cpu: a branch's gradient not scaled", CPU_BRANCH_FILE,
+             "branch.scale(isa, (row, at), d, more);",
+             "",
+             (CPU_BRANCH,)),
+    Mutation("cpu: the gradient of a branch's bias of the last row leaf alone", CPU_BRANCH_FILE,
+             "sums.begin_row(index, rows.all_params());",
+             "sums.begin_row(index % 16, rows.all_params());",
+             (CPU_BRANCH,)),
+    Mutation("cpu: the gradient of a branch's scale by the input alone", CPU_FUSED,
+             "shifted[place..place + len].copy_from_slice(x);",
+             "input.fill(row, at, &mut shifted[place..place + len]);",
+             (CPU_BRANCH,)),
+    Mutation("cpu: sums of a branch in the order of sub-rows", "src/backend/cpu/norm.rs",
+             "if of_branch && is_run {",
+             "if of_branch {",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: a branch's gradients of elements that dropout leaves out", CPU_BRANCH_FILE,
+             "kept.apply(isa, row, at, inner);",
+             "let _ = kept;",
+             (CPU_BRANCH,)),
     Mutation("cpu: the largest magnitude without its last element", CPU_CODES,
              "isa.run(Largest(part))",
              "isa.run(Largest(&part[..part.len() - 1]))",

@@ -22,6 +22,10 @@ pub struct Parameters<'a> {
     pub before: Option<View<'a>>,
     /// The other operand of its epilogue: of the input's shape.
     pub after: Option<View<'a>>,
+    /// Added to the input before a residual is: of the weight's shape.
+    pub branch_bias: Option<View<'a>>,
+    /// Multiplies that: of the weight's shape.
+    pub branch_scale: Option<View<'a>>,
     /// The cosines and sines of a rotary epilogue.
     pub tables: Option<Box<RotaryTables<'a>>>,
     /// Weight and bias of the norms of trailing axes may vary along any axes.
