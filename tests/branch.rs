@@ -2,9 +2,9 @@
 
 mod common;
 
-use normkit::norm::steps;
+use normkit::norm::{Quantized, steps};
 use normkit::prelude::*;
-use normkit::spec::Dropout;
+use normkit::spec::{Dropout, Scaling};
 use normkit::tensor::{DType, Layout};
 use normkit::{DeviceTensor, Error, Gradients, Method, Result};
 
@@ -240,6 +240,26 @@ fn what_makes_no_sense_is_refused() {
     let grads = Gradients { branch_scale: Some(to), ..Gradients::default() };
     let result = overlapping.backward_into(&view, &view, Some(&statistics), grads, &mut workspace, &stream);
     assert_eq!(named(result), "grad_branch_scale");
+}
+
+/// Codes, and statistics in steps, are those of the shifted and scaled input, too.
+#[test]
+fn codes_and_steps_see_the_branch() {
+    for device in devices() {
+        let up = |shape: &[usize], phase| device.upload(&host(shape, phase, DType::F32)).unwrap();
+        let [x, r] = [0.2, 1.4].map(|phase| up(&[5, 300], phase));
+        let [c, s] = [0.5, 1.3].map(|phase| up(&[300], phase));
+        let (of_c, of_s) = (c.read().unwrap().to_f64(), s.read().unwrap().to_f64());
+        let v = map(&map(&x, 1, |x, col| x + of_c[col]), 1, |u, col| of_s[col] * u);
+        let plain = LayerNorm::new([300]).residual(&r);
+        let fused = plain.clone().branch_bias(&c).branch_scale(&s);
+        let codes = |norm, x| Quantized::new(norm, DType::I8, Scaling::Row).forward(x).unwrap();
+        let (found, expected) = (codes(fused.clone(), &x), codes(plain.clone(), &v));
+        assert_eq!(bits(&found.codes), bits(&expected.codes), "{device:?}");
+        assert_eq!(bits(&found.scales.unwrap()), bits(&expected.scales.unwrap()), "{device:?}");
+        let (found, expected) = (steps::moments(&fused, &x).unwrap(), steps::moments(&plain, &v).unwrap());
+        assert_eq!(bits(&found), bits(&expected), "{device:?}");
+    }
 }
 
 /// Every other number of a longer vector.

@@ -10,7 +10,7 @@ mod kind;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "wgpu")]
 use crate::Error;
 use crate::plan::tree;
 use crate::spec::{Norm, RotaryStyle, Spec};
@@ -162,12 +162,12 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
-/// Refuses what only the CPU backend has.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+/// Refuses what WebGPU does not have.
+#[cfg(feature = "wgpu")]
 fn check_branch(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
     let backend = stream.device().backend();
     match spec.fusion().branch {
-        branch if branch.is_none() || backend == "cpu" => Ok(()),
+        branch if branch.is_none() || backend != "wgpu" => Ok(()),
         branch => {
             let name = if branch.bias { "branch_bias" } else { "branch_scale" };
             Err(Error::argument(name, format!("none on the {backend} backend"), "a tensor"))
@@ -177,7 +177,7 @@ fn check_branch(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
 
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "wgpu")]
     check_branch(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
@@ -197,7 +197,7 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "wgpu")]
     check_branch(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),

@@ -202,9 +202,9 @@ impl Case {
         self.fusion().branch
     }
 
-    /// Whether a backend has what the case is of: the CPU has all.
+    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch.
     pub fn runs_on(&self, backend: &str) -> bool {
-        backend == "cpu" || self.branch().is_none()
+        backend != "wgpu" || self.branch().is_none()
     }
 
     /// Whether the epilogue is a rotary embedding.

@@ -1,7 +1,5 @@
 //! What a forward pass keeps for the backward pass, and what that gives.
 
-#[allow(unused_imports, reason = "for the docs")]
-use super::Method;
 use crate::DeviceTensor;
 use crate::tensor::ViewMut;
 
@@ -27,7 +25,8 @@ pub struct Gradients<'a> {
     pub branch_scale: Option<ViewMut<'a>>,
 }
 
-/// What [`Method::forward_train`] keeps for [`Method::backward`]: four numbers a row, or nothing.
+/// What [`forward_train`](super::Method::forward_train) keeps for [`backward`](super::Method::backward): four numbers a row, or
+/// nothing.
 #[derive(Debug, Clone)]
 pub struct Saved {
     pub(super) statistics: Option<DeviceTensor>,
@@ -44,7 +43,7 @@ impl Saved {
     }
 }
 
-/// The gradients that [`Method::backward`] returns: of the input, and of each parameter that was bound.
+/// The gradients that [`backward`](super::Method::backward) returns: of the input, and of each parameter that was bound.
 #[derive(Debug, Clone)]
 pub struct Grads<T> {
     /// Gradient of the input.

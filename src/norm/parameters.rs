@@ -111,8 +111,8 @@ pub(crate) use bind_mask;
 /// The builder call of norms of trailing axes whose weight and bias may vary along others.
 macro_rules! bind_broadcast {
     () => {
-        /// Weight and bias may have as many axes as the input, of which those of size 1 repeat: one of each sample, of each
-        /// token or of each group of columns.
+        /// Weight and bias, and those of a residual's branch, may have as many axes as the input, of which those of size 1 repeat:
+        /// one of each sample, of each token or of each group of columns.
         pub fn broadcast_parameters(mut self) -> Self {
             self.parameters.broadcast = true;
             self

@@ -62,7 +62,7 @@ pub(crate) fn wgpu_device_without_subgroups() -> normkit::backend::wgpu::WgpuDev
 
 /// Whether a device can shift and scale the branch of a residual.
 pub(crate) fn has_branch(device: &Device) -> bool {
-    device.backend() == "cpu"
+    device.backend() != "wgpu"
 }
 
 /// The dtypes that a device computes in.

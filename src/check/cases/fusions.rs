@@ -170,6 +170,12 @@ fn branches(list: &mut List) {
                 case.input = Fill::Special(special);
             });
         }
+        if list.method == "batch_norm" {
+            list.add_shape(Full, format!("branch of {name}, frozen"), &[4, 6, 35], |case| {
+                fused(case);
+                case.frozen = Some(Default::default());
+            });
+        }
         if list.dtype != DType::F64 && list.dtype != DType::F32 {
             list.add(effort, format!("branch of {name}, wide parameters"), (9, 300), |case| {
                 fused(case);

@@ -179,11 +179,9 @@ pub(in crate::norm) fn backward<'a>(
 
 /// Refuses gradients of a branch that what is given cannot tell.
 fn check_branch(grads: &Gradients<'_>, parameters: &Parameters<'_>, are_sums_wanted: bool) -> Result<()> {
-    if are_sums_wanted {
-        let wanted = [("grad_branch_bias", &grads.branch_bias), ("grad_branch_scale", &grads.branch_scale)];
-        for (name, _) in wanted.into_iter().filter(|(_, target)| target.is_some()) {
-            return Err(Error::argument(name, "none: it needs the sums", "a tensor"));
-        }
+    let of_branch = [("grad_branch_bias", &grads.branch_bias), ("grad_branch_scale", &grads.branch_scale)];
+    if let Some((name, _)) = of_branch.iter().find(|(_, target)| are_sums_wanted && target.is_some()) {
+        return Err(Error::argument(name, "none: it needs the sums", "a tensor"));
     }
     if grads.branch_scale.is_some() && parameters.before.is_none() {
         let expected = "none: it needs the input of the forward pass and the residual, not the hidden value";
