@@ -1,5 +1,6 @@
 //! Where tensors live, in what order launches run, and the scratch memory they need.
 
+use crate::aligned::Aligned;
 use crate::tensor::{DType, HostTensor, Tensor, View, ViewMut};
 use crate::{Error, Result};
 
@@ -182,7 +183,7 @@ impl Stream<'_> {
 /// each place of a parameter in each row whose elements share it in part.
 #[derive(Default)]
 pub struct Workspace {
-    host: Vec<u64>,
+    host: Aligned,
     #[cfg(feature = "wgpu")]
     pub(crate) buffer: Option<crate::backend::wgpu::WgpuTensor>,
     #[cfg(feature = "cuda")]
@@ -211,14 +212,8 @@ impl Workspace {
 
     /// `len` numbers of scratch in host memory, with unspecified contents.
     pub(crate) fn host<T: bytemuck::Pod>(&mut self, len: usize) -> Result<&mut [T]> {
-        let words = len.saturating_mul(size_of::<T>()).div_ceil(8);
-        if self.host.len() < words {
-            let more = words - self.host.len();
-            self.host.try_reserve_exact(more).map_err(|_| Error::OutOfMemory {
-                what: format!("{} bytes of host workspace", words.saturating_mul(8)),
-            })?;
-            self.host.resize(words, 0);
-        }
-        Ok(&mut bytemuck::cast_slice_mut(&mut self.host)[..len])
+        self.host.try_numbers(len).map_err(|_| Error::OutOfMemory {
+            what: format!("{} bytes of host workspace", len.saturating_mul(size_of::<T>())),
+        })
     }
 }

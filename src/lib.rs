@@ -1,5 +1,6 @@
 #![doc = include_str!("../docs/front.md")]
 
+mod aligned;
 pub mod backend;
 #[cfg(feature = "check")]
 pub mod check;

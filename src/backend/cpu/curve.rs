@@ -2,7 +2,7 @@
 //! an operation for [`Isa::run`](super::Isa).
 
 use super::isa::Operation;
-use super::memory::{Streaming, stream};
+use super::memory::{Staged, Streaming, stream};
 use super::real::Real;
 use super::simd::Simd;
 use std::marker::PhantomData;
@@ -69,20 +69,21 @@ impl<C: Curve<F>, F: Real> Operation for Values<'_, C, F> {
     #[inline(always)]
     fn call<S: Simd>(self) {
         let Values { alpha, x, w, b, out, streamed, .. } = self;
-        let (mut y, mut between) = ([F::ZERO; BATCH], [[F::ZERO; BATCH]; 5]);
+        let (mut y, mut between) = (Staged([F::ZERO; BATCH]), Staged([[F::ZERO; BATCH]; 5]));
+        let (y, between) = (&mut y.0, &mut between.0);
         let whole = out.len() - out.len() % BATCH;
         for at in (0..whole).step_by(BATCH) {
             if let Some(streaming) = streamed {
-                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut between, &mut y);
-                stream(streaming, &y, &mut out[at..at + BATCH]);
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), between, y);
+                stream(streaming, y, &mut out[at..at + BATCH]);
             } else {
                 let out = out[at..].first_chunk_mut().expect("a batch");
-                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), &mut between, out);
+                C::values(alpha, batch(x, at), batch(w, at), batch(b, at), between, out);
             }
         }
         if whole < out.len() {
             let (x, w, b) = (padded(x, whole), padded(w, whole), padded(b, whole));
-            C::values(alpha, &x, &w, &b, &mut between, &mut y);
+            C::values(alpha, &x, &w, &b, between, y);
             let out = &mut out[whole..];
             out.copy_from_slice(&y[..out.len()]);
         }
@@ -105,17 +106,18 @@ impl<C: Curve<F>, F: Real> Operation for Gradients<'_, C, F> {
     #[inline(always)]
     fn call<S: Simd>(mut self) {
         let Gradients { alpha, g, x, w, .. } = self;
-        let (mut terms, mut between) = (Terms::zero(), [[F::ZERO; BATCH]; 5]);
+        let (mut terms, mut between) = (Staged(Terms::zero()), Staged([[F::ZERO; BATCH]; 5]));
+        let (terms, between) = (&mut terms.0, &mut between.0);
         let whole = x.len() - x.len() % BATCH;
         for at in (0..whole).step_by(BATCH) {
             let g = batch(g, at);
-            C::terms(alpha, g, batch(x, at), batch(w, at), &mut between, &mut terms);
-            self.take(at, BATCH, g, &terms);
+            C::terms(alpha, g, batch(x, at), batch(w, at), between, terms);
+            self.take(at, BATCH, g, terms);
         }
         if whole < x.len() {
             let g = padded(g, whole);
-            C::terms(alpha, &g, &padded(x, whole), &padded(w, whole), &mut between, &mut terms);
-            self.take(whole, x.len() - whole, &g, &terms);
+            C::terms(alpha, &g, &padded(x, whole), &padded(w, whole), between, terms);
+            self.take(whole, x.len() - whole, &g, terms);
         }
     }
 }

@@ -140,7 +140,7 @@ pub(super) fn tree_sums<S: Simd, F: Real, T: Terms<F, M>, const M: usize>(
     terms: &mut T,
 ) -> [F; M] {
     if lanes == BLOCK {
-        return block_sums::<S, F, M>(0, lanes, terms).map(Numbers::halved);
+        return halved::<S, F, M>(block_sums::<S, F, M>(0, lanes, terms));
     }
     // Blocks of lanes one after the other, so that each keeps its sums in registers. The upper half
     // of the lanes meets the lower one, so the upper half of the blocks does, and so on down.
@@ -164,7 +164,17 @@ pub(super) fn tree_sums<S: Simd, F: Real, T: Terms<F, M>, const M: usize>(
         }
         half /= 2;
     }
-    sums[0].map(Numbers::halved)
+    halved::<S, F, M>(sums[0])
+}
+
+/// Each block's lanes added up. A loop, since what `map` calls is not compiled for the instruction set.
+#[inline(always)]
+fn halved<S: Simd, F: Real, const M: usize>(sums: [Block<S, F>; M]) -> [F; M] {
+    let mut numbers = [F::ZERO; M];
+    for (number, sum) in numbers.iter_mut().zip(sums) {
+        *number = sum.halved();
+    }
+    numbers
 }
 
 /// Blocks of lanes together.

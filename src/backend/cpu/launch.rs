@@ -5,6 +5,7 @@ use super::real::Real;
 use super::sink::Sink;
 use super::source::Source;
 use super::{Cpu, Isa};
+use crate::aligned::Aligned;
 use crate::plan::tree::LEAF;
 use crate::plan::{self, Grid, Walk};
 use crate::tensor::{Dims, Layout, View, ViewMut};
@@ -190,7 +191,7 @@ const TILES: usize = 9;
 
 thread_local! {
     /// Tiles, and a vector of any length: kept between calls so that launches allocate nothing.
-    static SCRATCH: RefCell<(Vec<u64>, Vec<u64>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<(Aligned, Aligned)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
 }
 
 /// Lends this thread's tiles, and a vector of `len` numbers.
@@ -198,15 +199,9 @@ pub(super) fn with_scratch<F: Real, R>(len: usize, body: impl FnOnce(Tiles<'_, F
     SCRATCH.with(|scratch| {
         // Taken out while in use: a task that ran inside another's body would find it empty and grow its own.
         let (mut tiles, mut vector) = scratch.take();
-        tiles.resize(TILES * LEAF, 0);
-        let numbers: &mut [F] = &mut bytemuck::cast_slice_mut(&mut tiles)[..TILES * LEAF];
-        let mut parts = numbers.chunks_exact_mut(LEAF);
+        let mut parts = tiles.numbers::<F>(TILES * LEAF).chunks_exact_mut(LEAF);
         let lent = std::array::from_fn(|_| parts.next().expect("as many as there are tiles"));
-        let words = (len * size_of::<F>()).div_ceil(8);
-        if vector.len() < words {
-            vector.resize(words, 0);
-        }
-        let result = body(lent, &mut bytemuck::cast_slice_mut(&mut vector)[..len]);
+        let result = body(lent, vector.numbers(len));
         scratch.replace((tiles, vector));
         result
     })
@@ -214,18 +209,14 @@ pub(super) fn with_scratch<F: Real, R>(len: usize, body: impl FnOnce(Tiles<'_, F
 
 thread_local! {
     /// Numbers that a launch keeps between its steps, beside what its tasks on the same thread use.
-    static KEPT: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Aligned> = const { RefCell::new(Aligned::new()) };
 }
 
 /// Lends the calling thread's vector for numbers between the steps of a launch.
 pub(super) fn with_kept<F: Real, R>(len: usize, body: impl FnOnce(&mut [F]) -> R) -> R {
     KEPT.with(|kept| {
         let mut vector = kept.take();
-        let words = (len * size_of::<F>()).div_ceil(8);
-        if vector.len() < words {
-            vector.resize(words, 0);
-        }
-        let result = body(&mut bytemuck::cast_slice_mut(&mut vector)[..len]);
+        let result = body(vector.numbers(len));
         kept.replace(vector);
         result
     })

@@ -61,10 +61,10 @@ impl<T> Ahead<T> {
     pub(super) fn touch(self, at: usize) {
         #[cfg(target_arch = "x86_64")]
         for byte in (0..BLOCK * size_of::<T>()).step_by(LINE) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             let address = self.0.wrapping_add(at).cast::<i8>().wrapping_add(byte);
             // SAFETY: a hint reads nothing and may name any address; every x86-64 CPU has it.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (at, self.0, LINE);

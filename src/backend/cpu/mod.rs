@@ -12,10 +12,14 @@
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
-//! registers that are named (`x86`). `source` loads and `sink` stores any dtype and stride (`stored`), `reader` keeps what
+//! registers that are named (`avx2`, `avx512`). `source` loads and `sink` stores any dtype and stride (`stored`), `reader` keeps what
 //! was loaded; `affine` sums parameter gradients over rows. Every sum is in the order of [`crate::plan::tree`].
 
 mod affine;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod between;
 mod branch;
 mod chunks;

@@ -1,7 +1,8 @@
 //! Blocks of numbers, as each instruction set holds them.
 //!
 //! The compiler makes vectors of arithmetic on arrays by itself, but not always of the same elements that were meant, and
-//! then shuffles them. So what x86-64 has for it is named, in [`x86`](super::x86), and only elsewhere left to the compiler.
+//! then shuffles them. So what x86-64 has for it is named, in [`avx2`](super::avx2) and [`avx512`](super::avx512), and only
+//! elsewhere left to the compiler.
 
 use super::memory::{Staged, Streaming};
 use super::real::Real;
