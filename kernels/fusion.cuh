@@ -33,6 +33,10 @@ template <class V> struct Prologue {
     // Without the other operand, the input is the hidden value.
     static constexpr bool IS_MADE = Other::PRESENT;
     static constexpr bool HAS_GRADIENT = V::grad_input::PRESENT || V::grad_before::PRESENT;
+    // The input is shifted and scaled before a residual is added to it.
+    using Shift = typename V::branch_bias;
+    using Factor = typename V::branch_scale;
+    static constexpr bool IS_RESIDUAL = V::BEFORE == Before::Residual || V::BEFORE == Before::ScaledResidual;
     // How threads keep it: as it is stored, if it is.
     using Kept = typename Either<IS_MADE, Numbers<V>, Stored<V, Input>>::Type;
 
@@ -57,10 +61,47 @@ template <class V> struct Prologue {
         return x;
     }
 
+    // What shifts and scales columns of the input.
+    struct Branch {
+        Numbers<V> bias = {}, scale = {};
+    };
+
+    DEVICE static Branch branch(const Params<V>& p, const Place<V>& row, I col, I end) {
+        Branch own;
+        if constexpr (Shift::PRESENT) {
+            own.bias = load_quad<V, Shift>(p, row, col, end);
+        }
+        if constexpr (Factor::PRESENT) {
+            own.scale = load_quad<V, Factor>(p, row, col, end);
+        }
+        return own;
+    }
+
+    // What the scale multiplies.
+    DEVICE static Numbers<V> shifted(const Stored<V, Input>& input, const Branch& own, u32 kept) {
+        Numbers<V> x = widened<V>(input);
+        if constexpr (Shift::PRESENT) {
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                x.at[k] = x.at[k] + own.bias.at[k];
+            }
+        }
+        return only(x, kept);
+    }
+
+    DEVICE static Numbers<V> scaled(Numbers<V> x, const Branch& own) {
+        if constexpr (Factor::PRESENT) {
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                x.at[k] = x.at[k] * own.scale.at[k];
+            }
+        }
+        return x;
+    }
+
     // Of elements that were loaded.
-    DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before, u32 kept) {
+    DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before,
+                            const Branch& own, u32 kept) {
         if constexpr (IS_MADE) {
-            Numbers<V> h = only(widened<V>(input), kept);
+            Numbers<V> h = scaled(shifted(input, own, kept), own);
             const Numbers<V> other = widened<V>(before);
             UNROLL for (int k = 0; k < V::WIDTH; ++k) {
                 h.at[k] = hidden(p, h.at[k], other.at[k]);
@@ -71,11 +112,33 @@ template <class V> struct Prologue {
         }
     }
 
+    // The gradient of what the scale gives, `d` being that of the hidden value.
+    DEVICE static Numbers<V> inside(const Params<V>& p, Numbers<V> d, u32 kept) {
+        if constexpr (V::BEFORE == Before::ScaledResidual) {
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                d.at[k] = d.at[k] * p.s.input_scale;
+            }
+            d = only(d, kept);
+        }
+        return d;
+    }
+
+    // The gradient of the hidden value: the norm's, and the one it has of its own.
+    DEVICE static Numbers<V> with_own(Numbers<V> d, const Stored<V, typename V::grad_hidden>& own) {
+        if constexpr (V::grad_hidden::PRESENT) {
+            const Numbers<V> beside = widened<V>(own);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                d.at[k] = d.at[k] + beside.at[k];
+            }
+        }
+        return d;
+    }
+
     // Of the columns from `col` on; zeros from column `end` on.
     DEVICE static Kept load(const Params<V>& p, const Place<V>& row, I col, I end) {
         if constexpr (IS_MADE) {
             return made(p, load_stored<V, Input>(p, row, col, end), load_stored<V, Other>(p, row, col, end),
-                        kept_columns(p, row, col));
+                        branch(p, row, col, end), kept_columns(p, row, col));
         } else {
             return load_stored<V, Input>(p, row, col, end);
         }
@@ -91,10 +154,16 @@ template <class V> struct Prologue {
 
     // Of one column.
     DEVICE static F one(const Params<V>& p, const Place<V>& row, I col) {
-        const F x = one_of<Input>(p, row, col);
+        F x = one_of<Input>(p, row, col);
         if constexpr (IS_MADE) {
-            const bool is_kept = (kept_columns(p, row, col) & 1) != 0;
-            return hidden(p, is_kept ? x : F(0), one_of<Other>(p, row, col));
+            if constexpr (Shift::PRESENT) {
+                x = x + one_of<Shift>(p, row, col);
+            }
+            x = (kept_columns(p, row, col) & 1) != 0 ? x : F(0);
+            if constexpr (Factor::PRESENT) {
+                x = x * one_of<Factor>(p, row, col);
+            }
+            return hidden(p, x, one_of<Other>(p, row, col));
         } else {
             return x;
         }
@@ -104,19 +173,15 @@ template <class V> struct Prologue {
     // its own.
     DEVICE static void store_gradients(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> d,
                                        const Stored<V, typename V::grad_hidden>& own) {
-        if constexpr (V::grad_hidden::PRESENT) {
-            const Numbers<V> beside = widened<V>(own);
-            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-                d.at[k] = d.at[k] + beside.at[k];
-            }
-        }
+        d = with_own(d, own);
         Numbers<V> of_other = d;
-        if constexpr (V::BEFORE == Before::ScaledResidual) {
-            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-                of_other.at[k] = d.at[k] * p.s.residual_scale;
-                d.at[k] = d.at[k] * p.s.input_scale;
+        if constexpr (IS_RESIDUAL) {
+            if constexpr (V::BEFORE == Before::ScaledResidual) {
+                UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                    of_other.at[k] = d.at[k] * p.s.residual_scale;
+                }
             }
-            d = only(d, kept_columns(p, row, col));
+            d = scaled(inside(p, d, kept_columns(p, row, col)), branch(p, row, col, end));
         } else if constexpr (V::BEFORE == Before::Gate) {
             // Read again: what they made does not say what they were.
             const Numbers<V> x = load_quad<V, Input>(p, row, col, end), z = load_quad<V, Other>(p, row, col, end);

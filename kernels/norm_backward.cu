@@ -1,23 +1,13 @@
 #pragma once
-#include "fusion.cuh"
 #include "leaf.cuh"
-#include "row_sums.cuh"
-#include "statistics.cuh"
+#include "row_gradient.cuh"
 // grad_input = rstd * (ghat - mean(ghat) - x_hat * mean(ghat * x_hat)), ghat = grad_output * weight, by leaves of rows, in
 // up to two stages: COMPUTE the leaf's sums, APPLY those of the row. PLAIN sums are those of the parameters' gradients,
 // over the part of a row that shares a parameter. A leaf that is kept is read once. What x is made of, and what of the
 // output's gradient reaches the norm, is said in `fusion.cuh`.
 
-// Bounds of a leaf's sums, and the least of its |ghat| that must be there, for nothing to be lost.
-template <class F> struct SumsWindow;
-template <> struct SumsWindow<float> {
-    static constexpr i32 HIGH = 100, LEAST = -63;
-};
-template <> struct SumsWindow<double> {
-    static constexpr i32 HIGH = 900, LEAST = -511;
-};
-
-template <class V> struct Backward {
+template <class V> struct Backward : RowGradient<V> {
+    using Row = RowGradient<V>;
     using F = typename V::F;
     using I = Index<V>;
     using Input = typename V::input;
@@ -28,23 +18,17 @@ template <class V> struct Backward {
     using Weight = typename V::weight;
     using Mask = typename V::mask;
     using Window = SumsWindow<F>;
-    static constexpr bool CENTRED = V::KIND == Kind::Moments;
-    static constexpr bool LARGEST = V::KIND == Kind::Largest;
-    static constexpr bool IS_NORM = V::KIND != Kind::Moments && V::KIND != Kind::MeanSquare;
-    // The weight varies in the row.
-    static constexpr bool INNER_WEIGHT = Weight::PRESENT && !V::OUTER_WEIGHT && !V::PLAIN;
+    using Row::CENTRED, Row::LARGEST, Row::INNER_WEIGHT;
+    using Row::p, Row::s, Row::g_exponent, Row::w_exponent;
+    using Row::attains, Row::ghat, Row::rounded_hat, Row::scaled_ghat, Row::with_offset, Row::x_hat;
     static constexpr int KEPT = Leaf<V>::HELD > 0 ? Leaf<V>::HELD : 1;
     // How threads keep elements, and what reaches the norm of the output's gradient: as they are stored, if they are.
     using KeptInput = typename Prologue<V>::Kept;
     using KeptGradient = typename Either<Result::CHANGES_GRADIENT, Numbers<V>, Stored<V, Output>>::Type;
 
-    const Params<V>& p;
     Leaf<V>& leaf;
     KeptInput (&held_x)[KEPT];
     KeptGradient (&held_g)[KEPT];
-    Statistics<F> s = {};
-    // Exponents taken out of grad_output and of the weight.
-    i32 g_exponent = 0, w_exponent = 0;
 
     // What may overwrite the output's gradient is written by pairs of columns, where threads still read that for each other.
     static constexpr bool BY_PAIRS = Rotary<V>::IS_ACROSS && !(Leaf<V>::HELD > 0 && V::COMPUTE);
@@ -138,8 +122,6 @@ template <class V> struct Backward {
         return {widened<V>(x), widened<V>(gradient<LAST>(col, x, output_gradient(col), other(col)))};
     }
 
-    DEVICE F with_offset(F weight) const { return V::OFFSET ? weight + p.s.weight_offset : weight; }
-
     // The weight that varies in the row.
     DEVICE Numbers<V> weights(I col) const {
         Numbers<V> w = {};
@@ -169,28 +151,6 @@ template <class V> struct Backward {
         }
     }
 
-    DEVICE F scaled(F x) const { return s.exponent == 0 ? x : scale(x, -s.exponent); }
-
-    DEVICE F x_hat(F x) const {
-        F e = scaled(x);
-        if constexpr (CENTRED) {
-            e = (e - s.mean) - s.correction;
-        }
-        return e * s.rstd;
-    }
-
-    // As the weight multiplied it.
-    DEVICE F rounded_hat(F x) const {
-        F hat = x_hat(x);
-        return V::ROUND ? device::widen_to<F>(device::narrow<typename Input::T>(hat)) : hat;
-    }
-
-    DEVICE F ghat(F g, F w) const { return INNER_WEIGHT ? g * w : g; }
-
-    DEVICE F scaled_ghat(F g, F w) const {
-        return INNER_WEIGHT ? scale(g, -g_exponent) * scale(w, -w_exponent) : scale(g, -g_exponent);
-    }
-
     DEVICE static bool is_small(F x) { return magnitude(x) < magnitude(pow2<F>(Window::HIGH)); }
 
     // One pass over the leaf as it is.
@@ -199,11 +159,32 @@ template <class V> struct Backward {
             a = b = {};
             const Both of = both<false>(i, col);
             Numbers<V> w = weights(col);
+            if constexpr (V::BRANCH) {
+                branch_terms(col, of, w, a, b);
+                return;
+            }
             taking_part(col, [&](int k) {
                 a.at[k] = ghat(of.g.at[k], w.at[k]);
                 b.at[k] = a.at[k] * (V::PLAIN ? rounded_hat(of.x.at[k]) : x_hat(of.x.at[k]));
             });
         });
+    }
+
+    // The terms of the gradients of a branch's bias and of its scale, of all elements.
+    DEVICE void branch_terms(I col, const Both& of, const Numbers<V>& w, Numbers<V>& a, Numbers<V>& b) const {
+        Numbers<V> d = {};
+        taking_part(col, [&](int k) {
+            const bool is_seen = !V::PREFIX || i64(col + I(k)) < p.s.prefix;
+            d.at[k] = Row::gradient_of(of.g.at[k], of.x.at[k], w.at[k], is_seen);
+        });
+        const auto own = Prologue<V>::branch(p, leaf.place, col, end());
+        const u32 kept = kept_columns(p, leaf.place, col);
+        d = Prologue<V>::inside(p, Prologue<V>::with_own(d, hidden_gradient(col)), kept);
+        const Numbers<V> x = Prologue<V>::shifted(load_stored<V, Input>(p, leaf.place, col, end()), own, kept);
+        a = Prologue<V>::scaled(d, own);
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            b.at[k] = d.at[k] * x.at[k];
+        }
     }
 
     // The largest magnitudes that a second reading finds.
@@ -250,8 +231,6 @@ template <class V> struct Backward {
             });
         });
     }
-
-    DEVICE bool attains(F x) const { return absolute(scaled(x)) == s.mean; }
 
     DEVICE RowSums<F> leaf_sums() {
         Pair<F> sums = first_sums();
@@ -310,81 +289,22 @@ template <class V> struct Backward {
         }
     }
 
-    // The means of ghat and of ghat * x_hat that are subtracted.
-    DEVICE Pair<F> means(const RowSums<F>& sums) const {
-        Pair<F> c = {F(0), F(0)};
-        if constexpr (V::FROZEN) {
-            return c;
-        }
-        if constexpr (LARGEST) {
-            c.b = s.mean == F(0) ? F(0) : sums.s2 * nearest_recip(sums.ties);
-        } else if constexpr (IS_NORM) {
-            c.b = s.mean == F(0) ? F(0) : sums.s2;
-        } else {
-            F inv = nearest_recip(sums.count);
-            c.a = CENTRED ? sums.s1 * inv : F(0);
-            c.b = sums.s2 * inv;
-            if constexpr (V::OUTSIDE && CENTRED) {
-                // The root's share of the divisor, which has not been saved.
-                F share = F(1) - s.rstd * scale(p.s.eps, -s.exponent);
-                c.b = share > F(0) ? c.b * nearest_recip(share) : F(0);
-            } else if constexpr (V::OUTSIDE) {
-                c.b = s.mean == F(0) ? F(0) : c.b * nearest_recip(s.rstd * s.mean);
-            }
-        }
-        return c;
-    }
-
-    // What multiplies the second mean.
-    DEVICE F direction(F x) const {
-        if constexpr (!IS_NORM || V::KIND == Kind::Norm2) {
-            return x_hat(x);
-        } else {
-            F sign = x > F(0) ? F(1) : x < F(0) ? F(-1) : F(0);
-            if constexpr (LARGEST) {
-                return attains(x) ? sign : F(0);
-            } else if constexpr (V::KIND == Kind::IntegerPower) {
-                return sign * integer_power<V::POWER - 1>(absolute(x_hat(x)));
-            } else if constexpr (V::KIND == Kind::Power) {
-                return sign * real_power(absolute(x_hat(x)), p.s.slope_power, p.s.slope_power_low);
-            } else {
-                return sign;
-            }
+    DEVICE void begin(const RowSums<F>& sums) {
+        Row::begin(sums);
+        if constexpr (Weight::PRESENT && V::OUTER_WEIGHT) {
+            // The same in every column.
+            Row::begin_outer(load_quad<V, Weight>(p, leaf.place, leaf.start, leaf.end).at[0]);
         }
     }
 
     DEVICE void apply(const RowSums<F>& sums, const Stored<V, OfHidden> (&held_own)[KEPT]) {
-        bool has_terms = sums.g_exponent != Limits<F>::NONE;
-        g_exponent = has_terms ? sums.g_exponent : 0;
-        w_exponent = has_terms ? sums.w_exponent : 0;
-        Pair<F> c = means(sums);
-        i32 power = g_exponent + w_exponent - s.exponent;
-        F outer = 1;
-        if constexpr (Weight::PRESENT && V::OUTER_WEIGHT) {
-            // The same in every column: as a number of ordinary size and a power of two.
-            F w = with_offset(load_quad<V, Weight>(p, leaf.place, leaf.start, leaf.end).at[0]);
-            Bits<F> bits = magnitude(w);
-            bool is_usual = (bits >= magnitude(pow2<F>(Window::LEAST)) && bits < magnitude(pow2<F>(-Window::LEAST)))
-                || bits == 0 || bits >= infinity_bits<F>();
-            i32 exponent = is_usual ? 0 : exponent_of<F>(bits);
-            power += exponent;
-            outer = scale(w, -exponent);
-        }
-        bool is_scaled = (g_exponent | w_exponent) != 0;
+        begin(sums);
         auto write = [&](I col, const Both& of, const Stored<V, OfHidden>& own) {
             Numbers<V> w = weights(col);
             Numbers<V> y = {};
             taking_part(col, [&](int k) {
-                F d = is_scaled ? scaled_ghat(of.g.at[k], w.at[k]) : ghat(of.g.at[k], w.at[k]);
-                if (!V::PREFIX || i64(col + I(k)) < p.s.prefix) {
-                    F second = direction(of.x.at[k]) * c.b;
-                    d = CENTRED ? (d - c.a) - second : d - second;
-                }
-                d = s.rstd * d;
-                if constexpr (Weight::PRESENT && V::OUTER_WEIGHT) {
-                    d = d * outer;
-                }
-                y.at[k] = power == 0 ? d : scale(d, power);
+                const bool is_seen = !V::PREFIX || i64(col + I(k)) < p.s.prefix;
+                y.at[k] = Row::gradient_of(of.g.at[k], of.x.at[k], w.at[k], is_seen);
             });
             if (leaf.live) {
                 Prologue<V>::store_gradients(p, leaf.place, col, end(), y, own);
@@ -425,6 +345,12 @@ template <class V> struct Backward {
             leaf.each([&](int i, I col) { held_g[i] = gradient<true>(col, held_x[i], asked_g[i], asked_z[i]); });
         }
         RowSums<F> sums = no_sums<F>();
+        if constexpr (V::given::PRESENT) {
+            sums = to_sums(numbers_of<V, typename V::given, SUMS_SIZE>(p, leaf.place, 0));
+        }
+        if constexpr (V::BRANCH) {
+            begin(sums);
+        }
         if constexpr (V::COMPUTE) {
             sums = merged(leaf_sums());
             if constexpr (V::sums::PRESENT) {
@@ -433,8 +359,6 @@ template <class V> struct Backward {
                     set_numbers<V, typename V::sums>(p, leaf.place, at, to_numbers(sums));
                 }
             }
-        } else if constexpr (V::given::PRESENT) {
-            sums = to_sums(numbers_of<V, typename V::given, SUMS_SIZE>(p, leaf.place, 0));
         }
         if constexpr (V::APPLY) {
             apply(sums, held_own);
@@ -449,6 +373,6 @@ template <class V> DEVICE void norm_backward(const Params<V>& p) {
     }
     typename Backward<V>::KeptInput held_x[Backward<V>::KEPT];
     typename Backward<V>::KeptGradient held_g[Backward<V>::KEPT];
-    Backward<V> backward = {p, leaf, held_x, held_g};
+    Backward<V> backward = {{p}, leaf, held_x, held_g};
     backward.run();
 }

@@ -65,7 +65,7 @@ template <class V> DEVICE void norm_backward_fused(const Params<V>& p) {
             leaf.enter_row(row);
             typename Backward<V>::KeptInput held_x[HELD];
             typename Backward<V>::KeptGradient held_g[HELD];
-            Backward<V> backward = {p, leaf, held_x, held_g};
+            Backward<V> backward = {{p}, leaf, held_x, held_g};
             backward.run();
             leaf.each([&](int i, I col) {
                 Numbers<V> x = widened<V>(held_x[i]), g = widened<V>(held_g[i]);

@@ -5,6 +5,7 @@
 #include "fusion.cuh"
 #include "leaf.cuh"
 #include "pairwise.cuh"
+#include "row_gradient.cuh"
 #include "row_sums.cuh"
 #include "statistics.cuh"
 
@@ -38,6 +39,9 @@ template <class V> struct AffineRow {
     Stored<V, typename V::mask> mask;
     NumbersOfColumns<V, typename V::statistics, STATISTICS_SIZE> statistics;
     NumbersOfColumns<V, typename V::sums, SUMS_SIZE> sums;
+    // The sums of all of a row, and the gradient that the hidden value has of its own: for the terms of a BRANCH.
+    NumbersOfColumns<V, typename V::given, SUMS_SIZE> of_row;
+    Stored<V, typename V::grad_hidden> own;
     // Columns that dropout keeps, a bit each.
     u32 kept;
 };
@@ -48,12 +52,14 @@ template <class V> struct AffineTerms {
     // Where the weight's sums are among those that are wanted, and the bias's.
     static constexpr int WEIGHT = 0, BIAS = V::SUM_WEIGHT ? 1 : 0, WANTED = BIAS + (V::SUM_BIAS ? 1 : 0);
     // Terms are made of normalized elements.
-    static constexpr bool NORMALIZES = V::SUM_WEIGHT || Epilogue<V>::IS_ACTIVATION;
+    static constexpr bool NORMALIZES = V::SUM_WEIGHT || Epilogue<V>::IS_ACTIVATION || V::BRANCH;
 
     const Params<V>& p;
     const Index<V> col;
     // The parameters themselves, where the gradient depends on what the norm gave.
     Numbers<V> own_weight = {}, own_bias = {};
+    // Those of a branch: its bias's gradient is summed in the place of the bias's, its scale's in that of the weight's.
+    typename Prologue<V>::Branch branch;
 
     DEVICE AffineTerms(const Params<V>& params, Index<V> columns) : p(params), col(columns) {
         const Place<V> first = place_of_row(p, u64(p.s.first_row));
@@ -63,6 +69,7 @@ template <class V> struct AffineTerms {
         if constexpr (V::bias::PRESENT) {
             own_bias = load_quad<V, typename V::bias>(p, first, col, Index<V>(p.s.cols));
         }
+        branch = Prologue<V>::branch(p, first, col, Index<V>(p.s.cols));
     }
 
     DEVICE Row load(const Place<V>& row) const {
@@ -88,6 +95,12 @@ template <class V> struct AffineTerms {
             if constexpr (NORMALIZES && V::before::PRESENT) {
                 x.before = load_stored<V, typename V::before>(p, row, col, cols);
             }
+            if constexpr (V::given::PRESENT) {
+                x.of_row.load(p, row, col);
+            }
+            if constexpr (V::grad_hidden::PRESENT) {
+                x.own = load_stored<V, typename V::grad_hidden>(p, row, col, cols);
+            }
             if constexpr (V::after::PRESENT) {
                 x.after = load_stored<V, typename V::after>(p, row, col, cols);
             }
@@ -98,11 +111,15 @@ template <class V> struct AffineTerms {
         return x;
     }
 
+    DEVICE Numbers<V> hidden(const Row& row) const {
+        return widened<V>(Prologue<V>::made(p, row.input, row.before, branch, row.kept));
+    }
+
     DEVICE Numbers<V> x_hat(const Row& row) const {
         using T = typename V::input::T;
         // Columns that have the same statistics.
         constexpr int ALIKE = V::WIDTH / decltype(row.statistics)::EACH;
-        Numbers<V> x = widened<V>(Prologue<V>::made(p, row.input, row.before, row.kept));
+        Numbers<V> x = hidden(row);
         UNROLL for (int first = 0; first < V::WIDTH; first += ALIKE) {
             const Statistics<F> s = to_statistics(row.statistics.of(first));
             // Rarely so: one branch for all of them.
@@ -120,6 +137,33 @@ template <class V> struct AffineTerms {
             }
         }
         return x;
+    }
+
+    // Those of a branch's scale and bias, `bias` being what reaches the norm of the output's gradient.
+    DEVICE void of_branch(const Row& row, Numbers<V>& scale, Numbers<V>& bias) const {
+        constexpr int ALIKE = V::WIDTH / decltype(row.statistics)::EACH;
+        const Numbers<V> x = hidden(row), mask = widened<V>(row.mask);
+        Numbers<V> d = {};
+        UNROLL for (int first = 0; first < V::WIDTH; first += ALIKE) {
+            RowGradient<V> of_row = {p};
+            of_row.s = to_statistics(row.statistics.of(first));
+            of_row.begin(V::given::PRESENT ? to_sums(row.of_row.of(first)) : no_sums<F>());
+            UNROLL for (int i = first; i < first + ALIKE; ++i) {
+                if constexpr (V::weight::PRESENT && V::OUTER_WEIGHT) {
+                    of_row.begin_outer(own_weight.at[i]);
+                }
+                const F w = of_row.with_offset(own_weight.at[i]);
+                const bool is_seen = !V::PREFIX || i64(col + Index<V>(i)) < p.s.prefix;
+                const bool takes_part = !V::mask::PRESENT || magnitude(mask.at[i]) != 0;
+                d.at[i] = takes_part ? of_row.gradient_of(bias.at[i], x.at[i], w, is_seen) : F(0);
+            }
+        }
+        d = Prologue<V>::inside(p, Prologue<V>::with_own(d, row.own), row.kept);
+        const Numbers<V> shifted = Prologue<V>::shifted(row.input, branch, row.kept);
+        bias = Prologue<V>::scaled(d, branch);
+        UNROLL for (int i = 0; i < V::WIDTH; ++i) {
+            scale.at[i] = d.at[i] * shifted.at[i];
+        }
     }
 
     // The columns' terms of weight and bias.
@@ -142,6 +186,10 @@ template <class V> struct AffineTerms {
                     const F v = scaled_and_shifted(p, weight.at[i], own_weight.at[i], own_bias.at[i]);
                     bias.at[i] = Epilogue<V>::gradients(bias.at[i], v, after.at[i]).of_value;
                 }
+            }
+            if constexpr (V::BRANCH) {
+                of_branch(row, weight, bias);
+                return;
             }
             if constexpr (V::SUM_WEIGHT) {
                 UNROLL for (int i = 0; i < V::WIDTH; ++i) {

@@ -95,6 +95,11 @@ fn fusions() {
 }
 
 #[test]
+fn branches_of_residuals() {
+    check_in_any_order(&forced::branches());
+}
+
+#[test]
 fn rotary_embeddings() {
     check_in_any_order(&any_spec::rotaries());
 }

@@ -94,7 +94,11 @@ fn every_number_of_threads_gives_the_same_bits() {
     // Enough elements that work is worth spreading.
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         for (rows, cols) in [(4200, 33), (300, 769), (2, 65_537)] {
-            for case in common::matrices(dtype, rows, cols) {
+            let mut with_branch = common::branches(dtype);
+            for case in &mut with_branch {
+                case.shape = Case::matrix(case.method, dtype, rows, cols).shape;
+            }
+            for case in common::matrices(dtype, rows, cols).chain(with_branch) {
                 let expected = bits(&case, &one);
                 for stream in &several {
                     assert_same(&case, "with more threads", &expected, &bits(&case, stream));

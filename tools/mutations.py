@@ -25,6 +25,7 @@ CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
 CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
+CPU_BRANCH_FILE = "src/backend/cpu/branch.rs"
 CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
@@ -51,6 +52,7 @@ CUDA_STATISTICS = "kernels/statistics.cuh"
 CUDA_FORWARD = "kernels/norm_forward.cu"
 CUDA_BACKWARD = "kernels/norm_backward.cu"
 CUDA_FUSED = "kernels/norm_backward_fused.cu"
+CUDA_ROW_GRADIENT = "kernels/row_gradient.cuh"
 CUDA_PAIRWISE = "kernels/pairwise.cuh"
 CUDA_COLUMNS = "kernels/columns.cuh"
 CUDA_TANH = "kernels/tanh.cuh"
@@ -63,6 +65,7 @@ CPU_SCHEDULES = "--test cpu_schedules"
 CPU_UNITS = "--lib backend::cpu"
 CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
+CPU_BRANCH = "--features check --test branch"
 CPU_QUANTIZED = "--features check --test quantized"
 WGPU_QUANTIZED = "--features check,wgpu --test quantized"
 CUDA_QUANTIZED = "--features check,cuda --test quantized"
@@ -90,6 +93,7 @@ CUDA_PARAMETERS = "--features check,cuda --test cuda_schedules parameters_of_col
 CUDA_BATCH = "--features check,cuda --test cuda_schedules batch_norm"
 CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
 CUDA_FUSIONS = "--features check,cuda --test cuda_schedules fusions"
+CUDA_BRANCHES = "--features check,cuda --test cuda_schedules branches"
 CUDA_ROTARIES = "--features check,cuda --test cuda_schedules rotary"
 
 
@@ -205,8 +209,8 @@ MUTATIONS = [
              "if i == 0 && (first + i).is_multiple_of(rows.beside.len()) {",
              (CPU_SCHEDULES, CPU_NUMBERS)),
     Mutation("cpu: gradients of the input in the parameters' order of axes", "src/backend/cpu/norm.rs",
-             "launch::<F>(spec, operands, &order(), [true, wants_params], workspace, cpu)",
-             "launch::<F>(spec, operands, &split, [true, wants_params], workspace, cpu)",
+             "    launch::<F>(spec, operands, &order(), all, workspace, cpu)\n}",
+             "    launch::<F>(spec, operands, &split, all, workspace, cpu)\n}",
              (CPU_NUMBERS,)),
     Mutation("cpu: halves written past the caches exchanged", "src/backend/cpu/memory.rs",
              "_mm_stream_ps(to.cast(), _mm256_castps256_ps128(both));",
@@ -283,6 +287,30 @@ MUTATIONS = [
              "kept.apply(isa, row, at, to);",
              "let _ = kept;",
              (CPU_AROUND,)),
+    Mutation("cpu: a branch scaled before it is shifted", CPU_FUSED,
+             "branch.shift(isa, (row, at), x, other);",
+             "branch.scale(isa, (row, at), x, other);\n                branch.shift(isa, (row, at), x, other);",
+             (CPU_BRANCH,)),
+    Mutation("cpu: a branch's gradient not scaled", CPU_BRANCH_FILE,
+             "branch.scale(isa, (row, at), d, more);",
+             "",
+             (CPU_BRANCH,)),
+    Mutation("cpu: the gradient of a branch's bias of the last row leaf alone", CPU_BRANCH_FILE,
+             "sums.begin_row(index, rows.all_params());",
+             "sums.begin_row(index % 16, rows.all_params());",
+             (CPU_BRANCH,)),
+    Mutation("cpu: the gradient of a branch's scale by the input alone", CPU_FUSED,
+             "shifted[place..place + len].copy_from_slice(x);",
+             "input.fill(row, at, &mut shifted[place..place + len]);",
+             (CPU_BRANCH,)),
+    Mutation("cpu: sums of a branch in the order of sub-rows", "src/backend/cpu/norm.rs",
+             "if of_branch && is_run {",
+             "if of_branch {",
+             (CPU_NUMBERS,)),
+    Mutation("cpu: a branch's gradients of elements that dropout leaves out", CPU_BRANCH_FILE,
+             "kept.apply(isa, row, at, inner);",
+             "let _ = kept;",
+             (CPU_BRANCH,)),
     Mutation("cpu: the largest magnitude without its last element", CPU_CODES,
              "isa.run(Largest(part))",
              "isa.run(Largest(&part[..part.len() - 1]))",
@@ -420,9 +448,21 @@ MUTATIONS = [
              "if (k == 0) {",
              ("--features check,cuda --test fused dropout",)),
     Mutation("cuda: the input's gradient not dropped", CUDA_FUSION,
-             "            d = only(d, kept_columns(p, row, col));\n",
+             "            d = only(d, kept);\n",
              "",
              ("--features check,cuda --test fused dropout",)),
+    Mutation("cuda: a branch dropped before it is shifted", CUDA_FUSION,
+             "        return only(x, kept);\n    }\n\n    DEVICE static Numbers<V> scaled",
+             "        return x;\n    }\n\n    DEVICE static Numbers<V> scaled",
+             (CUDA_BRANCHES,)),
+    Mutation("cuda: the gradient of a branch's scale without the hidden value's own", CUDA_SUMS,
+             "Prologue<V>::with_own(d, row.own)",
+             "d",
+             (CUDA_BRANCHES,)),
+    Mutation("cuda: a branch's terms of parts of rows by scaled elements", CUDA_BACKWARD,
+             "b.at[k] = d.at[k] * x.at[k];",
+             "b.at[k] = a.at[k] * x.at[k];",
+             (CUDA_BRANCHES,)),
     Mutation("cuda: the largest magnitude of a thread alone", "kernels/quantize.cuh",
              "        most = leaf.fold(most, Most());\n        if constexpr",
              "        if constexpr",
@@ -525,7 +565,7 @@ MUTATIONS = [
              "e = magnitude(mask.at[k]) != 0 ? e : F(0);",
              "e = magnitude(mask.at[k]) != 0 ? e : e;",
              (CUDA_MASKS,)),
-    Mutation("cuda: the gradient's second term dropped", CUDA_BACKWARD,
+    Mutation("cuda: the gradient's second term dropped", CUDA_ROW_GRADIENT,
              "d = CENTRED ? (d - c.a) - second : d - second;",
              "d = CENTRED ? d - c.a : d - second;",
              (CUDA_BATCH,)),

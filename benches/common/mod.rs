@@ -162,6 +162,7 @@ pub(crate) fn passes(
                     alpha: alpha.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     before: before.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
                     after: after.as_mut().map(|tensor| tensor.view_mut().expect("a view")),
+                    ..Gradients::default()
                 };
                 let grad_hidden = grad_hidden.as_ref().map(|tensor| tensor.view().expect("a view"));
                 let (grad_output, input) =

@@ -270,6 +270,7 @@ unsafe fn backward(norm: &Norm, context: &Context, arguments: &BackwardArguments
             alpha: views.write("grad_alpha", a.grad_alpha)?,
             before: views.write("grad_before", a.grad_before)?,
             after: views.write("grad_after", a.grad_after)?,
+            ..Gradients::default()
         }
     };
     config.check(given(&operands, [a.running_mean, a.running_var]), true)?;

@@ -227,6 +227,7 @@ impl Workload {
             alpha: viewed_mut(&mut self.grad_parameters.alpha)?,
             before: laid_out_mut(viewed_mut(&mut grad_before)?, &self.layout)?,
             after: laid_out_mut(viewed_mut(&mut grad_after)?, &self.layout)?,
+            ..Gradients::default()
         };
         let statistics = viewed(&self.statistics)?;
         let grad_output = self.grad_output.view()?.with_layout(self.layout.clone())?;

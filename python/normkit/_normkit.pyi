@@ -145,6 +145,8 @@ def add_layer_norm(
     *,
     input_scale: SupportsFloat = 1.0,
     residual_scale: SupportsFloat = 1.0,
+    branch_bias: SupportsDLPack | None = None,
+    branch_scale: SupportsDLPack | None = None,
     dropout_p: SupportsFloat = 0.0,
     dropout_seed: SupportsIndex = 0,
     dropout_offset: SupportsIndex = 0,
@@ -161,6 +163,8 @@ def add_rms_norm(
     cast: Cast = "fp32",
     input_scale: SupportsFloat = 1.0,
     residual_scale: SupportsFloat = 1.0,
+    branch_bias: SupportsDLPack | None = None,
+    branch_scale: SupportsDLPack | None = None,
     dropout_p: SupportsFloat = 0.0,
     dropout_seed: SupportsIndex = 0,
     dropout_offset: SupportsIndex = 0,
@@ -395,6 +399,8 @@ class Norm:
         before: SupportsDLPack | None = None,
         after: SupportsDLPack | None = None,
         statistics: bool = True,
+        branch_bias: SupportsDLPack | None = None,
+        branch_scale: SupportsDLPack | None = None,
     ) -> tuple[Array, Array, Statistics | None]: ...
     def backward(
         self,
@@ -407,9 +413,20 @@ class Norm:
         before: SupportsDLPack | None = None,
         after: SupportsDLPack | None = None,
         grad_hidden: SupportsDLPack | None = None,
-        needs: SupportsIndex = 63,
+        needs: SupportsIndex = 255,
         cos: SupportsDLPack | None = None,
         sin: SupportsDLPack | None = None,
         positions: SupportsDLPack | None = None,
-    ) -> tuple[Array | None, Any | None, Any | None, Any | None, Any | None, Any | None]: ...
+        branch_bias: SupportsDLPack | None = None,
+        branch_scale: SupportsDLPack | None = None,
+    ) -> tuple[
+        Array | None,
+        Any | None,
+        Any | None,
+        Any | None,
+        Any | None,
+        Any | None,
+        Any | None,
+        Any | None,
+    ]: ...
     def rows(self, shape: Shape) -> int: ...

@@ -26,6 +26,8 @@ pub(crate) struct Call<'c, 'py> {
     pub(crate) after: Option<&'c Array<'py>>,
     /// Cosines, sines and positions of a rotary embedding.
     pub(crate) angles: [Option<&'c Array<'py>>; 3],
+    /// Bias and scale of a residual's branch.
+    pub(crate) branch: [Option<&'c Array<'py>>; 2],
 }
 
 /// Scratch of earlier calls on the CPU, for later ones.
@@ -42,6 +44,8 @@ impl Needs {
     pub(crate) const ALPHA: u8 = 8;
     pub(crate) const BEFORE: u8 = 16;
     pub(crate) const AFTER: u8 = 32;
+    pub(crate) const BRANCH_BIAS: u8 = 64;
+    pub(crate) const BRANCH_SCALE: u8 = 128;
 
     /// An array for the gradient of `like`, if there is one and its gradient is wanted.
     pub(crate) fn gradient<'py>(
@@ -78,7 +82,7 @@ impl<'c, 'py> Call<'c, 'py> {
     /// Of a method without parameters.
     pub(crate) fn new(config: &'c Config, input: &'c Array<'py>) -> Self {
         let (weight, bias, alpha, before, after) = (None, None, None, None, None);
-        Call { config, input, weight, bias, alpha, before, after, angles: [None; 3] }
+        Call { config, input, weight, bias, alpha, before, after, angles: [None; 3], branch: [None; 2] }
     }
 
     /// The normalized input.
@@ -99,7 +103,7 @@ impl<'c, 'py> Call<'c, 'py> {
         let hidden = if wanted.hidden { Some(self.hidden(py)?) } else { None };
         let statistics = if wanted.statistics { self.statistics(py)? } else { None };
         let config = self.config;
-        let [cos, sin, positions] = self.angles;
+        let ([cos, sin, positions], [branch_bias, branch_scale]) = (self.angles, self.branch);
         let inputs = [
             Some(self.input),
             self.weight,
@@ -110,6 +114,8 @@ impl<'c, 'py> Call<'c, 'py> {
             cos,
             sin,
             positions,
+            branch_bias,
+            branch_scale,
         ];
         let outputs = [Some(&output), hidden.as_ref(), statistics.as_ref()]
             .map(|fresh| fresh.map(|fresh| Target::New(&fresh.memory)));
@@ -133,18 +139,19 @@ impl<'c, 'py> Call<'c, 'py> {
         })
     }
 
-    /// The gradients of input, weight, bias, alpha and both operands of what surrounds the norm, where they are wanted,
-    /// given those of the output and of the hidden value and the statistics of the forward pass.
+    /// The gradients of input, weight, bias, alpha, both operands of what surrounds the norm and a branch's bias and scale, where
+    /// they are wanted, given those of the output and of the hidden value and the statistics of the forward pass.
     pub(crate) fn backward(
         &self,
         py: Python<'py>,
         (grad_output, grad_hidden): (&Array<'py>, Option<&Array<'py>>),
         statistics: Option<&Array<'py>>,
         needs: Needs,
-    ) -> PyResult<[Gradient<'py>; 6]> {
+    ) -> PyResult<[Gradient<'py>; 8]> {
         self.check()?;
         let place = Place::of(self.input, None)?;
         let fresh = |like, bit| needs.gradient(py, like, bit);
+        let ([cos, sin, positions], [branch_bias, branch_scale]) = (self.angles, self.branch);
         // The hidden value stands for the residual, too.
         let is_hidden = matches!(self.config.fusion().prologue, Prologue::Residual { .. });
         let fresh = [
@@ -154,9 +161,10 @@ impl<'c, 'py> Call<'c, 'py> {
             fresh(self.alpha, Needs::ALPHA)?,
             fresh(self.before.or(is_hidden.then_some(self.input)), Needs::BEFORE)?,
             fresh(self.after, Needs::AFTER)?,
+            fresh(branch_bias, Needs::BRANCH_BIAS)?,
+            fresh(branch_scale, Needs::BRANCH_SCALE)?,
         ];
         let config = self.config;
-        let [cos, sin, positions] = self.angles;
         let inputs = [
             Some(grad_output),
             Some(self.input),
@@ -170,6 +178,8 @@ impl<'c, 'py> Call<'c, 'py> {
             cos,
             sin,
             positions,
+            branch_bias,
+            branch_scale,
         ];
         let outputs = fresh.each_ref().map(|fresh| fresh.as_ref().map(|fresh| Target::New(&fresh.memory)));
         let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
@@ -198,7 +208,7 @@ impl<'c, 'py> Call<'c, 'py> {
             SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         }
         self.named(result)?;
-        let mut finished = [const { None }; 6];
+        let mut finished = [const { None }; 8];
         for (finished, fresh) in finished.iter_mut().zip(fresh) {
             *finished = fresh.map(Fresh::finish).transpose()?;
         }
@@ -255,11 +265,12 @@ impl<'c, 'py> Call<'c, 'py> {
 pub(crate) fn bound<'v>(
     config: &Config,
     shape: &[usize],
-    [weight, bias, alpha, before, after, cos, sin, positions]: [Option<View<'v>>; 8],
+    [weight, bias, alpha, before, after, cos, sin, positions, branch_bias, branch_scale]: [Option<View<'v>>;
+        10],
 ) -> normkit::Result<crate::config::Runnable<'v>> {
     if !config.sees_otherwise() {
-        let angles = [cos, sin, positions];
-        return Ok(config.bind(Parameters { weight, bias, alpha, before, after, angles }));
+        let (angles, branch) = ([cos, sin, positions], [branch_bias, branch_scale]);
+        return Ok(config.bind(Parameters { weight, bias, alpha, before, after, angles, branch }));
     }
     let learned =
         |name, view: Option<View<'v>>| view.map(|view| config.seen_parameter(name, view, shape)).transpose();
@@ -278,10 +289,10 @@ pub(crate) fn bound<'v>(
 fn gradients<'v>(
     config: &Config,
     shape: &[usize],
-    [input, weight, bias, alpha, before, after]: [Option<ViewMut<'v>>; 6],
+    [input, weight, bias, alpha, before, after, branch_bias, branch_scale]: [Option<ViewMut<'v>>; 8],
 ) -> normkit::Result<Gradients<'v>> {
     if !config.sees_otherwise() {
-        return Ok(Gradients { input, weight, bias, alpha, before, after });
+        return Ok(Gradients { input, weight, bias, alpha, before, after, branch_bias, branch_scale });
     }
     let learned = |name, view: Option<ViewMut<'v>>| {
         view.map(|view| config.seen_parameter_mut(name, view, shape)).transpose()
@@ -294,6 +305,7 @@ fn gradients<'v>(
         alpha,
         before: operand(before)?,
         after: operand(after)?,
+        ..Gradients::default()
     })
 }
 

@@ -89,20 +89,29 @@ pub(crate) struct Bound<'a> {
     pub(crate) after: Option<View<'a>>,
     /// Cosines, sines and positions of a rotary embedding.
     pub(crate) angles: [Option<View<'a>>; 3],
+    /// Bias and scale of a residual's branch.
+    pub(crate) branch: [Option<View<'a>>; 2],
 }
 
 /// A method that a call may take along while other Python threads run.
 pub(crate) type Runnable<'a> = Box<dyn Method + Send + Sync + 'a>;
 
 /// Binds those of the parameters that there are.
-macro_rules! bound {
+macro_rules! with {
     ($norm:expr, $($call:ident: $view:expr),*) => {{
         let mut norm = $norm;
         $(if let Some(view) = $view {
             norm = norm.$call(view);
         })*
-        Box::new(norm)
+        norm
     }};
+}
+
+/// The same as a method to run.
+macro_rules! bound {
+    ($($norm:tt)*) => {
+        Box::new(with!($($norm)*))
+    };
 }
 
 /// Puts what surrounds a norm around it. A residual before it that is not there has been added to the input already.
@@ -136,16 +145,18 @@ macro_rules! fused {
 impl Config {
     /// The method with its parameters. Those that it has no use for are to have been [checked](Config::check).
     pub(crate) fn bind<'a>(&self, bound: Bound<'a>) -> Runnable<'a> {
-        let Bound { weight, bias, alpha, before, after, angles } = bound;
+        let Bound { weight, bias, alpha, before, after, angles, branch: [branch_bias, branch_scale] } = bound;
         let fusion = self.fusion();
         match self {
             Config::LayerNorm { normalized_shape, eps, .. } => {
                 let norm = fused!(LayerNorm::new(&normalized_shape[..]).eps(*eps), fusion, before, after);
+                let norm = with!(norm, branch_bias_view: branch_bias, branch_scale_view: branch_scale);
                 bound!(norm, weight_view: weight, bias_view: bias)
             }
             Config::RmsNorm { normalized_shape, eps, offset, cast, partial, .. } => {
                 let norm = fused!(RmsNorm::new(&normalized_shape[..]), fusion, before, after);
                 let norm = norm.weight_offset(*offset).cast(*cast).partial(*partial);
+                let norm = with!(norm, branch_bias_view: branch_bias, branch_scale_view: branch_scale);
                 bound!(norm, eps: *eps, weight_view: weight, bias_view: bias)
             }
             Config::Modulated { centred: true, cols, eps } => {
@@ -256,6 +267,19 @@ impl Config {
             }
             if !given && takes && name != "positions" {
                 return Err(value_error(format!("{name}: expected an array, found None")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a bias and a scale of a branch that the method does not have.
+    pub(crate) fn check_branch(&self, given: [bool; 2]) -> PyResult<()> {
+        let takes = matches!(self.fusion().prologue, Prologue::Residual { .. })
+            && matches!(self, Config::LayerNorm { .. } | Config::RmsNorm { .. });
+        for (name, _) in ["branch_bias", "branch_scale"].into_iter().zip(given).filter(|(_, given)| *given) {
+            if !takes {
+                let expected = "None, since the method has no use for it";
+                return Err(value_error(format!("{name}: expected {expected}, found an array")));
             }
         }
         Ok(())

@@ -14,12 +14,16 @@ fn added<'py>(
     config: &Config,
     (input, residual): (&Any<'py>, &Any<'py>),
     (weight, bias): (Optional<'_, 'py>, Optional<'_, 'py>),
+    [branch_bias, branch_scale]: [Optional<'_, 'py>; 2],
     backend: Option<&'static str>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
     let (py, input, residual) = (input.py(), array("input", input)?, array("residual", residual)?);
     let (weight, bias) = (optional("weight", weight)?, optional("bias", bias)?);
+    let (branch_bias, branch_scale) =
+        (optional("branch_bias", branch_bias)?, optional("branch_scale", branch_scale)?);
     let (weight, bias, before) = (weight.as_ref(), bias.as_ref(), Some(&residual));
-    let call = Call { weight, bias, before, ..Call::new(config, &input) };
+    let branch = [branch_bias.as_ref(), branch_scale.as_ref()];
+    let call = Call { weight, bias, before, branch, ..Call::new(config, &input) };
     let results = call.run(py, backend, Wanted { hidden: true, ..Wanted::default() })?;
     Ok((results.output, results.hidden.unwrap_or_else(|| py.None().into_bound(py))))
 }
@@ -57,15 +61,18 @@ fn residual_after() -> Fusion {
 
 /// Layer normalization of a sum, in one pass: a residual connection and the norm after it::
 ///
-///     h = input_scale * input + residual_scale * residual
+///     h = input_scale * branch_scale * (input + branch_bias) + residual_scale * residual
 ///     y = (h - mean(h)) / sqrt(var(h) + eps) * weight + bias
 ///
 /// `residual` has the shape of `input`, and may have another dtype: float32 beside bfloat16, where a model keeps its stream
 /// so. The norm sees `h` as it is computed; the `h` that is returned is rounded to the residual's dtype. A `residual_scale`
 /// above 1 is that of DeepNorm (Wang et al. 2022, arXiv 2203.00555).
 ///
-/// With a `dropout_p` above 0 (and below 1), elements of `input` are left out of the sum with that probability, the others
-/// being divided by ``1 - dropout_p``. Which ones, depends on `dropout_seed` and `dropout_offset` alone: element e of the input,
+/// `branch_bias` and `branch_scale` are None, which stands for 0 and 1, or have the shape of `weight`: the bias of the linear layer
+/// that `input` is the result of, and LayerScale (Touvron et al. 2021, arXiv 2103.17239).
+///
+/// With a `dropout_p` above 0 (and below 1), elements of ``input + branch_bias`` are left out of the sum with that probability, the
+/// others being divided by ``1 - dropout_p``. Which ones, depends on `dropout_seed` and `dropout_offset` alone: element e of the input,
 /// in row-major order, is kept where word ``e % 4`` of Philox 4x32-10 (Salmon et al. 2011) at the counter ``(e // 4,
 /// dropout_offset)`` under the key `dropout_seed` is at least ``dropout_p * 2**32``.
 ///
@@ -76,7 +83,7 @@ fn residual_after() -> Fusion {
 /// >>> normkit.add_layer_norm(x, x, 2, eps=0.0)
 /// (array([[-1.,  1.]], dtype=float32), array([[0., 2.]], dtype=float32))
 #[pyfunction]
-#[pyo3(signature = (input, residual, normalized_shape, weight=None, bias=None, eps=1e-5, *, input_scale=1.0, residual_scale=1.0, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
+#[pyo3(signature = (input, residual, normalized_shape, weight=None, bias=None, eps=1e-5, *, input_scale=1.0, residual_scale=1.0, branch_bias=None, branch_scale=None, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
 pub(crate) fn add_layer_norm<'py>(
     input: &Any<'py>,
     residual: &Any<'py>,
@@ -86,6 +93,8 @@ pub(crate) fn add_layer_norm<'py>(
     #[pyo3(from_py_with = arg::eps)] eps: f64,
     #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
     #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+    branch_bias: Optional<'_, 'py>,
+    branch_scale: Optional<'_, 'py>,
     #[pyo3(from_py_with = arg::dropout_p)] dropout_p: f64,
     #[pyo3(from_py_with = arg::dropout_seed)] dropout_seed: u64,
     #[pyo3(from_py_with = arg::dropout_offset)] dropout_offset: u64,
@@ -94,16 +103,16 @@ pub(crate) fn add_layer_norm<'py>(
     let dropout = dropped(dropout_p, dropout_seed, dropout_offset)?;
     let fusion = Fusion { dropout, ..residual_before(input_scale, residual_scale) };
     let config = Config::LayerNorm { normalized_shape, eps, fusion };
-    added(&config, (input, residual), (weight, bias), backend)
+    added(&config, (input, residual), (weight, bias), [branch_bias, branch_scale], backend)
 }
 
 /// Root-mean-square normalization of a sum, in one pass: a residual connection and the norm after it, as in every block of
 /// a Llama::
 ///
-///     h = input_scale * input + residual_scale * residual
+///     h = input_scale * branch_scale * (input + branch_bias) + residual_scale * residual
 ///     y = h / sqrt(mean(h²) + eps) * (weight + offset)
 ///
-/// `residual`, `input_scale`, `residual_scale`, `dropout_p`, `dropout_seed`, `dropout_offset` and ``(y, h)``, which is returned, are
+/// `residual`, `input_scale`, `residual_scale`, `branch_bias`, `branch_scale`, `dropout_p`, `dropout_seed`, `dropout_offset` and ``(y, h)``, which is returned, are
 /// as in :func:`add_layer_norm`;
 /// `normalized_shape`, `weight`, `eps`, `offset`, `cast`, `backend` and the errors as in :func:`rms_norm`.
 ///
@@ -112,7 +121,7 @@ pub(crate) fn add_layer_norm<'py>(
 /// >>> normkit.add_rms_norm(x, x, 4, eps=0.0)[0]
 /// array([[1.2, 1.6, 0. , 0. ]], dtype=float32)
 #[pyfunction]
-#[pyo3(signature = (input, residual, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", input_scale=1.0, residual_scale=1.0, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
+#[pyo3(signature = (input, residual, normalized_shape, weight=None, eps=None, *, offset=0.0, cast="fp32", input_scale=1.0, residual_scale=1.0, branch_bias=None, branch_scale=None, dropout_p=0.0, dropout_seed=0, dropout_offset=0, backend=None))]
 pub(crate) fn add_rms_norm<'py>(
     input: &Any<'py>,
     residual: &Any<'py>,
@@ -123,6 +132,8 @@ pub(crate) fn add_rms_norm<'py>(
     #[pyo3(from_py_with = arg::cast)] cast: &'static str,
     #[pyo3(from_py_with = arg::input_scale)] input_scale: f64,
     #[pyo3(from_py_with = arg::residual_scale)] residual_scale: f64,
+    branch_bias: Optional<'_, 'py>,
+    branch_scale: Optional<'_, 'py>,
     #[pyo3(from_py_with = arg::dropout_p)] dropout_p: f64,
     #[pyo3(from_py_with = arg::dropout_seed)] dropout_seed: u64,
     #[pyo3(from_py_with = arg::dropout_offset)] dropout_offset: u64,
@@ -132,7 +143,7 @@ pub(crate) fn add_rms_norm<'py>(
     let fusion = Fusion { dropout, ..residual_before(input_scale, residual_scale) };
     let cast = self::cast(cast);
     let config = Config::RmsNorm { normalized_shape, eps, offset, cast, partial: 1.0, fusion };
-    added(&config, (input, residual), (weight, None), backend)
+    added(&config, (input, residual), (weight, None), [branch_bias, branch_scale], backend)
 }
 
 /// A residual connection after a layer normalization, in one pass::

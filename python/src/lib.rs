@@ -19,6 +19,7 @@ mod functions;
 mod fused;
 mod heads;
 mod low;
+mod low_running;
 mod memory;
 mod place;
 mod quantized;
@@ -42,8 +43,10 @@ mod _normkit {
     #[pymodule_export]
     use super::heads::{qk_norm, qk_norm_rope};
     #[pymodule_export]
-    use super::low::{
-        Norm, batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,
+    use super::low::Norm;
+    #[pymodule_export]
+    use super::low_running::{
+        batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,
     };
     #[pymodule_export]
     use super::quantized::{add_layer_norm_quant, add_rms_norm_quant, layer_norm_quant, rms_norm_quant};

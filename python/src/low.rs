@@ -6,18 +6,25 @@ use crate::call::{Call, Gradient, Needs, Wanted, rows};
 use crate::config::{Config, activated, cast, head_kind, rotary_style};
 use crate::errors::value_error;
 use crate::fused::dropped;
-use crate::running::{Running, RunningArrays};
 use normkit::spec::{Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
 use pyo3::prelude::*;
 
-type Any<'py> = Bound<'py, PyAny>;
-type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
-type Pair<'py> = (Any<'py>, Any<'py>);
-type Gradients<'py> = (Gradient<'py>, Gradient<'py>, Gradient<'py>);
-type Every<'py> = (Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>, Gradient<'py>);
+pub(crate) type Any<'py> = Bound<'py, PyAny>;
+pub(crate) type Optional<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+/// The gradients of [`Norm::backward`], in its order.
+type Every<'py> = (
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+    Gradient<'py>,
+);
 
-fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
+pub(crate) fn array<'py>(name: &'static str, object: &Any<'py>) -> PyResult<Array<'py>> {
     Array::new(name, object, Autograd::Ignored)
 }
 
@@ -212,7 +219,7 @@ impl Norm {
         sin: Optional<'_, 'py>,
         positions: Optional<'_, 'py>,
     ) -> PyResult<Any<'py>> {
-        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions, None, None];
         self.call(input, arrays, |call| call.forward(input.py(), None))
     }
 
@@ -231,13 +238,14 @@ impl Norm {
         positions: Optional<'_, 'py>,
     ) -> PyResult<(Any<'py>, Gradient<'py>)> {
         let wanted = Wanted { statistics: true, ..Wanted::default() };
-        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions, None, None];
         let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
         Ok((results.output, results.statistics))
     }
 
-    /// The normalized input, what was normalized, and with `statistics` what backward needs.
-    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None, statistics=true))]
+    /// The normalized input, what was normalized, and with `statistics` what backward needs. `branch_bias` and `branch_scale` shift and
+    /// scale the input before a residual is added to it.
+    #[pyo3(signature = (input, weight=None, bias=None, alpha=None, before=None, after=None, statistics=true, branch_bias=None, branch_scale=None))]
     fn hidden<'py>(
         &self,
         input: &Any<'py>,
@@ -247,16 +255,18 @@ impl Norm {
         before: Optional<'_, 'py>,
         after: Optional<'_, 'py>,
         #[pyo3(from_py_with = arg::statistics)] statistics: bool,
+        branch_bias: Optional<'_, 'py>,
+        branch_scale: Optional<'_, 'py>,
     ) -> PyResult<(Any<'py>, Gradient<'py>, Gradient<'py>)> {
         let wanted = Wanted { statistics, hidden: true };
-        let arrays = [weight, bias, alpha, before, after, None, None, None];
+        let arrays = [weight, bias, alpha, before, after, None, None, None, branch_bias, branch_scale];
         let results = self.call(input, arrays, |call| call.run(input.py(), None, wanted))?;
         Ok((results.output, results.hidden, results.statistics))
     }
 
-    /// The gradients of input, weight, bias, alpha, and the operands `before` and `after`: those whose bits, 1, 2, 4, 8, 16
-    /// and 32, are in `needs`. Where `before` is a residual that is None, `input` is the hidden value.
-    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, before=None, after=None, grad_hidden=None, needs=63, cos=None, sin=None, positions=None))]
+    /// The gradients of input, weight, bias, alpha, the operands `before` and `after`, and a branch's bias and scale: those whose
+    /// bits, 1, 2, 4, 8, 16, 32, 64 and 128, are in `needs`. Where `before` is a residual that is None, `input` is the hidden value.
+    #[pyo3(signature = (grad_output, input, statistics, weight=None, bias=None, alpha=None, before=None, after=None, grad_hidden=None, needs=255, cos=None, sin=None, positions=None, branch_bias=None, branch_scale=None))]
     fn backward<'py>(
         &self,
         grad_output: &Any<'py>,
@@ -272,11 +282,13 @@ impl Norm {
         cos: Optional<'_, 'py>,
         sin: Optional<'_, 'py>,
         positions: Optional<'_, 'py>,
+        branch_bias: Optional<'_, 'py>,
+        branch_scale: Optional<'_, 'py>,
     ) -> PyResult<Every<'py>> {
         let grad_output = array("grad_output", grad_output)?;
         let grad_hidden = optional("grad_hidden", grad_hidden)?;
         let statistics = optional("statistics", statistics)?;
-        let arrays = [weight, bias, alpha, before, after, cos, sin, positions];
+        let arrays = [weight, bias, alpha, before, after, cos, sin, positions, branch_bias, branch_scale];
         self.call(input, arrays, |call| {
             let grads = (&grad_output, grad_hidden.as_ref());
             call.backward(input.py(), grads, statistics.as_ref(), Needs(needs)).map(Into::into)
@@ -289,7 +301,8 @@ impl Norm {
     fn call<'py, R>(
         &self,
         input: &Any<'py>,
-        [weight, bias, alpha, before, after, cos, sin, positions]: [Optional<'_, 'py>; 8],
+        [weight, bias, alpha, before, after, cos, sin, positions, branch_bias, branch_scale]: [Optional<'_, 'py>;
+            10],
         run: impl FnOnce(Call<'_, 'py>) -> PyResult<R>,
     ) -> PyResult<R> {
         self.config.check(weight.is_some(), bias.is_some(), alpha.is_some())?;
@@ -302,6 +315,9 @@ impl Norm {
         let (cos, sin) = (optional("cos", cos)?, optional("sin", sin)?);
         let positions = Array::indices("positions", positions)?;
         self.config.check_angles([cos.is_some(), sin.is_some(), positions.is_some()])?;
+        let branch_bias = optional("branch_bias", branch_bias)?;
+        let branch_scale = optional("branch_scale", branch_scale)?;
+        self.config.check_branch([branch_bias.is_some(), branch_scale.is_some()])?;
         run(Call {
             config: &self.config,
             input: &input,
@@ -311,86 +327,7 @@ impl Norm {
             before: before.as_ref(),
             after: after.as_ref(),
             angles: [cos.as_ref(), sin.as_ref(), positions.as_ref()],
+            branch: [branch_bias.as_ref(), branch_scale.as_ref()],
         })
     }
-}
-
-/// Calls `run` with the arrays of a norm with running statistics.
-fn with_running<'py, R>(
-    input: &Any<'py>,
-    running: (Optional<'_, 'py>, Optional<'_, 'py>),
-    parameters: (Optional<'_, 'py>, Optional<'_, 'py>),
-    eps: f64,
-    run: impl FnOnce(Running<'_, 'py>) -> PyResult<R>,
-) -> PyResult<R> {
-    run(RunningArrays::new(Autograd::Ignored, input, running, parameters)?.running(eps))
-}
-
-/// Batch normalization by the batch's statistics, which it returns, too, `[C, 4]`; the running ones are moved in place.
-#[pyfunction]
-#[pyo3(signature = (input, running_mean, running_var, momentum, weight=None, bias=None, eps=1e-5))]
-pub(crate) fn batch_norm_train<'py>(
-    input: &Any<'py>,
-    running_mean: Optional<'_, 'py>,
-    running_var: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::momentum)] momentum: f64,
-    weight: Optional<'_, 'py>,
-    bias: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::eps)] eps: f64,
-) -> PyResult<Pair<'py>> {
-    let train = |running: Running<'_, 'py>| running.train(input.py(), momentum, None);
-    with_running(input, (running_mean, running_var), (weight, bias), eps, train)
-}
-
-/// Instance normalization by each instance's statistics, which it returns, too, `[N * C, 4]`; the running ones are moved in
-/// place.
-#[pyfunction]
-#[pyo3(signature = (input, running_mean, running_var, momentum, weight=None, bias=None, eps=1e-5))]
-pub(crate) fn instance_norm_train<'py>(
-    input: &Any<'py>,
-    running_mean: Optional<'_, 'py>,
-    running_var: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::momentum)] momentum: f64,
-    weight: Optional<'_, 'py>,
-    bias: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::eps)] eps: f64,
-) -> PyResult<Pair<'py>> {
-    let train = |running: Running<'_, 'py>| running.train_instances(input.py(), momentum, None);
-    with_running(input, (running_mean, running_var), (weight, bias), eps, train)
-}
-
-/// Batch or instance normalization by running statistics.
-#[pyfunction]
-#[pyo3(signature = (input, running_mean, running_var, weight=None, bias=None, eps=1e-5))]
-pub(crate) fn batch_norm_frozen<'py>(
-    input: &Any<'py>,
-    running_mean: Optional<'_, 'py>,
-    running_var: Optional<'_, 'py>,
-    weight: Optional<'_, 'py>,
-    bias: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::eps)] eps: f64,
-) -> PyResult<Any<'py>> {
-    let run = |running: Running<'_, 'py>| running.frozen(input.py(), None);
-    with_running(input, (running_mean, running_var), (weight, bias), eps, run)
-}
-
-/// The gradients of input, weight and bias of `batch_norm_frozen`: those whose bits, 1, 2 and 4, are in `needs`.
-#[pyfunction]
-#[pyo3(signature = (grad_output, input, running_mean, running_var, weight=None, bias=None, eps=1e-5, needs=7))]
-pub(crate) fn batch_norm_frozen_backward<'py>(
-    grad_output: &Any<'py>,
-    input: &Any<'py>,
-    running_mean: Optional<'_, 'py>,
-    running_var: Optional<'_, 'py>,
-    weight: Optional<'_, 'py>,
-    bias: Optional<'_, 'py>,
-    #[pyo3(from_py_with = arg::eps)] eps: f64,
-    needs: u8,
-) -> PyResult<Gradients<'py>> {
-    let grad_output = array("grad_output", grad_output)?;
-    let run = |running: Running<'_, 'py>| {
-        let [input, weight, bias] = running.frozen_backward(input.py(), &grad_output, Needs(needs))?;
-        Ok((input, weight, bias))
-    };
-    with_running(input, (running_mean, running_var), (weight, bias), eps, run)
 }

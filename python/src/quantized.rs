@@ -54,7 +54,7 @@ pub(crate) fn run<'py>(
     let hidden = |like: &Array<'py>| Fresh::new(py, input, input.shape(), Some(like.dtype()));
     let hidden = residual.map(hidden).transpose()?;
     let shape = {
-        let norm = bound(config, input.shape(), [const { None }; 8]).map_err(exception)?;
+        let norm = bound(config, input.shape(), [const { None }; 10]).map_err(exception)?;
         let norm = Quantized::new(&*norm, dtype, scaling);
         norm.scales_shape(input.shape(), input.dtype()).map_err(exception)?
     };
@@ -72,7 +72,8 @@ pub(crate) fn run<'py>(
     let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
         let [Some(input), weight, bias, residual] = inputs else { return Ok(()) };
         let [Some(mut codes), scales, mut hidden] = outputs else { return Ok(()) };
-        let norm = bound(config, input.shape(), [weight, bias, None, residual, None, None, None, None])?;
+        let norm =
+            bound(config, input.shape(), [weight, bias, None, residual, None, None, None, None, None, None])?;
         let mut norm = Quantized::new(&*norm, dtype, scaling);
         if let Some(upper_bound) = upper_bound {
             norm = norm.upper_bound(upper_bound);

@@ -22,6 +22,7 @@ SIX, ONES = np.linspace(0.5, 1.5, 6, dtype=np.float32), np.ones(6, np.float32)
 ANGLES = np.linspace(-1, 1, 4, dtype=np.float32).reshape(2, 2)
 
 DROPOUT: dict[str, Any] = {"dropout_p": 0.25, "dropout_seed": 3, "dropout_offset": 0}
+BRANCH: dict[str, Any] = {"branch_bias": SIX, "branch_scale": SIX}
 CODED: dict[str, Any] = {"dtype": "int8", "scale": None, "block_size": None, "upper_bound": None}
 
 # A valid call of each function, by the names of its arguments.
@@ -36,11 +37,11 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "add_layer_norm": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5,
-        "input_scale": 1.0, "residual_scale": 1.0, **DROPOUT,
+        "input_scale": 1.0, "residual_scale": 1.0, **BRANCH, **DROPOUT,
     },
     "add_rms_norm": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
-        "offset": 0.0, "cast": "fp32", "input_scale": 1.0, "residual_scale": 1.0, **DROPOUT,
+        "offset": 0.0, "cast": "fp32", "input_scale": 1.0, "residual_scale": 1.0, **BRANCH, **DROPOUT,
     },
     "layer_norm_add": {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX, "eps": 1e-5,

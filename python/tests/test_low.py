@@ -187,16 +187,49 @@ def test_gradients_are_torchs_in_float64(name: str) -> None:
     np.testing.assert_allclose(output, result.detach().numpy(), rtol=1e-12, atol=1e-12)
     grads = torch.autograd.grad(result, list(leaves.values()), torch.from_numpy(grad_output))
     wanted = dict(zip(leaves, grads, strict=True))
-    order = ("input", "weight", "bias", "alpha", "before", "after")
-    for needs in (63, 1, 2, 4, 8, 16, 32, 6, 0):
+    order = ("input", "weight", "bias", "alpha", "before", "after", "branch_bias", "branch_scale")
+    for needs in (255, 63, 1, 2, 4, 8, 16, 32, 6, 0):
         found = norm.backward(grad_output, x, statistics, **parameters, needs=needs)
-        assert len(found) == 6
+        assert len(found) == 8
         for bit, (key, gradient) in enumerate(zip(order, found, strict=True)):
             if key not in leaves or not needs & (1 << bit):
                 assert gradient is None, f"{key}, needs {needs}"
                 continue
             assert type(gradient) is np.ndarray and gradient.shape == leaves[key].shape
             np.testing.assert_allclose(gradient, wanted[key].numpy(), rtol=1e-9, atol=1e-11, err_msg=key)
+
+
+def test_a_branch_that_is_shifted_and_scaled() -> None:
+    norm = Norm.layer_norm(6).fused("residual", None, None, 0.5, 2.0)
+    named = {"weight": W, "before": data(4, 6), "branch_bias": data(6), "branch_scale": data(6)}
+    leaves = {key: torch.from_numpy(value).requires_grad_() for key, value in {"input": X, **named}.items()}
+    branch = leaves["branch_scale"] * (leaves["input"] + leaves["branch_bias"])
+    sum_ = 0.5 * branch + 2.0 * leaves["before"]
+    result = F.layer_norm(sum_, (6,), leaves["weight"])
+    output, hidden, statistics = norm.hidden(X, **named)
+    np.testing.assert_allclose(output, result.detach().numpy(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(hidden, sum_.detach().numpy(), rtol=1e-12, atol=1e-12)
+    given = {key: named[key] for key in ("weight", "branch_bias", "branch_scale")}
+    y, h = normkit.add_layer_norm(X, named["before"], 6, **given, input_scale=0.5, residual_scale=2.0)
+    assert np.array_equal(y, output) and np.array_equal(h, hidden)
+    of_output, of_hidden = data(4, 6), data(4, 6)
+    loss = (result * torch.from_numpy(of_output)).sum() + (sum_ * torch.from_numpy(of_hidden)).sum()
+    wanted = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    found = norm.backward(of_output, X, statistics, **named, grad_hidden=of_hidden)
+    order = ("input", "weight", "bias", "alpha", "before", "after", "branch_bias", "branch_scale")
+    for key, gradient in zip(order, found, strict=True):
+        if key not in wanted:
+            assert gradient is None
+            continue
+        np.testing.assert_allclose(gradient, wanted[key].numpy(), rtol=1e-9, atol=1e-11, err_msg=key)
+    # The sum alone says all but the scale's gradient.
+    alone = {key: value for key, value in named.items() if key != "before"}
+    found = norm.backward(of_output, hidden, statistics, **alone, grad_hidden=of_hidden, needs=1 | 64)
+    np.testing.assert_allclose(found[6], wanted["branch_bias"].numpy(), rtol=1e-9, atol=1e-11)
+    with pytest.raises(ValueError, match="grad_branch_scale"):
+        norm.backward(of_output, hidden, statistics, **alone, needs=128)
+    with pytest.raises(ValueError, match="branch_bias"):
+        Norm.layer_norm(6).hidden(X, branch_bias=W)
 
 
 def test_a_single_row() -> None:

@@ -10,6 +10,8 @@ mod kind;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+#[cfg(feature = "wgpu")]
+use crate::Error;
 use crate::plan::tree;
 use crate::spec::{Norm, RotaryStyle, Spec};
 use crate::tensor::{DType, Dims, Layout, View, ViewMut};
@@ -31,6 +33,9 @@ pub(crate) struct Forward<'a> {
     pub(crate) before: Option<View<'a>>,
     /// That of its epilogue.
     pub(crate) after: Option<View<'a>>,
+    /// Added to the input before a residual is, and what that is multiplied by.
+    pub(crate) branch_bias: Option<View<'a>>,
+    pub(crate) branch_scale: Option<View<'a>>,
     pub(crate) rotary: Option<Rotary<'a>>,
     pub(crate) output: Option<ViewMut<'a>>,
     /// `[rows, scales of a row]` of float32, row-major: those of the codes that the output is quantized to.
@@ -57,6 +62,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) before: Option<View<'a>>,
     /// That of its epilogue.
     pub(crate) after: Option<View<'a>>,
+    pub(crate) branch_bias: Option<View<'a>>,
+    pub(crate) branch_scale: Option<View<'a>>,
     pub(crate) rotary: Option<Rotary<'a>>,
     /// The gradient that the hidden value has beside the norm's.
     pub(crate) grad_hidden: Option<View<'a>>,
@@ -67,6 +74,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_weight: Option<ViewMut<'a>>,
     pub(crate) grad_bias: Option<ViewMut<'a>>,
     pub(crate) grad_alpha: Option<ViewMut<'a>>,
+    pub(crate) grad_branch_bias: Option<ViewMut<'a>>,
+    pub(crate) grad_branch_scale: Option<ViewMut<'a>>,
     pub(crate) grad_before: Option<ViewMut<'a>>,
     pub(crate) grad_after: Option<ViewMut<'a>>,
     /// `[rows, SUMS]`, row-major.
@@ -153,8 +162,23 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
+/// Refuses what WebGPU does not have.
+#[cfg(feature = "wgpu")]
+fn check_branch(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
+    let backend = stream.device().backend();
+    match spec.fusion().branch {
+        branch if branch.is_none() || backend != "wgpu" => Ok(()),
+        branch => {
+            let name = if branch.bias { "branch_bias" } else { "branch_scale" };
+            Err(Error::argument(name, format!("none on the {backend} backend"), "a tensor"))
+        }
+    }
+}
+
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
+    #[cfg(feature = "wgpu")]
+    check_branch(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
@@ -173,6 +197,8 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
+    #[cfg(feature = "wgpu")]
+    check_branch(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
@@ -188,7 +214,9 @@ pub(crate) fn backward(
 pub(crate) fn params_per_column(spec: &Spec) -> usize {
     match spec {
         // weight, bias
-        Spec::Norm(_) => 2,
+        Spec::Norm(norm) if norm.fusion.branch.is_none() => 2,
+        // and those of the branch
+        Spec::Norm(_) => 4,
         // weight, bias, alpha
         Spec::Pointwise(_) => 3,
     }

@@ -5,7 +5,7 @@ use super::mask::Mask;
 use super::method::{Given, HeadKind};
 use super::placement::Placement;
 use crate::norm::{Cast, Method, RotaryTables};
-use crate::spec::{Epilogue, EpsPosition, Fusion, Prologue, Spec};
+use crate::spec::{Branch, Epilogue, EpsPosition, Fusion, Prologue, Spec};
 use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
@@ -83,6 +83,8 @@ pub struct Case {
     pub fusion: Fusion,
     /// Values of the fusion's other operands: the residual or the gate before, and after.
     pub others: [Fill; 2],
+    /// Values of the branch's bias and of its scale.
+    pub branch_values: [Fill; 2],
     /// Values of the cosines and of the sines of a rotary epilogue.
     pub angles: [Fill; 2],
     /// The rows of the tables are chosen by positions, integers of 64 bits, or else of 32.
@@ -136,6 +138,7 @@ impl Case {
             frozen: None,
             fusion: Fusion::default(),
             others: [Fill::UNIT; 2],
+            branch_values: [Fill::UNIT, Fill::Normal { mean: 0.4, deviation: 0.2 }],
             angles: [Fill::Uniform(1.0); 2],
             positions: None,
             other_dtype: dtype,
@@ -192,6 +195,16 @@ impl Case {
     pub fn takes_rotary(&self) -> bool {
         let trailing = matches!(self.method, "layer_norm" | "rms_norm") && self.normalized_axes == 1;
         trailing || self.method == "qk_norm" || self.method == ANY_SPEC
+    }
+
+    /// What a residual's branch is shifted and scaled by.
+    pub fn branch(&self) -> Branch {
+        self.fusion().branch
+    }
+
+    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch.
+    pub fn runs_on(&self, backend: &str) -> bool {
+        backend != "wgpu" || self.branch().is_none()
     }
 
     /// Whether the epilogue is a rotary embedding.
@@ -289,6 +302,8 @@ pub struct Parameters<'a> {
     pub mask: Option<View<'a>>,
     /// The other operand of the fusion's prologue, and that of its epilogue.
     pub others: [Option<View<'a>>; 2],
+    /// A branch's bias and its scale.
+    pub branch: [Option<View<'a>>; 2],
     /// Those of a rotary epilogue.
     pub tables: Option<RotaryTables<'a>>,
     /// Mean and variance of a frozen norm.

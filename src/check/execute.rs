@@ -39,6 +39,8 @@ pub(super) struct Executed {
     pub(super) mask: Option<Vec<f64>>,
     pub(super) before: Option<Vec<f64>>,
     pub(super) after: Option<Vec<f64>>,
+    /// Bias and scale.
+    pub(super) branch: [Option<Vec<f64>>; 2],
     /// Cosines and sines, in the tables' own shape.
     pub(super) angles: Option<[Vec<f64>; 2]>,
     /// Which of their rows each row has.
@@ -50,8 +52,18 @@ pub(super) struct Executed {
 }
 
 /// Outputs in the order they are reported.
-const OUTPUTS: [&str; 8] =
-    ["output", "hidden", "grad_input", "grad_weight", "grad_bias", "grad_alpha", "grad_before", "grad_after"];
+const OUTPUTS: [&str; 10] = [
+    "output",
+    "hidden",
+    "grad_input",
+    "grad_weight",
+    "grad_bias",
+    "grad_alpha",
+    "grad_before",
+    "grad_after",
+    "grad_branch_bias",
+    "grad_branch_scale",
+];
 
 /// Runs the forward and the backward pass of `case`.
 pub(super) fn execute(case: &Case, stream: &Stream<'_>) -> Result<Executed> {
@@ -101,6 +113,7 @@ impl Executed {
             mask: arena.values("mask"),
             before: arena.values("before"),
             after: arena.values("after"),
+            branch: ["branch_bias", "branch_scale"].map(|name| arena.values(name)),
             angles: arena.values("cos").zip(arena.values("sin")).map(<[_; 2]>::from),
             positions: arena.values("positions"),
             grad_hidden: arena.values("grad_hidden"),
@@ -135,6 +148,7 @@ impl<'a> Views<'a> {
             bias: self.read("bias"),
             alpha: self.read("alpha"),
             mask: self.read("mask"),
+            branch: [self.read("branch_bias"), self.read("branch_scale")],
             others: [self.read("before"), self.read("after")],
             tables: self.read("cos").zip(self.read("sin")).map(|(cos, sin)| {
                 let positions = self.read("positions");
@@ -156,6 +170,8 @@ impl<'a> Views<'a> {
             alpha: self.take("grad_alpha"),
             before: self.take("grad_before"),
             after: self.take("grad_after"),
+            branch_bias: self.take("grad_branch_bias"),
+            branch_scale: self.take("grad_branch_scale"),
         };
         let (statistics, grad_hidden) = (statistics.as_ref(), self.read("grad_hidden"));
         let mut workspace = Workspace::new();

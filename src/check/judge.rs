@@ -83,6 +83,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     });
     let [before, after, grad_hidden] = [&executed.before, &executed.after, &executed.grad_hidden]
         .map(|values| values.as_deref().map(matrix));
+    let branch = executed.branch.each_ref().map(numbers);
     let angles = executed.angles.as_ref().zip(case.pairs()).map(|(tables, pairs)| {
         let rows = elements.dim().0;
         tables.each_ref().map(|table| {
@@ -103,6 +104,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         given: given.as_deref(),
         before: before.as_ref().map(|other| other.view()),
         after: after.as_ref().map(|other| other.view()),
+        branch: branch.each_ref().map(|own| own.as_ref().map(|own| own.view())),
         angles: angles.as_ref().map(|angles| angles.each_ref().map(|table| table.view())),
         grad_hidden: grad_hidden.as_ref().map(|gradient| gradient.view()),
         ..Problem::new(case.dtype, input.view())
@@ -121,6 +123,8 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         "grad_after" => bound.elements(&grads.after, actual, &elements),
         "grad_weight" => bound.sums(&grads.weight, actual, each),
         "grad_bias" => bound.sums(&grads.bias, actual, each),
+        "grad_branch_bias" => bound.sums_of_gradients(&grads.branch[0], actual, each),
+        "grad_branch_scale" => bound.sums_of_gradients(&grads.branch[1], actual, each),
         _ => bound.sums(&grads.alpha, actual, terms),
     });
     Ok(Outcome { quantities: quantities.collect() })

@@ -46,7 +46,8 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             method
         }};
     }
-    let Parameters { weight, bias, alpha, mask, running, tables, others: [before, after] } = parameters;
+    let Parameters { weight, bias, alpha, mask, running, tables, .. } = parameters;
+    let ([before, after], [branch_bias, branch_scale]) = (parameters.others, parameters.branch);
     let tables = tables.map(Box::new);
     let axes = case.shape.len().saturating_sub(case.normalized_axes);
     let normalized = case.shape[axes..].to_vec();
@@ -56,6 +57,7 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             bind!($method.eps(case.eps), weight_view(weight), bias_view(bias), mask_view(mask))
                 .with_parameters(|bound| {
                     (bound.fusion, bound.before, bound.after) = (case.fusion, before, after);
+                    (bound.branch_bias, bound.branch_scale) = (branch_bias, branch_scale);
                     bound.tables = tables;
                 })
         };
@@ -105,6 +107,7 @@ pub(super) fn build<'a>(case: &Case, parameters: Parameters<'a>) -> Result<Box<d
             let mut bound = norm::Parameters::default();
             (bound.weight, bound.bias, bound.mask) = (weight, bias, mask);
             (bound.before, bound.after, bound.tables) = (before, after, tables);
+            (bound.branch_bias, bound.branch_scale) = (branch_bias, branch_scale);
             bound.alpha = alpha.filter(|_| !case.has_rows());
             Box::new(AnySpec { spec: case.spec.clone().ok_or_else(|| case.unknown())?, parameters: bound })
         }

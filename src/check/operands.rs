@@ -2,10 +2,10 @@
 
 use super::arena::{Arena, Role};
 use super::case::Case;
-use super::data::mix;
+use super::data::{Fill, mix};
 use super::mask::MaskKind;
 use crate::oracle::Index;
-use crate::spec::{STATISTICS, Spec};
+use crate::spec::{Branch, STATISTICS, Spec};
 use crate::tensor::DType;
 use crate::{Error, Result};
 
@@ -20,8 +20,7 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
     arena.add("output", case.dtype, &case.shape, Role::Output)?;
     arena.add("grad_output", case.dtype, &case.shape, Role::Input)?;
     arena.add("grad_input", case.dtype, &case.shape, Role::Output)?;
-    let parameters = [("weight", "grad_weight", case.weight), ("bias", "grad_bias", case.bias)];
-    for (name, gradient, fill) in parameters {
+    for (name, gradient, fill, _) in parameters(case) {
         if fill.is_some() {
             let shape = &spec.affine().shape;
             arena.add(name, case.weight_dtype, shape, Role::Parameter)?;
@@ -82,6 +81,18 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
     Ok(arena)
 }
 
+/// The parameters that have the shape of a weight: their names, those of their gradients, what they are filled with if they are
+/// there, and what tells them apart.
+fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 4] {
+    let (Branch { bias, scale }, fills) = (case.branch(), case.branch_values);
+    [
+        ("weight", "grad_weight", case.weight, 2),
+        ("bias", "grad_bias", case.bias, 3),
+        ("branch_bias", "grad_branch_bias", bias.then_some(fills[0]), 13),
+        ("branch_scale", "grad_branch_scale", scale.then_some(fills[1]), 14),
+    ]
+}
+
 fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
     let seed = |tensor: u64| mix(case.seed.wrapping_mul(8).wrapping_add(tensor));
     let (index, cols) = (Index::of_elements(spec), spec.cols());
@@ -112,7 +123,7 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
             .fill("positions", |at| (mix(seed(12) ^ (case.first_row + at) as u64) % POSITIONS as u64) as f64);
     }
     let index = Index::of_parameters(spec);
-    for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {
+    for (name, _, fill, tensor) in parameters(case) {
         let Some(fill) = fill else { continue };
         let mut values = vec![0.0; crate::oracle::parameters(spec)];
         for (parameter, (row, col)) in index.firsts() {
@@ -127,8 +138,7 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
         fill_mask(arena, case, spec, mask.kind, mask.shape.as_deref(), seed(4));
     }
     if let Some(given) = case.frozen {
-        let near =
-            |tensor, row: usize| super::Fill::Uniform(1.0).at(seed(tensor), case.first_row + row, 0, 1);
+        let near = |tensor, row: usize| Fill::Uniform(1.0).at(seed(tensor), case.first_row + row, 0, 1);
         arena.fill("running_mean", |row| given.mean * near(5, row));
         arena.fill("running_var", |row| given.var * (1.0 + 0.5 * near(6, row)));
     }

@@ -17,7 +17,7 @@ pub(super) fn check_channels(shape: &[usize], channels: usize, rank: usize) -> R
     Layout::contiguous(shape).checked_span().map(drop)
 }
 
-/// Along which axes of an input of `shape` the bound weight and bias vary: one number for each index of `default`, or,
+/// Along which axes of an input of `shape` the bound weight and bias, and those of a branch, vary: one number for each index of `default`, or,
 /// where they have as many axes as the input, along every axis in which they are not of size 1. `refine` maps an axis of
 /// `shape` to those of the spec's shape.
 pub(super) fn affine(
@@ -27,7 +27,12 @@ pub(super) fn affine(
     refine: impl Fn(usize) -> Dims,
 ) -> Result<Affine> {
     let plain: Dims = default.iter().map(|&axis| shape[axis]).collect();
-    let bound = [("weight", &parameters.weight), ("bias", &parameters.bias)];
+    let bound = [
+        ("weight", &parameters.weight),
+        ("bias", &parameters.bias),
+        ("branch_bias", &parameters.branch_bias),
+        ("branch_scale", &parameters.branch_scale),
+    ];
     let Some((name, own)) = bound.iter().find_map(|(name, p)| p.as_ref().map(|p| (*name, p.shape()))) else {
         return Ok(Affine { axes: default.iter().flat_map(|&axis| refine(axis)).collect(), shape: plain });
     };

@@ -50,6 +50,35 @@ macro_rules! bind_fusion {
             self
         }
 
+        /// Adds `bias` to the input before a residual is added to that: `h = input_scale * (input + bias) + residual_scale *
+        /// residual`, as the bias of the linear layer that the input is the result of. Its shape is the weight's, and its
+        /// gradient [a sum over rows](crate::Grads::branch_bias) like the weight's. Elements that dropout leaves out have none.
+        pub fn branch_bias(mut self, bias: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind_branch_bias(bias.view());
+            self
+        }
+
+        /// As [`branch_bias`](Self::branch_bias), for a view.
+        pub fn branch_bias_view(mut self, bias: $crate::tensor::View<'a>) -> Self {
+            self.parameters.bind_branch_bias(Ok(bias));
+            self
+        }
+
+        /// Multiplies the input by `scale` before a residual is added to it (LayerScale), after the
+        /// [bias](Self::branch_bias): `h = input_scale * scale * (input + bias) + residual_scale * residual`. Its shape is the
+        /// weight's, and its gradient [a sum over rows](crate::Grads::branch_scale) like the weight's, which needs the input: a
+        /// backward pass [of the hidden value](Self::of_hidden) cannot give it.
+        pub fn branch_scale(mut self, scale: &'a impl $crate::tensor::Tensor) -> Self {
+            self.parameters.bind_branch_scale(scale.view());
+            self
+        }
+
+        /// As [`branch_scale`](Self::branch_scale), for a view.
+        pub fn branch_scale_view(mut self, scale: $crate::tensor::View<'a>) -> Self {
+            self.parameters.bind_branch_scale(Ok(scale));
+            self
+        }
+
         /// For a backward pass: its input is the hidden value `h = input_scale * input + residual_scale * residual`, so
         /// neither needs to be there.
         pub fn of_hidden(mut self, input_scale: f64, residual_scale: f64) -> Self {
@@ -128,6 +157,16 @@ impl<'a> Parameters<'a> {
         }
         self.fusion.epilogue = epilogue;
         self.after = self.viewed(operand);
+    }
+
+    pub(super) fn bind_branch_bias(&mut self, bias: Result<View<'a>>) {
+        self.fusion.branch.bias = true;
+        self.branch_bias = self.viewed(Some(bias));
+    }
+
+    pub(super) fn bind_branch_scale(&mut self, scale: Result<View<'a>>) {
+        self.fusion.branch.scale = true;
+        self.branch_scale = self.viewed(Some(scale));
     }
 
     fn viewed(&mut self, operand: Option<Result<View<'a>>>) -> Option<View<'a>> {

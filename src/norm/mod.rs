@@ -11,6 +11,7 @@ mod channels;
 mod dyt;
 mod eln;
 mod fusion;
+mod gradients;
 mod group_norm;
 mod head_norm;
 mod layer_norm;
@@ -28,6 +29,7 @@ mod weight_norm;
 pub use batch_norm::{BatchNorm, FrozenBatchNorm, Momentum, RunningStatistics, RunningViews};
 pub use dyt::DyT;
 pub use eln::Eln;
+pub use gradients::{Gradients, Grads, Saved};
 pub use group_norm::{GroupNorm, InstanceNorm};
 pub use head_norm::HeadNorm;
 pub use layer_norm::LayerNorm;
@@ -52,41 +54,6 @@ use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 use arguments::{BackwardArguments, ForwardArguments};
 use rotary::check_dims;
 
-/// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
-#[derive(Default)]
-pub struct Gradients<'a> {
-    /// Gradient of the input: its shape and dtype.
-    pub input: Option<ViewMut<'a>>,
-    /// Gradient of the weight: its shape and dtype.
-    pub weight: Option<ViewMut<'a>>,
-    /// Gradient of the bias: its shape and dtype.
-    pub bias: Option<ViewMut<'a>>,
-    /// Gradient of alpha: its shape and dtype.
-    pub alpha: Option<ViewMut<'a>>,
-    /// Gradient of the prologue's other operand: the input's shape, the operand's dtype. May be exactly the gradient of
-    /// the hidden value.
-    pub before: Option<ViewMut<'a>>,
-    /// Gradient of the epilogue's other operand: the input's shape, the operand's dtype.
-    pub after: Option<ViewMut<'a>>,
-}
-
-/// What [`Method::forward_train`] keeps for [`Method::backward`]: four numbers a row, or nothing.
-#[derive(Debug, Clone)]
-pub struct Saved {
-    statistics: Option<DeviceTensor>,
-}
-
-impl Saved {
-    fn new(statistics: DeviceTensor) -> Self {
-        Saved { statistics: Some(statistics) }
-    }
-
-    /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
-    pub fn statistics(&self) -> Option<&DeviceTensor> {
-        self.statistics.as_ref()
-    }
-}
-
 /// A method that is borrowed.
 impl<M: Method + ?Sized> Method for &M {
     fn name(&self) -> &'static str {
@@ -104,23 +71,6 @@ impl<M: Method + ?Sized> Method for &M {
     fn given(&self) -> Option<&DeviceTensor> {
         (**self).given()
     }
-}
-
-/// The gradients that [`Method::backward`] returns: of the input, and of each parameter that was bound.
-#[derive(Debug, Clone)]
-pub struct Grads<T> {
-    /// Gradient of the input.
-    pub input: T,
-    /// Gradient of the weight.
-    pub weight: Option<T>,
-    /// Gradient of the bias.
-    pub bias: Option<T>,
-    /// Gradient of alpha.
-    pub alpha: Option<T>,
-    /// Gradient of the prologue's other operand.
-    pub before: Option<T>,
-    /// Gradient of the epilogue's other operand.
-    pub after: Option<T>,
 }
 
 /// A normalization method: its configuration and its parameters, ready to be applied to tensors.
@@ -211,7 +161,7 @@ pub trait Method {
     /// As [`backward_into`](Method::backward_into), with the gradient of the hidden value where that was used, too.
     ///
     /// A residual need not be bound: then `input` is the hidden value itself, which is exact where its dtype is that of
-    /// the arithmetic.
+    /// the arithmetic. A branch's scale has no gradient then, as that needs the input of the forward pass.
     fn backward_hidden_into(
         &self,
         grad_output: &View<'_>,
@@ -310,6 +260,8 @@ pub trait Method {
             alpha: like(&parameters.alpha)?,
             before: like(&parameters.before)?,
             after: like(&parameters.after)?,
+            branch_bias: like(&parameters.branch_bias)?,
+            branch_scale: like(&parameters.branch_scale)?,
         };
         let targets = Gradients {
             input: Some(grads.input.view_mut()?),
@@ -318,6 +270,8 @@ pub trait Method {
             alpha: grads.alpha.as_mut().map(Tensor::view_mut).transpose()?,
             before: grads.before.as_mut().map(Tensor::view_mut).transpose()?,
             after: grads.after.as_mut().map(Tensor::view_mut).transpose()?,
+            branch_bias: grads.branch_bias.as_mut().map(Tensor::view_mut).transpose()?,
+            branch_scale: grads.branch_scale.as_mut().map(Tensor::view_mut).transpose()?,
         };
         let statistics = saved.statistics.as_ref().map(Tensor::view).transpose()?;
         let (mut workspace, stream) = (Workspace::new(), input.device().stream());

@@ -22,6 +22,10 @@ pub struct Parameters<'a> {
     pub before: Option<View<'a>>,
     /// The other operand of its epilogue: of the input's shape.
     pub after: Option<View<'a>>,
+    /// Added to the input before a residual is: of the weight's shape.
+    pub branch_bias: Option<View<'a>>,
+    /// Multiplies that: of the weight's shape.
+    pub branch_scale: Option<View<'a>>,
     /// The cosines and sines of a rotary epilogue.
     pub tables: Option<Box<RotaryTables<'a>>>,
     /// Weight and bias of the norms of trailing axes may vary along any axes.
@@ -107,8 +111,8 @@ pub(crate) use bind_mask;
 /// The builder call of norms of trailing axes whose weight and bias may vary along others.
 macro_rules! bind_broadcast {
     () => {
-        /// Weight and bias may have as many axes as the input, of which those of size 1 repeat: one of each sample, of each
-        /// token or of each group of columns.
+        /// Weight and bias, and those of a residual's branch, may have as many axes as the input, of which those of size 1 repeat:
+        /// one of each sample, of each token or of each group of columns.
         pub fn broadcast_parameters(mut self) -> Self {
             self.parameters.broadcast = true;
             self

@@ -80,10 +80,23 @@ impl Kept {
     }
 }
 
+/// The input with the branch's bias `c`, 0 where dropout leaves it out.
+fn shifted<R: Real>(kept: &Kept, at: (usize, usize), x: R, bias: Option<R>) -> Sized<R> {
+    if !kept.holds(at) {
+        return Sized::new(R::new(0.0));
+    }
+    bias.map_or(Sized::new(x), |bias| Sized::new(x).plus(Sized::new(bias)))
+}
+
+/// A branch's scale, or 1.
+fn scale_of<R: Real>([_, scale]: [Option<R>; 2]) -> Sized<R> {
+    Sized::new(scale.unwrap_or(R::new(1.0)))
+}
+
 /// What is normalized. Without its other operand a residual has been added already.
 ///
 /// ```text
-/// residual:   h = input_scale * x + residual_scale * r      the scale of an x that dropout leaves out being 0, and x, too
+/// residual:   h = input_scale * s * u + residual_scale * r      u = x + c, where dropout leaves it out 0
 /// gate:       h = x * silu(z)
 /// ```
 pub(super) fn hidden<R: Real>(
@@ -91,25 +104,31 @@ pub(super) fn hidden<R: Real>(
     kept: &Kept,
     at: (usize, usize),
     x: R,
+    branch: [Option<R>; 2],
     other: Option<R>,
 ) -> Sized<R> {
     match (fusion.prologue, other) {
         (Prologue::Residual { .. }, Some(r)) => {
-            let [a, b] = kept.scales(fusion, at).map(R::new);
-            let x = if kept.holds(at) { x } else { R::new(0.0) };
-            Sized::new(a * x).plus(Sized::new(b * r))
+            let [a, b] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
+            let u = shifted(kept, at, x, branch[0]);
+            a.times(scale_of(branch)).times(u).plus(b.times(Sized::new(r)))
         }
         (Prologue::Gate, Some(z)) => Sized::new(x).times_function(silu(z)),
         _ => Sized::new(x),
     }
 }
 
-/// The gradients of `x` and of the other operand, `d` being that of the hidden value.
+/// The gradients of `x` and of the other operand, `d` being that of the hidden value: with a residual
+///
+/// ```text
+/// grad_input = s * D, D = input_scale * d      0 where dropout leaves it out
+/// ```
 pub(super) fn hidden_gradients<R: Real>(
     fusion: &Fusion,
     kept: &Kept,
     at: (usize, usize),
     x: R,
+    branch: [Option<R>; 2],
     other: Option<R>,
     d: Sized<R>,
 ) -> (Sized<R>, Sized<R>) {
@@ -117,13 +136,31 @@ pub(super) fn hidden_gradients<R: Real>(
         (Prologue::Residual { .. }, _) => {
             let [a, b] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
             let of_input = if kept.holds(at) { d.times(a) } else { Sized::new(R::new(0.0)) };
-            (of_input, d.times(b))
+            (of_input.times(scale_of(branch)), d.times(b))
         }
         (Prologue::Gate, Some(z)) => {
             (d.times_function(silu(z)), d.times(Sized::new(x)).times_function(silu_slope(z)))
         }
         _ => (d, Sized::new(R::new(0.0))),
     }
+}
+
+/// What an element adds to the gradients of its branch's bias and scale; none where dropout leaves it out.
+///
+/// ```text
+/// grad_bias = Σ s * D        grad_scale = Σ D * (x + c)
+/// ```
+pub(super) fn branch_terms<R: Real>(
+    fusion: &Fusion,
+    kept: &Kept,
+    at: (usize, usize),
+    x: R,
+    branch: [Option<R>; 2],
+    d: Sized<R>,
+) -> [Sized<R>; 2] {
+    let [a, _] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
+    let of_shifted = if kept.holds(at) { d.times(a) } else { Sized::new(R::new(0.0)) };
+    [of_shifted.times(scale_of(branch)), of_shifted.times(shifted(kept, at, x, branch[0]))]
 }
 
 /// The output, of a value `v`.

@@ -64,6 +64,8 @@ pub struct Problem<'a, R> {
     pub after: Option<ArrayView2<'a, R>>,
     /// `[rows, dims / 2]` each: the cosines and sines of a rotary epilogue, those of every row.
     pub angles: Option<[ArrayView2<'a, R>; 2]>,
+    /// The elements of a branch's bias and of its scale, in row-major order.
+    pub branch: [Option<ArrayView1<'a, R>>; 2],
     /// `[rows, cols]`: the gradient that the hidden value has beside the norm's.
     pub grad_hidden: Option<ArrayView2<'a, R>>,
 }
@@ -96,6 +98,9 @@ pub struct ExpectedGradients<R> {
     pub before: Expected<R>,
     /// `[rows, cols]`: of the epilogue's other operand.
     pub after: Expected<R>,
+    /// `[1, parameters]` each: of a branch's bias and of its scale. Their `mag` has for the gradient of an element the largest
+    /// `mag` of its row's, which is the scale that a norm's gradient is exact on.
+    pub branch: [Expected<R>; 2],
 }
 
 /// The output of a forward pass.
@@ -112,9 +117,9 @@ pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expecte
 pub fn hidden<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected<R>> {
     problem.check(spec)?;
     let mut hidden = Expected::zeros(spec.rows(), spec.cols());
-    let (fusion, kept) = (spec.fusion(), Kept::of(spec));
+    let (fusion, kept, index) = (spec.fusion(), Kept::of(spec), Index::of_parameters(spec));
     for at in ndarray::indices(problem.input.dim()) {
-        let h = problem.hidden(&fusion, &kept, at);
+        let h = problem.hidden(&fusion, &kept, &index, at);
         hidden.set(at, h.value, h.mag);
     }
     Ok(hidden)
@@ -140,6 +145,7 @@ pub fn backward<R: Real>(
         alpha: Expected::zeros(1, 1),
         before: Expected::zeros(rows, cols),
         after: Expected::zeros(rows, cols),
+        branch: [Expected::zeros(1, parameters), Expected::zeros(1, parameters)],
     };
     Ok(match spec {
         Spec::Norm(spec) => norm::backward(spec, &index, problem, grad_output, zeros),
@@ -161,6 +167,7 @@ impl<'a, R: Real> Problem<'a, R> {
             before: None,
             after: None,
             angles: None,
+            branch: [None, None],
             grad_hidden: None,
         }
     }
@@ -173,7 +180,11 @@ impl<'a, R: Real> Problem<'a, R> {
             return Err(Error::argument("input", expected, format!("{:?}", self.input.dim())));
         }
         let parameters = parameters(spec);
-        for (name, parameter) in [("weight", &self.weight), ("bias", &self.bias)] {
+        let [branch_bias, branch_scale] = &self.branch;
+        let all = [("weight", &self.weight), ("bias", &self.bias)];
+        for (name, parameter) in
+            all.into_iter().chain([("branch_bias", branch_bias), ("branch_scale", branch_scale)])
+        {
             if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {
                 return Err(Error::argument(name, format!("{parameters} elements"), found));
             }
@@ -223,8 +234,14 @@ impl<'a, R: Real> Problem<'a, R> {
     }
 
     /// What is normalized.
-    fn hidden(&self, fusion: &Fusion, kept: &Kept, at: (usize, usize)) -> Sized<R> {
-        fusion::hidden(fusion, kept, at, self.input[at], self.before.map(|before| before[at]))
+    fn hidden(&self, fusion: &Fusion, kept: &Kept, index: &Index, at: (usize, usize)) -> Sized<R> {
+        let other = self.before.map(|before| before[at]);
+        fusion::hidden(fusion, kept, at, self.input[at], self.branch(index, at), other)
+    }
+
+    /// An element's bias and scale, of a residual's branch.
+    fn branch(&self, index: &Index, at: (usize, usize)) -> [Option<R>; 2] {
+        self.branch.map(|parameter| parameter.map(|parameter| parameter[index.at(at)]))
     }
 
     /// The rotation that the epilogue is, if it is one, by a row's angles.

@@ -9,10 +9,17 @@ use crate::spec::{Epilogue, Norm, Spec, Statistic};
 use crate::tensor::DType;
 use ndarray::ArrayView2;
 
-fn normalize<R: Real>(spec: &Norm, kept: &Kept, problem: &Problem<'_, R>, row: usize) -> Normalized<R> {
+fn normalize<R: Real>(
+    spec: &Norm,
+    (kept, index): (&Kept, &Index),
+    problem: &Problem<'_, R>,
+    row: usize,
+) -> Normalized<R> {
     let given = problem.given.map(|given| given[row]);
     let elements: Vec<_> = (0..problem.input.ncols())
-        .map(|col| problem.takes_part((row, col)).then(|| problem.hidden(&spec.fusion, kept, (row, col))))
+        .map(|col| {
+            problem.takes_part((row, col)).then(|| problem.hidden(&spec.fusion, kept, index, (row, col)))
+        })
         .collect();
     let row = Row {
         x: elements.iter().map(|h| h.map_or(R::new(0.0), |h| h.value)).collect(),
@@ -64,7 +71,7 @@ pub(super) fn forward<R: Real>(spec: &Norm, index: &Index, problem: &Problem<'_,
     let kept = Kept::of(&Spec::Norm(spec.clone()));
     let mut output = Expected::zeros(rows, cols);
     for i in 0..rows {
-        let normalized = normalize(spec, &kept, problem, i);
+        let normalized = normalize(spec, (&kept, index), problem, i);
         let of_row = |j| scaled(spec, index, problem, &normalized, (i, j));
         let (mut values, mut slacks): (Vec<_>, Vec<_>) = (0..cols).map(of_row).unzip();
         if let Some(rotation) = problem.rotation(spec.fusion.epilogue, i) {
@@ -94,6 +101,7 @@ pub(super) fn forward<R: Real>(spec: &Norm, index: &Index, problem: &Problem<'_,
 /// grad_input  = prologue's of d + grad_hidden
 /// grad_weight = Σ g * x_hat                  over the elements that share a weight
 /// grad_bias   = Σ g
+/// and those of a branch's bias and scale, over all elements that share them
 /// ```
 pub(super) fn backward<R: Real>(
     spec: &Norm,
@@ -106,7 +114,7 @@ pub(super) fn backward<R: Real>(
     let (epilogue, kept) = (spec.fusion.epilogue, Kept::of(&Spec::Norm(spec.clone())));
     let unit = ulp(problem.dtype.compute(), 1.0);
     for i in 0..rows {
-        let normalized = normalize(spec, &kept, problem, i);
+        let normalized = normalize(spec, (&kept, index), problem, i);
         let mut of_epilogue: Vec<_> = (0..cols)
             .map(|j| {
                 let (v, _) = scaled(spec, index, problem, &normalized, (i, j));
@@ -168,16 +176,24 @@ pub(super) fn backward<R: Real>(
             grads.bias.add(parameter, g.value, g.mag);
             grads.bias.slack[(0, parameter)] += cut;
         }
-        for at in (0..cols).map(|j| (i, j)) {
-            let mut d = Sized { value: grads.input.value[at], mag: grads.input.mag[at] };
-            if let Some(grad_hidden) = problem.grad_hidden {
-                d = d.plus(Sized::new(grad_hidden[at]));
-            }
-            let other = problem.before.map(|before| before[at]);
-            let (input, before) =
-                fusion::hidden_gradients(&spec.fusion, &kept, at, problem.input[at], other, d);
+        let of_hidden = |at: (usize, usize)| {
+            let d = Sized { value: grads.input.value[at], mag: grads.input.mag[at] };
+            problem.grad_hidden.map_or(d, |own| d.plus(Sized::new(own[at])))
+        };
+        let all: Vec<_> = (0..cols).map(|j| ((i, j), of_hidden((i, j)))).collect();
+        let finite = |d: &Sized<R>| if d.mag.is_finite() { d.mag } else { 0.0 };
+        let largest = all.iter().map(|(_, d)| finite(d)).fold(0.0, f64::max);
+        for (at, d) in all {
+            let (x, other) = (problem.input[at], problem.before.map(|before| before[at]));
+            let branch = problem.branch(index, at);
+            let (input, before) = fusion::hidden_gradients(&spec.fusion, &kept, at, x, branch, other, d);
             grads.input.set(at, input.value, input.mag);
             grads.before.set(at, before.value, before.mag);
+            let as_large = Sized { mag: largest, ..d };
+            let terms = fusion::branch_terms(&spec.fusion, &kept, at, x, branch, as_large);
+            for (to, term) in grads.branch.iter_mut().zip(terms) {
+                to.add(index.at(at), term.value, term.mag);
+            }
         }
     }
     grads

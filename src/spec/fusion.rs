@@ -5,7 +5,8 @@ use super::{Dropout, Quantization};
 
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
-/// The methods' builder calls set it: `residual`, `input_gate`, `output_residual`, `output_gate`, `activation`, `rotary`. The norm
+/// The methods' builder calls set it: `residual`, `branch_bias`, `branch_scale`, `input_gate`, `output_residual`, `output_gate`,
+/// `activation`, `rotary`. The norm
 /// sees the hidden value unrounded; `docs/numerics.md` has every operation, those of the gradients too.
 ///
 /// ```
@@ -32,8 +33,26 @@ pub struct Fusion {
     pub epilogue: Epilogue,
     /// Elements of the input that a residual before the norm is not added to.
     pub dropout: Option<Dropout>,
+    /// What the input is shifted and scaled by before a residual is added to it.
+    pub branch: Branch,
     /// The result becomes codes.
     pub quantization: Option<Quantization>,
+}
+
+/// Which operands the input, the *branch* that a residual is added to, is shifted and scaled by before that: each has the shape
+/// of the norm's weight and varies along the same axes.
+///
+/// ```text
+/// h = input_scale * scale * (input + bias) + residual_scale * residual
+/// ```
+///
+/// Dropout leaves elements of `input + bias` out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Branch {
+    /// The bias of the linear layer before.
+    pub bias: bool,
+    /// A scale of each column: LayerScale (Touvron et al. 2021, arXiv 2103.17239).
+    pub scale: bool,
 }
 
 /// What is normalized.
@@ -123,6 +142,13 @@ impl Fusion {
             }
             _ => [1.0; 2],
         }
+    }
+}
+
+impl Branch {
+    /// Whether there is neither.
+    pub fn is_none(self) -> bool {
+        self == Branch::default()
     }
 }
 

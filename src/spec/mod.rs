@@ -7,7 +7,7 @@ mod quantization;
 
 pub use dropout::Dropout;
 pub(crate) use dropout::{MULTIPLIERS, STEPS};
-pub use fusion::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
+pub use fusion::{Activation, Branch, Epilogue, Fusion, Prologue, RotaryStyle};
 pub use quantization::{Quantization, Scaling};
 
 use crate::tensor::{Dims, Layout};

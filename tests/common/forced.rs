@@ -3,7 +3,7 @@
 use crate::any_spec::{self, Problem, results};
 use normkit::Stream;
 use normkit::backend::cuda::{CudaDevice, Kernel, Overrides, Style};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, Statistic};
+use normkit::spec::{Activation, Branch, Dropout, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
 
 /// Each way to run a norm.
@@ -85,6 +85,44 @@ pub(crate) fn fusions() -> Vec<Problem> {
     ]
 }
 
+/// Residuals whose branch is shifted and scaled, by parameters of columns, of parts of rows, and of rows.
+pub(crate) fn branches() -> Vec<Problem> {
+    let prologue = Prologue::Residual { input_scale: 0.75, residual_scale: -3.3 };
+    let (dropout, branch) =
+        (Some(Dropout { probability: 0.3, seed: 11, offset: 2 }), Branch { bias: true, scale: true });
+    let plain = Fusion { prologue, branch, ..Fusion::default() };
+    let of = |shape: &[usize], reduced: &[usize], affine: &[usize], fusion| Problem {
+        fusion,
+        ..Problem::new(shape, reduced, affine, Statistic::Moments)
+    };
+    let epilogue = Epilogue::Activation(Activation::GeluTanh);
+    let (alone, gated) = (Branch { bias: false, scale: true }, Fusion { epilogue: Epilogue::Gate, ..plain });
+    vec![
+        of(&[40, 70], &[1], &[1], Fusion { dropout, ..plain }),
+        Problem { mask: true, ..of(&[9, 33], &[1], &[1], Fusion { epilogue, ..plain }) },
+        Problem { order: vec![0, 2, 3, 1], ..of(&[6, 8, 5, 7], &[0, 2, 3], &[1], gated) },
+        Problem { mask: true, ..of(&[2, 3, 4, 20], &[2, 3], &[1, 2], Fusion { dropout, ..plain }) },
+        Problem { frozen: true, ..of(&[4, 6, 10], &[0, 2], &[1], plain) },
+        of(&[3, 9001], &[1], &[1], Fusion { branch: alone, ..plain }),
+        of(&[2, 9001, 3], &[1, 2], &[2], plain),
+        Problem {
+            statistic: Statistic::MeanSquare,
+            dtype: DType::BF16,
+            round: true,
+            ..of(&[35, 300], &[1], &[1], plain)
+        },
+        Problem { statistic: Statistic::Norm(3.0), ..of(&[7, 50], &[1], &[0], plain) },
+        Problem { values: (0.0, 1e30), eps: 0.0, ..of(&[17, 64], &[1], &[1], plain) },
+        Problem { gradient: 1e-38, eps: 0.0, ..of(&[17, 64], &[1], &[1], plain) },
+        Problem {
+            dtype: DType::F64,
+            other: DType::F64,
+            order: vec![1, 0],
+            ..of(&[40, 37], &[1], &[0, 1], plain)
+        },
+    ]
+}
+
 /// In float64, every second one; which of them it is makes no difference to the type.
 pub(crate) fn float64() -> Vec<Problem> {
     let all =
@@ -103,6 +141,7 @@ pub(crate) fn all_problems() -> Vec<Problem> {
         any_spec::other_norms_and_long_rows(),
         any_spec::powers(),
         fusions(),
+        branches(),
         a_parameter_for_each_column(),
         float64(),
     ];

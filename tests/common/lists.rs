@@ -2,7 +2,7 @@
 
 use super::{compiles, dim, dtypes, matrices};
 use normkit::check::{Case, Fill, METHODS, Mask, MaskKind, Placement};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};
+use normkit::spec::{Activation, Branch, Epilogue, Fusion, Prologue, RotaryStyle};
 use normkit::tensor::DType;
 use normkit::{Cast, Device};
 
@@ -42,6 +42,9 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
             case.name = format!("masked, {cols} columns");
             list.push(case);
         }
+        if super::has_branch(device) {
+            list.extend(branches(dtype));
+        }
         list.extend(fused(dtype).into_iter().step_by(if few { 2 } else { 1 }));
         list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
         let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
@@ -78,6 +81,26 @@ fn fused(dtype: DType) -> Vec<Case> {
         case
     };
     around.map(case).into()
+}
+
+/// Residuals whose branch is shifted and scaled: parameters of columns, of channels in rows, and of rows.
+pub(crate) fn branches(dtype: DType) -> Vec<Case> {
+    let prologue = Prologue::Residual { input_scale: 0.75, residual_scale: 1.0 };
+    let all = [
+        ("rms_norm", 200),
+        ("layer_norm", 4500),
+        ("group_norm", 515),
+        ("batch_norm", 70),
+        ("layer_norm_2d", 24),
+    ];
+    let case = |(method, cols)| {
+        let mut case = Case::matrix(method, dtype, 40, cols);
+        let branch = Branch { bias: true, scale: true };
+        (case.fusion, case.hidden) = (Fusion { prologue, branch, ..Fusion::default() }, true);
+        case.name = format!("{cols} columns, branch");
+        case
+    };
+    all.map(case).into()
 }
 
 /// Rotary embeddings of heads, and of rows of several leaves.

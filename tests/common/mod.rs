@@ -4,7 +4,7 @@
 mod lists;
 mod random;
 
-pub(crate) use lists::{moved, parts_around, row_lengths, varied};
+pub(crate) use lists::{branches, moved, parts_around, row_lengths, varied};
 
 use normkit::backend::cpu::{Cpu, Isa};
 use normkit::check::{ANY_SPEC, Case, Effort, METHODS, cases, run_on};
@@ -58,6 +58,11 @@ pub(crate) fn wgpu_device() -> normkit::backend::wgpu::WgpuDevice {
 pub(crate) fn wgpu_device_without_subgroups() -> normkit::backend::wgpu::WgpuDevice {
     use normkit::backend::wgpu::{Options, WgpuDevice};
     WgpuDevice::with_options(&Options { subgroups: false, ..Options::default() }).expect("an adapter")
+}
+
+/// Whether a device can shift and scale the branch of a residual.
+pub(crate) fn has_branch(device: &Device) -> bool {
+    device.backend() != "wgpu"
 }
 
 /// The dtypes that a device computes in.
@@ -125,6 +130,7 @@ pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
     methods()
         .flat_map(|method| dtypes(device).map(move |dtype| (method, dtype)))
         .flat_map(|(method, dtype)| of(method, dtype))
+        .filter(|case| case.runs_on(device.backend()))
         .filter(|case| case.shape.iter().product::<usize>() < 1_000_000)
         .collect()
 }

@@ -4,8 +4,8 @@ use normkit::Cast;
 use normkit::Device;
 use normkit::check::{ANY_SPEC, Case, Fill, Given, HeadKind, Mask, MaskKind, Placement};
 use normkit::spec::{
-    Activation, Affine, Dropout, Epilogue, EpsPosition, Function, Fusion, Norm, Pointwise, Prologue, Spec,
-    Statistic,
+    Activation, Affine, Branch, Dropout, Epilogue, EpsPosition, Function, Fusion, Norm, Pointwise, Prologue,
+    Spec, Statistic,
 };
 use normkit::tensor::{DType, Dims};
 use proptest::prelude::*;
@@ -187,7 +187,8 @@ fn surround(case: &mut Case, bits: u64) {
     let is_sum = matches!(prologue, Prologue::Residual { .. });
     let dropout = Dropout { probability: 0.25, seed: bits, offset: bits >> 32 };
     let dropout = (is_sum && one_of(24, 2) == 0).then_some(dropout);
-    case.fusion = Fusion { prologue, epilogue, dropout, ..Fusion::default() };
+    let branch = Branch { bias: is_sum && one_of(36, 3) == 0, scale: is_sum && one_of(40, 3) == 0 };
+    case.fusion = Fusion { prologue, epilogue, dropout, branch, ..Fusion::default() };
     case.hidden = one_of(28, 2) == 0;
     if case.dtype != DType::F64 && one_of(32, 2) == 0 {
         case.other_dtype = DType::F32;

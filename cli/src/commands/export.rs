@@ -75,7 +75,8 @@ fn cases(arguments: &ExportArguments) -> Vec<Case> {
     {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             if arguments.dtype.is_none_or(|wanted| wanted == dtype) {
-                cases.extend(check::cases(method, dtype, effort));
+                let all = check::cases(method, dtype, effort);
+                cases.extend(all.into_iter().filter(|case| case.runs_on("wgpu")));
             }
         }
     }

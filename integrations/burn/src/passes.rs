@@ -192,7 +192,7 @@ pub(crate) fn backward<B: Lend>(
         let mut rest = fresh.iter_mut();
         let mut next = |target: Option<usize>| target.and_then(|_| rest.next()).map(ViewMut::reborrow);
         let [input, weight, bias, alpha, before] = targets.map(&mut next);
-        let grads = Gradients { input, weight, bias, alpha, before, after: None };
+        let grads = Gradients { input, weight, bias, alpha, before, ..Gradients::default() };
         let statistics = statistics.map(|number| &views[number]);
         with_workspace(stream, |workspace| {
             method.backward_into(&views[1], &views[0], statistics, grads, workspace, stream)

@@ -169,10 +169,25 @@ def activated(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return composite
 
 
-def _sum(input: Tensor, residual: Tensor | None, input_scale: float, residual_scale: float) -> Tensor:
+def _sum(
+    input: Tensor,
+    branch_bias: Tensor | None,
+    branch_scale: Tensor | None,
+    residual: Tensor | None,
+    input_scale: float,
+    residual_scale: float,
+    *dropout: Any,
+) -> Tensor:
     """Without a residual the input is the sum."""
     x = input.to(_compute_dtype(input))
-    return x if residual is None else x * input_scale + residual.to(x.dtype) * residual_scale
+    if residual is None:
+        return x
+    if branch_bias is not None:
+        x = x + branch_bias.to(x.dtype)
+    x = dropped(x, *dropout)
+    if branch_scale is not None:
+        x = x * branch_scale.to(x.dtype)
+    return x * input_scale + residual.to(x.dtype) * residual_scale
 
 
 def dropped(input: Tensor, p: float, seed: int, offset: int) -> Tensor:
@@ -181,7 +196,8 @@ def dropped(input: Tensor, p: float, seed: int, offset: int) -> Tensor:
         return input
     ones = torch.ones(input.shape, dtype=_compute_dtype(input), device=input.device)
     settings = ([input.shape[-1]], None, 0.0, "fp32", 1.0, 1.0, p, seed, offset)
-    mask: Tensor = torch.ops.normkit.add_rms_norm(ones, None, torch.zeros_like(ones), *settings)[1]
+    zeros = torch.zeros_like(ones)
+    mask: Tensor = torch.ops.normkit.add_rms_norm(ones, None, None, None, zeros, *settings)[1]
     return input * mask.to(input.dtype)
 
 
@@ -189,6 +205,8 @@ def add_layer_norm(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    branch_bias: Tensor | None,
+    branch_scale: Tensor | None,
     residual: Tensor | None,
     normalized_shape: Sequence[int],
     eps: float,
@@ -198,9 +216,8 @@ def add_layer_norm(
     dropout_seed: int,
     dropout_offset: int,
 ) -> tuple[Tensor, Tensor]:
-    if residual is not None:
-        input = dropped(input, dropout_p, dropout_seed, dropout_offset)
-    h = _sum(input, residual, input_scale, residual_scale)
+    dropout = (dropout_p, dropout_seed, dropout_offset)
+    h = _sum(input, branch_bias, branch_scale, residual, input_scale, residual_scale, *dropout)
     y = layer_norm(h, weight, bias, normalized_shape, eps)
     return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
 
@@ -208,6 +225,8 @@ def add_layer_norm(
 def add_rms_norm(
     input: Tensor,
     weight: Tensor | None,
+    branch_bias: Tensor | None,
+    branch_scale: Tensor | None,
     residual: Tensor | None,
     normalized_shape: Sequence[int],
     eps: float | None,
@@ -221,9 +240,8 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     if eps is None:
         eps = torch.finfo(input.dtype).eps
-    if residual is not None:
-        input = dropped(input, dropout_p, dropout_seed, dropout_offset)
-    h = _sum(input, residual, input_scale, residual_scale)
+    dropout = (dropout_p, dropout_seed, dropout_offset)
+    h = _sum(input, branch_bias, branch_scale, residual, input_scale, residual_scale, *dropout)
     y = rms_norm(h, weight, normalized_shape, eps, offset, cast, 1.0)
     return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
 

@@ -22,7 +22,12 @@ from normkit.torch._methods import (
 )
 
 # The names and bits by which `Norm.backward` knows what has a gradient, in the order of its results.
-_PLACES = {name: place for place, name in enumerate(("input", "weight", "bias", "alpha", "before", "after"))}
+_PLACES = {
+    name: place
+    for place, name in enumerate(
+        ("input", "weight", "bias", "alpha", "before", "after", "branch_bias", "branch_scale")
+    )
+}
 
 _SCALES_AND_DROPOUT = (
     "float input_scale, float residual_scale, float dropout_p, int dropout_seed, int dropout_offset"
@@ -88,7 +93,7 @@ def _group_norm(num_groups: int, num_channels: int, eps: float, activation: Any)
 @lru_cache(maxsize=512)
 def _add_layer_norm(shape: tuple[int, ...], eps: float, *scales_and_dropout: Any) -> Kernel:
     norm = Norm.layer_norm(shape, eps).fused("residual", None, None, *scales_and_dropout)
-    return _Named(norm, ("weight", "bias", "before"), hidden=True)
+    return _Named(norm, ("weight", "bias", "branch_bias", "branch_scale", "before"), hidden=True)
 
 
 @lru_cache(maxsize=512)
@@ -96,7 +101,7 @@ def _add_rms_norm(
     shape: tuple[int, ...], eps: float | None, offset: float, cast: Any, *scales_and_dropout: Any
 ) -> Kernel:
     norm = Norm.rms_norm(shape, eps, offset, cast).fused("residual", None, None, *scales_and_dropout)
-    return _Named(norm, ("weight", "before"), hidden=True)
+    return _Named(norm, ("weight", "branch_bias", "branch_scale", "before"), hidden=True)
 
 
 @lru_cache(maxsize=512)
@@ -219,7 +224,7 @@ FUSED = (
     ),
     Method(
         "add_layer_norm",
-        ("weight", "bias", "residual"),
+        ("weight", "bias", "branch_bias", "branch_scale", "residual"),
         f"SymInt[] normalized_shape, float eps, {_SCALES_AND_DROPOUT}",
         kernel=lambda x, shape, *settings: _add_layer_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),
@@ -232,7 +237,7 @@ FUSED = (
     ),
     Method(
         "add_rms_norm",
-        ("weight", "residual"),
+        ("weight", "branch_bias", "branch_scale", "residual"),
         f"SymInt[] normalized_shape, float? eps, float offset, str cast, {_SCALES_AND_DROPOUT}",
         kernel=lambda x, shape, *settings: _add_rms_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),

@@ -47,8 +47,9 @@ class Method:
 
     The last `constants` of the parameters have no gradient.
 
-    With `operand` the last parameter is a tensor of the input's shape. With `hidden` it is a residual, and the
-    method gives a second result, what is normalized; the composite then gives both. `derivative` names the
+    With `operand` the last parameter is a tensor of the input's shape. With `hidden` it is a residual, the two
+    before it shift and scale the input before it is added, and the method gives a second result, what is
+    normalized; the composite then gives both. `derivative` names the
     method whose derivative this one has, its last parameter being added to the result. `fits(own, shape)`
     says whether a parameter may have the shape `own`, for methods without an expected one.
     """

@@ -53,16 +53,23 @@ def add_layer_norm(
     *,
     input_scale: float = 1.0,
     residual_scale: float = 1.0,
+    branch_bias: Tensor | None = None,
+    branch_scale: Tensor | None = None,
     dropout_p: float = 0.0,
     dropout_seed: int | None = None,
     dropout_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """`h = input_scale * dropout(input) + residual_scale * residual`; gives `(layer_norm(h, ...), h)`.
+    """Gives `(layer_norm(h, ...), h)` of a sum.
+
+    `h = input_scale * branch_scale * dropout(input + branch_bias) + residual_scale * residual`
 
     residual has the shape of input and may have another dtype, such as float32 beside bfloat16; h is rounded
     to the residual's, but the norm sees it as it was computed. Either result may go unused. Where both are
-    float32, or both float64, h is all that backward keeps of them. DeepNorm is a residual_scale above 1 (Wang
-    et al. 2022).
+    float32, or both float64, h is all that backward keeps of them, unless the branch has a bias or a scale. DeepNorm
+    is a residual_scale above 1 (Wang et al. 2022).
+
+    branch_bias and branch_scale have the shape of weight: the bias of the linear layer before, and LayerScale
+    (Touvron et al. 2021). None stands for 0 and 1. Their gradients are sums over rows, as those of weight and bias.
 
     dropout_p is the probability of an element of input to be left out; whether it is, depends on the seed, the
     offset and its index alone, so that no mask is kept, and calls with the same three give the same mask, whatever
@@ -70,7 +77,7 @@ def add_layer_norm(
     """
     dropout = _dropout(dropout_p, dropout_seed, dropout_offset)
     settings = (sizes(normalized_shape), eps, input_scale, residual_scale, *dropout)
-    return _add_layer_norm.pair(settings, input, weight, bias, residual)
+    return _add_layer_norm.pair(settings, input, weight, bias, branch_bias, branch_scale, residual)
 
 
 def add_rms_norm(
@@ -84,18 +91,22 @@ def add_rms_norm(
     cast: str = "fp32",
     input_scale: float = 1.0,
     residual_scale: float = 1.0,
+    branch_bias: Tensor | None = None,
+    branch_scale: Tensor | None = None,
     dropout_p: float = 0.0,
     dropout_seed: int | None = None,
     dropout_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """`h = input_scale * dropout(input) + residual_scale * residual`; gives `(rms_norm(h, ...), h)`.
+    """Gives `(rms_norm(h, ...), h)` of a sum.
 
-    residual, h, dropout and what backward keeps are as in `add_layer_norm`; the rest is that of `rms_norm`. It is what
-    stands between the sublayers of Llama and its kin.
+    `h = input_scale * branch_scale * dropout(input + branch_bias) + residual_scale * residual`
+
+    residual, branch_bias, branch_scale, h, dropout and what backward keeps are as in `add_layer_norm`; the rest is
+    that of `rms_norm`. It is what stands between the sublayers of Llama and its kin.
     """
     dropout = _dropout(dropout_p, dropout_seed, dropout_offset)
     settings = (sizes(normalized_shape), eps, offset, cast, input_scale, residual_scale, *dropout)
-    return _add_rms_norm.pair(settings, input, weight, residual)
+    return _add_rms_norm.pair(settings, input, weight, branch_bias, branch_scale, residual)
 
 
 def layer_norm_add(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,47 @@ from normkit.torch import fused, modules
 __all__ = ["AddLayerNorm", "AddRMSNorm", "GatedRMSNorm"]
 
 
-class AddLayerNorm(modules.LayerNorm):
+class _Branch:
+    """What modules with a residual have for its branch: dropout, and a learned `branch_scale`."""
+
+    branch_scale: nn.Parameter | None
+
+    def __init__(
+        self, *args: Any, dropout: float = 0.0, layer_scale: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
+        self.layer_scale = layer_scale
+        module: Any = self
+        scale = None
+        if layer_scale is not None:
+            like = {name: kwargs[name] for name in ("device", "dtype") if name in kwargs}
+            if module.weight is not None:
+                like = {"device": module.weight.device, "dtype": module.weight.dtype}
+            scale = nn.Parameter(torch.full(tuple(module.normalized_shape), layer_scale, **like))
+        module.register_parameter("branch_scale", scale)
+
+    def reset_parameters(self) -> None:
+        """Sets what is learned to what it begins with."""
+        super().reset_parameters()  # type: ignore[misc]
+        scale = getattr(self, "branch_scale", None)
+        if scale is not None:
+            nn.init.constant_(scale, cast(float, self.layer_scale))
+
+
+class AddLayerNorm(_Branch, modules.LayerNorm):
     """A residual connection and the LayerNorm after it.
 
     `forward(input, residual)` gives the norm of the sum, and the sum, which is the next residual, by
     [`add_layer_norm`](normkit.torch.fused.add_layer_norm). Constructor and state_dict are those of
-    `torch.nn.LayerNorm`, but for dropout, the probability of an element of input to be left out in training.
+    `torch.nn.LayerNorm`, but for dropout, the probability of an element of input to be left out in training, and
+    layer_scale: with that, input is multiplied by a learned `branch_scale`, which begins there (LayerScale, Touvron et al.
+    2021). branch_bias is the bias of the linear layer that input is the result of, if that has not added it.
     """
 
-    def __init__(self, *args: Any, dropout: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.dropout = dropout
-
-    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input: Tensor, residual: Tensor, branch_bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return fused.add_layer_norm(
             input,
             residual,
@@ -32,23 +60,23 @@ class AddLayerNorm(modules.LayerNorm):
             self.weight,
             self.bias,
             self.eps,
+            branch_bias=branch_bias,
+            branch_scale=self.branch_scale,
             dropout_p=self.dropout if self.training else 0.0,
         )
 
 
-class AddRMSNorm(modules.RMSNorm):
+class AddRMSNorm(_Branch, modules.RMSNorm):
     """A residual connection and the RMSNorm after it.
 
     `forward(x, residual)` gives the norm of the sum, and the sum, which is the next residual, by
     [`add_rms_norm`](normkit.torch.fused.add_rms_norm). Constructor and state_dict are those of
-    `torch.nn.RMSNorm`; offset and cast are the function's, dropout is that of `AddLayerNorm`.
+    `torch.nn.RMSNorm`; offset and cast are the function's, dropout, layer_scale and branch_bias those of `AddLayerNorm`.
     """
 
-    def __init__(self, *args: Any, dropout: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, residual: Tensor, branch_bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if self.partial != 1.0:
             raise ValueError(f"partial: expected 1.0 beside a residual, found {self.partial}")
         return fused.add_rms_norm(
@@ -59,6 +87,8 @@ class AddRMSNorm(modules.RMSNorm):
             self.eps,
             offset=self.offset,
             cast=self.cast,
+            branch_bias=branch_bias,
+            branch_scale=self.branch_scale,
             dropout_p=self.dropout if self.training else 0.0,
         )
 

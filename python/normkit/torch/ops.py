@@ -89,7 +89,7 @@ class _Forward(_Differentiable):
 def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Of the outputs, which have derivatives in general, those that are constants here: a sum of constants."""
     wanted = ctx.needs_input_grad
-    return () if wanted[3] or wanted[-1] else outputs[1:]
+    return () if wanted[3] or any(wanted[-3:]) else outputs[1:]
 
 
 class _Train(_Forward):
@@ -252,7 +252,7 @@ class Operators:
         """What backward takes: in the place of two summands their sum, where that was not rounded."""
         if self.method.derivative is not None:
             return tensors[:-1]
-        if self.method.hidden:
+        if self.method.hidden and tensors[-3] is None and tensors[-2] is None:
             dtypes = {tensor.dtype for tensor in (tensors[0], tensors[-1]) if tensor is not None}
             if len(dtypes) == 1 and dtypes <= _unrounded:
                 return outputs[1], *tensors[1:-1], None
@@ -293,11 +293,12 @@ class Operators:
         grad_output, grad_hidden = grad_outputs
         (*_, first_scale, last_scale, p, _, _), (input, *others, residual) = settings, tensors
         scales = (first_scale, last_scale)
+        is_plain_branch = others[-2] is None and others[-1] is None
         summands = [input, input if residual is None else residual]
         if grad_output is None and grad_hidden is None:
             return (None,) * len(tensors)
-        if grad_output is None and p > 0.0:
-            # The kernels know which elements there were.
+        if grad_output is None and (p > 0.0 or not is_plain_branch):
+            # The kernels know which elements there were, and what became of them.
             grad_outputs = (torch.zeros_like(cast(Tensor, input)), grad_hidden)
         elif grad_output is None:
             assert grad_hidden is not None
@@ -307,7 +308,8 @@ class Operators:
             )
             return first, *(None for _ in others), last
         first_bit, last_bit = 1, 1 << len(self.method.parameters)
-        is_one = scales == (1.0, 1.0) and p == 0.0 and len({cast(Tensor, summand).dtype for summand in summands}) == 1
+        dtypes = {cast(Tensor, summand).dtype for summand in summands}
+        is_one = scales == (1.0, 1.0) and p == 0.0 and is_plain_branch and len(dtypes) == 1
         asked = needs & ~last_bit | first_bit if is_one and needs & last_bit else needs
         grads = self._gradients(grad_outputs, tensors, statistics, settings, asked)
         if not is_one:

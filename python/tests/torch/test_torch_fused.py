@@ -135,7 +135,7 @@ def test_a_sum_of_constants_is_one() -> None:
     assert y.requires_grad and not h.requires_grad
     (grad,) = torch.autograd.grad(y.pow(2).sum(), w, create_graph=True)
     torch.autograd.grad(grad.pow(2).sum(), w)
-    y, h = torch.ops.normkit.add_rms_norm(x.detach(), w, r, [16], None, 0.0, "fp32", 1.0, 1.0, 0.0, 0, 0)
+    y, h = torch.ops.normkit.add_rms_norm(x.detach(), w, None, None, r, [16], None, 0.0, "fp32", 1.0, 1.0, 0.0, 0, 0)
     assert h.requires_grad
 
 
@@ -366,3 +366,33 @@ def test_probabilities_that_are_none_are_refused(p: float) -> None:
     for function in (nk.add_layer_norm, nk.add_rms_norm, normkit.add_layer_norm, normkit.add_rms_norm):
         with pytest.raises(ValueError, match="dropout_p: expected"):
             function(x, x, 8, dropout_p=p)
+
+
+def test_a_learned_scale_of_the_branch() -> None:
+    for module in (nk.AddLayerNorm(8, layer_scale=0.5), nk.AddRMSNorm(8, layer_scale=0.5, dtype=torch.float32)):
+        x, r, c = torch.randn(5, 8), torch.randn(5, 8), torch.randn(8, requires_grad=True)
+        assert torch.equal(module.branch_scale, torch.full((8,), 0.5))
+        assert list(module.state_dict())[-1] == "branch_scale"
+        _, h = module(x, r, branch_bias=c)
+        torch.testing.assert_close(h, 0.5 * (x + c) + r)
+        h.sum().backward()
+        torch.testing.assert_close(module.branch_scale.grad, (x + c).sum(0).detach())
+        torch.testing.assert_close(c.grad, torch.full((8,), 2.5))
+        with torch.no_grad():
+            module.branch_scale.zero_()
+        module.reset_parameters()
+        assert torch.equal(module.branch_scale, torch.full((8,), 0.5))
+    assert nk.AddLayerNorm(8).branch_scale is None
+
+
+def test_gradients_of_a_branch_through_dropout() -> None:
+    dtype = torch.float64
+    x, r = (torch.randn(3, 8, dtype=dtype, requires_grad=True) for _ in range(2))
+    w, c, s = (torch.randn(8, dtype=dtype, requires_grad=True) for _ in range(3))
+
+    def f(x: Tensor, r: Tensor, w: Tensor, c: Tensor, s: Tensor) -> Any:
+        options = {"input_scale": 0.5, "dropout_p": 0.4, "dropout_seed": 5, "dropout_offset": 1}
+        return nk.add_rms_norm(x, r, 8, w, branch_bias=c, branch_scale=s, **options)
+
+    torch.autograd.gradcheck(f, (x, r, w, c, s))
+    torch.autograd.gradgradcheck(f, (x, r, w, c, s))

@@ -40,9 +40,9 @@ OPS: list[tuple[str, tuple[int, ...], list[tuple[int, ...] | None], tuple[Any, .
     ("layer_norm_activated", (3, 5, 8), [(8,), (8,)], ([8], 1e-5, "silu")),
     ("rms_norm_activated", (3, 5, 8), [(8,)], ([8], None, 0.0, "fp32", 1.0, "relu")),
     ("group_norm_activated", (3, 4, 5), [(4,), (4,)], (2, 1e-5, "gelu_tanh")),
-    ("add_layer_norm", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], 1e-5, 1.0, 1.0, 0.0, 0, 0)),
-    ("add_layer_norm", (3, 5, 8), [None, None, (3, 5, 8)], ([5, 8], 1e-5, 0.5, 2.0, 0.25, 7, 1)),
-    ("add_rms_norm", (3, 5, 8), [(8,), (3, 5, 8)], ([8], None, 0.0, "llama", 1.0, 1.0, 0.5, 3, 0)),
+    ("add_layer_norm", (3, 5, 8), [(8,), (8,), None, None, (3, 5, 8)], ([8], 1e-5, 1.0, 1.0, 0.0, 0, 0)),
+    ("add_layer_norm", (3, 5, 8), [None, None, (5, 8), (5, 8), (3, 5, 8)], ([5, 8], 1e-5, 0.5, 2.0, 0.25, 7, 1)),
+    ("add_rms_norm", (3, 5, 8), [(8,), None, (8,), (3, 5, 8)], ([8], None, 0.0, "llama", 1.0, 1.0, 0.5, 3, 0)),
     ("layer_norm_add", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], 1e-5)),
     ("rms_norm_add", (3, 5, 8), [(8,), (3, 5, 8)], ([8], None, 0.0, "fp32", 1.0)),
     ("modulated_layer_norm", (3, 5, 8), [(3, 8), (3, 8)], (1e-6,)),
@@ -82,8 +82,8 @@ def test_opcheck(name: str, shape: Any, parameters: Any, settings: Any) -> None:
     saved = tensors[1 : 1 + method.saved]
     checked = (*grads, tensors[0], statistics, *saved, *settings, (1 << learned) - 1)
     torch.library.opcheck(operators.backward_op, checked)
-    if method.hidden:
-        # The hidden value in the place of the input and the residual.
+    if method.hidden and saved[-3] is None and saved[-2] is None:
+        # The hidden value in the place of the input and the residual, where their branch has no parameters.
         of_hidden = (outputs[1].requires_grad_(), statistics, *saved[:-1], None)
         torch.library.opcheck(operators.backward_op, (*grads, *of_hidden, *settings, (1 << learned) - 1))
 

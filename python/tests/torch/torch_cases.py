@@ -296,6 +296,24 @@ FUSED_CASES = [
         [X, X, (8,)],
     ),
     Case(
+        "add_layer_norm with a branch",
+        lambda x, r, w, c, s: pair(*nk.add_layer_norm(x, r, (8,), w, branch_bias=c, branch_scale=s, **SCALED)),
+        lambda x, r, w, c, s: added(s * (x + c), r, lambda h: F.layer_norm(h, (8,), w), (0.75, 1.25)),
+        [X, X, (8,), (8,), (8,)],
+    ),
+    Case(
+        "add_rms_norm with a branch",
+        lambda x, r, w, s: pair(*nk.add_rms_norm(x, r, (8,), w, 1e-6, branch_scale=s)),
+        lambda x, r, w, s: added(s * x, r, lambda h: rms_norm(h, w)),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "add_rms_norm with a branch, without the sum",
+        lambda x, r, c: nk.add_rms_norm(x, r, (8,), None, 1e-6, branch_bias=c)[0],
+        lambda x, r, c: rms_norm(x + c + r, None),
+        [X, X, (8,)],
+    ),
+    Case(
         "add_rms_norm without the sum",
         lambda x, r, w: nk.add_rms_norm(x, r, (8,), w, 1e-6)[0],
         lambda x, r, w: rms_norm(x + r, w),

@@ -2,6 +2,7 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
+use super::branch::Branch;
 use super::codes::Codes;
 use super::dropout::Kept;
 use super::fusion::{Each, Gated, Gelu, GeluTanh, OfElements, Relu, Scaled, Silu, Sum};
@@ -37,6 +38,7 @@ pub(super) struct Forward<'a, F> {
     pub(super) codes: Option<Codes<'a>>,
     /// Elements of the input that take part.
     pub(super) kept: Option<Kept<'a>>,
+    pub(super) branch: Branch<'a>,
     pub(super) streamed_hidden: Option<Streaming>,
 }
 
@@ -129,23 +131,24 @@ pub(super) struct Hiding<'j, 'a> {
     pub(super) hidden: Option<&'j Sink<'a>>,
     pub(super) streamed: Option<Streaming>,
     pub(super) kept: Option<Kept<'a>>,
+    pub(super) branch: Branch<'a>,
 }
 
 impl Hiding<'_, '_> {
-    /// Puts what is normalized of some rows into `line`.
+    /// Puts what is normalized of some rows into `line`, and what a branch's scale is to multiply into `shifted`.
     pub(super) fn run<F: Real>(
         &self,
         fusion: &Fusion,
         rows: Range<usize>,
-        line: &mut [F],
+        (line, shifted): (&mut [F], Option<&mut [F]>),
         tiles: [&mut [F]; 2],
     ) {
         match fusion.prologue {
             Prologue::Residual { .. } => {
                 let [first, second] = fusion.scales().map(F::of);
-                self.each(Sum { first, second }, rows, line, tiles);
+                self.each(Sum { first, second }, rows, (line, shifted), tiles);
             }
-            _ => self.each(Gated, rows, line, tiles),
+            _ => self.each(Gated, rows, (line, shifted), tiles),
         }
     }
 
@@ -153,11 +156,12 @@ impl Hiding<'_, '_> {
         &self,
         f: O,
         rows: Range<usize>,
-        line: &mut [F],
+        (line, mut shifted): (&mut [F], Option<&mut [F]>),
         [x, other]: [&mut [F]; 2],
     ) {
-        let Hiding { isa, cols, input, before, hidden, streamed, kept } = *self;
+        let Hiding { isa, cols, input, before, hidden, streamed, kept, branch } = *self;
         let of = PhantomData;
+        let is_plain = kept.is_none() && branch.is_none();
         for (row, at, len, place) in pieces(rows, cols) {
             let to = &mut line[place..place + len];
             // Straight from memory to memory, where all three tensors have one dtype, in line.
@@ -174,18 +178,24 @@ impl Hiding<'_, '_> {
                     }
                 };
             }
-            if kept.is_none() {
+            if is_plain {
                 typed!(input.dtype(), F, run);
             }
             let to = &mut line[place..place + len];
-            let a = match kept {
-                None => input.load(row, at, x, len),
-                Some(kept) => {
-                    let x = &mut x[..len];
-                    input.fill(row, at, x);
+            let a = if is_plain {
+                input.load(row, at, x, len)
+            } else {
+                let x = &mut x[..len];
+                input.fill(row, at, x);
+                branch.shift(isa, (row, at), x, other);
+                if let Some(kept) = kept {
                     kept.apply(isa, row, at, x);
-                    x
                 }
+                if let Some(shifted) = &mut shifted {
+                    shifted[place..place + len].copy_from_slice(x);
+                }
+                branch.scale(isa, (row, at), x, other);
+                x
             };
             put(isa, f, a, before.load(row, at, other, len), to);
             if let Some(sink) = hidden {
@@ -225,8 +235,9 @@ impl<F: Real> Forward<'_, F> {
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
             let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
-            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept: self.kept };
-            hiding.run(fusion, rows.clone(), hidden, [x, other]);
+            let (kept, branch) = (self.kept, self.branch);
+            let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept, branch };
+            hiding.run(fusion, rows.clone(), (&mut *hidden, None), [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         // Rows are quickest where input and output have one dtype.

@@ -1,6 +1,8 @@
 //! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
 //! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
 
+use super::affine::Accumulators;
+use super::branch::Branch;
 use super::dropout::Kept;
 use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
 use super::fusion::{
@@ -30,12 +32,18 @@ pub(super) struct Backward<'a, F> {
     pub(super) grad_after: Option<Sink<'a>>,
     /// Elements of the input that took part.
     pub(super) kept: Option<Kept<'a>>,
+    pub(super) branch: Branch<'a>,
 }
 
 impl<F: Real> Backward<'_, F> {
     /// Numbers of scratch memory for a task's rows.
     pub(super) fn scratch(&self, rows: &TaskRows) -> usize {
-        2 * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
+        self.lines() * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
+    }
+
+    /// Lines of scratch memory for each row: what is normalized, its gradient, and what a branch's scale multiplied.
+    fn lines(&self) -> usize {
+        if self.job.wants_branch[1] { 3 } else { 2 }
     }
 
     /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
@@ -57,27 +65,30 @@ impl<F: Real> Backward<'_, F> {
     }
 
     /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
-    /// normalizes do, and takes these on to the tensors.
+    /// normalizes do, and takes these on to the tensors, and to the sums of a branch's parameters.
     pub(super) fn with_rows(
         &self,
         rows: &TaskRows,
         from: usize,
         lines: &mut [F],
         tiles: &mut Tiles<'_, F>,
+        of_branch: &mut Accumulators<'_, F>,
         body: impl FnOnce(&row_backward::Backward<'_, F>, Tiles<'_, F>),
     ) {
         let Backward { job, fusion, .. } = self;
         let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
-        let first = rows.row(from).0;
+        let (task, first) = (rows, rows.row(from).0);
         let rows = first..first + (rows.len() - from);
         let walk = side_by_side(grid, first);
-        let (hidden, gradient) = lines.split_at_mut(lines.len() / 2);
+        let (hidden, others) = lines.split_at_mut(lines.len() / self.lines());
+        let (gradient, shifted) = others.split_at_mut(hidden.len());
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let [x, other, ..] = tiles;
-            let (input, kept) = (&job.input, self.kept);
-            let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept };
-            hiding.run(fusion, rows.clone(), hidden, [x, other]);
+            let (input, kept, branch) = (&job.input, self.kept, self.branch);
+            let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept, branch };
+            let shifted = Some(&mut *shifted).filter(|shifted| !shifted.is_empty());
+            hiding.run(fusion, rows.clone(), (&mut *hidden, shifted), [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
         if let Some(angles) = &self.angles {
@@ -96,14 +107,17 @@ impl<F: Real> Backward<'_, F> {
             }
             Epilogue::Rotary { .. } => of_line.grad_output = Source::of_sink(&to),
         }
-        let is_line = job.grad_input.is_some() || self.grad_before.is_some();
+        let wants_branch = job.wants_branch != [false; 2];
+        let is_line = job.grad_input.is_some() || self.grad_before.is_some() || wants_branch;
         let is_line = is_line && fusion.prologue != Prologue::None;
         if is_line {
             of_line.grad_input = Some(to);
             of_line.streamed = None;
         }
         body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
-        if is_line {
+        if is_line && !self.branch.is_none() {
+            self.leave_branch((task, from), gradient, [hidden, shifted], tiles, of_branch);
+        } else if is_line {
             self.unhide(Source::of_sink(&to).lent(), rows, tiles);
         }
     }

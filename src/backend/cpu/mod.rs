@@ -7,7 +7,8 @@
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
 //! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused` and
 //! `fused_backward`, which brings
-//! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`.
+//! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`; `branch` has what a residual's
+//! branch is shifted and scaled by, and its gradients. Backward passes run by `chunks` of rows, whose sums they are to add.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
@@ -20,6 +21,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod between;
+mod branch;
+mod chunks;
 mod codes;
 mod column;
 mod column_backward;

@@ -1,13 +1,15 @@
 //! A norm's launches: operands folded to rows and columns, cut into tasks, handed to a schedule.
 
+use super::branch::Branch;
+use super::chunks::{Cut, Rows, run_chunks};
 use super::codes::Codes;
 use super::dropout::Kept;
-use super::launch::{Folded, Order, alone, per_row, with_scratch};
+use super::launch::{Folded, Order, alone, per_row, with_kept, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
 use super::rotary::{self, Angles, Tables};
 use super::row_backward::{self, RowTerms};
-use super::split::{Rows, run_chunks, with_row_sums};
+use super::split::with_row_sums;
 use super::statistics::Constants;
 use super::{
     Cpu, Isa, Schedule, affine, column, column_backward, fused, fused_backward, gathered, power, row, split,
@@ -64,7 +66,7 @@ fn columns(spec: &Norm) -> usize {
 pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
     check_statistic(spec)?;
     let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-    let Forward { before, after, rotary, hidden, scales, .. } = operands;
+    let Forward { before, after, branch_bias, branch_scale, rotary, hidden, scales, .. } = operands;
     let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
     let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
     let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
@@ -91,6 +93,8 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
         cos.as_ref(),
         sin.as_ref(),
         positions.as_ref(),
+        branch_bias.as_ref().map(View::layout),
+        branch_scale.as_ref().map(View::layout),
     ];
     let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
     let (rows, cols) = (folded.grid.rows, folded.grid.cols);
@@ -122,6 +126,10 @@ pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -
                 }
             },
             kept: kept(spec, &folded, 12),
+            branch: Branch {
+                bias: folded.optional("branch_bias", branch_bias.as_ref(), 16)?,
+                scale: folded.optional("branch_scale", branch_scale.as_ref(), 17)?,
+            },
             streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
             job,
         };
@@ -168,26 +176,6 @@ fn choose(cpu: &Cpu, [rows, cols]: [usize; 2], is_column: bool) -> Schedule {
     if wanted == Schedule::Column && !is_column { Schedule::Row } else { wanted }
 }
 
-/// How a backward pass is cut: `rows` of the sums over rows, each with `kept` rows of the norm side by side, each of
-/// which has `per_row` parameters.
-#[derive(Clone, Copy)]
-pub(super) struct Cut {
-    pub(super) rows: usize,
-    pub(super) kept: usize,
-    pub(super) per_row: usize,
-    pub(super) chunk: usize,
-}
-
-impl Cut {
-    pub(super) fn params(&self) -> usize {
-        self.kept * self.per_row
-    }
-
-    pub(super) fn chunks(&self) -> usize {
-        self.rows.div_ceil(self.chunk)
-    }
-}
-
 pub(super) fn backward<F: Real>(
     spec: &Norm,
     operands: &Backward<'_>,
@@ -198,21 +186,56 @@ pub(super) fn backward<F: Real>(
     let axes = &spec.affine.axes[..];
     let order = || Order::new(spec.shape.len(), &spec.reduced).with_kept_split(axes);
     let split = order().with_row_split(axes);
-    let wants_params = operands.grad_weight.is_some() || operands.grad_bias.is_some();
+    let of_branch = operands.grad_branch_bias.is_some() || operands.grad_branch_scale.is_some();
+    let wants_params = operands.grad_weight.is_some() || operands.grad_bias.is_some() || of_branch;
+    let all = Wanted {
+        rows: true,
+        params: wants_params,
+        given: operands.given.as_ref(),
+        sums: operands.sums.as_ref(),
+    };
+    let is_run = split.is_row_ascending(&spec.shape);
+    if of_branch && is_run {
+        return launch::<F>(spec, operands, &order(), all, workspace, cpu);
+    }
+    if of_branch {
+        // What their terms are needs the sums of whole rows, in the rows' order; then any order will do.
+        let rows = Spec::Norm(spec.clone()).rows();
+        return with_kept::<F, _>(rows * SUMS, |numbers| {
+            let mut kept = ViewMut::from_slice(numbers, &[rows, SUMS])?;
+            let sums = Wanted { rows: false, params: false, given: None, sums: Some(&kept) };
+            launch::<F>(spec, operands, &order(), sums, workspace, cpu)?;
+            let (given, _) = kept.in_place();
+            let all = Wanted { given: Some(&given), ..all };
+            launch::<F>(spec, operands, &split, all, workspace, cpu)
+        });
+    }
     // Parameters that vary within a row take a pass of their own where sub-rows are not runs of the row, and where rows
     // lie side by side, which the schedule for them is quicker with. It comes first: a gradient of the input may replace
     // that of the output.
     let varies = axes.iter().any(|axis| spec.reduced.contains(axis));
-    let is_apart = !split.is_row_ascending(&spec.shape) || rows_are_adjacent(operands, &order());
+    let is_apart = !is_run || rows_are_adjacent(operands, &order());
     if wants_params && varies && is_apart {
-        launch::<F>(spec, operands, &split, [false, true], workspace, cpu)?;
+        launch::<F>(spec, operands, &split, Wanted { rows: false, sums: None, ..all }, workspace, cpu)?;
         let is_done = operands.grad_input.is_none() && operands.sums.is_none();
         if is_done && operands.grad_before.is_none() && operands.grad_after.is_none() {
             return Ok(());
         }
-        return launch::<F>(spec, operands, &order(), [true, false], workspace, cpu);
+        return launch::<F>(spec, operands, &order(), Wanted { params: false, ..all }, workspace, cpu);
     }
-    launch::<F>(spec, operands, &order(), [true, wants_params], workspace, cpu)
+    launch::<F>(spec, operands, &order(), all, workspace, cpu)
+}
+
+/// What a launch of a backward pass is for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// The gradients of tensors of the input's shape.
+    rows: bool,
+    /// Those of the parameters.
+    params: bool,
+    /// Sums of rows to use, and where to put those that are taken.
+    given: Option<&'a View<'a>>,
+    sums: Option<&'a ViewMut<'a>>,
 }
 
 /// Whether neighbouring rows, and not the elements of a row, lie side by side.
@@ -223,30 +246,30 @@ fn rows_are_adjacent(operands: &Backward<'_>, order: &Order) -> bool {
     folded.grid.cols > 1 && is_adjacent(0) && is_adjacent(1)
 }
 
-/// A backward pass in an order of axes, with or without the gradient of the input and the row's sums, and those of the
-/// parameters.
+/// A backward pass in an order of axes.
 fn launch<F: Real>(
     spec: &Norm,
     operands: &Backward<'_>,
     order: &Order,
-    [wants_rows, wants_params]: [bool; 2],
+    Wanted { rows: wants_rows, params: wants_params, given, sums }: Wanted<'_>,
     workspace: &mut Workspace,
     cpu: &Cpu,
 ) -> Result<()> {
-    let Backward { grad_output, input, weight, mask, statistics, given, .. } = operands;
-    let Backward { bias, before, after, rotary, grad_hidden, .. } = operands;
+    let Backward { grad_output, input, weight, mask, statistics, .. } = operands;
+    let Backward { bias, before, after, branch_bias, branch_scale, rotary, grad_hidden, .. } = operands;
     let Some(statistics) = statistics else {
         return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
     };
     let grad_input = operands.grad_input.as_ref().filter(|_| wants_rows);
-    let sums = operands.sums.as_ref().filter(|_| wants_rows);
     let grad_before = operands.grad_before.as_ref().filter(|_| wants_rows);
     let grad_after = operands.grad_after.as_ref().filter(|_| wants_rows);
     let grad_weight = operands.grad_weight.as_ref().filter(|_| wants_params);
     let grad_bias = operands.grad_bias.as_ref().filter(|_| wants_params);
+    let grad_branch_bias = operands.grad_branch_bias.as_ref().filter(|_| wants_params);
+    let grad_branch_scale = operands.grad_branch_scale.as_ref().filter(|_| wants_params);
     let in_place = grad_input.is_some_and(|to| overlap(grad_output, &to.as_view()) == Overlap::Same);
     let statistics_layout = row_numbers(spec, STATISTICS, Some(statistics.layout()));
-    let given_layout = row_numbers(spec, SUMS, given.as_ref().map(View::layout));
+    let given_layout = row_numbers(spec, SUMS, given.map(View::layout));
     let sums_layout = row_numbers(spec, SUMS, sums.map(ViewMut::layout));
     let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
     let of_positions = Tables::of(cpu.isa, rotary.as_ref());
@@ -270,6 +293,8 @@ fn launch<F: Real>(
         cos.as_ref(),
         sin.as_ref(),
         positions.as_ref(),
+        branch_bias.as_ref().map(View::layout),
+        branch_scale.as_ref().map(View::layout),
     ];
     let folded = Folded::new(cpu.isa, order, &tensors);
     let constants = Constants::<F>::new(cpu.isa, spec, folded.grid.cols, input.dtype());
@@ -290,12 +315,13 @@ fn launch<F: Real>(
         weight: folded.optional("weight", weight.as_ref(), 3)?,
         mask: folded.optional("mask", mask.as_ref(), 4)?,
         statistics: folded.source("statistics", statistics, 5, false)?,
-        given: folded.optional("sums", given.as_ref(), 6)?,
+        given: folded.optional("sums", given, 6)?,
         sums: folded.optional_sink("sums", sums, 7)?,
         is_outer,
         terms,
         wants_weight: grad_weight.is_some(),
         wants_bias: grad_bias.is_some(),
+        wants_branch: [grad_branch_bias, grad_branch_scale].map(|target| target.is_some()),
     };
     let fused = match spec.fusion.is_none() {
         true => None,
@@ -309,6 +335,10 @@ fn launch<F: Real>(
             grad_before: folded.optional_sink("grad_before", grad_before, 12)?,
             grad_after: folded.optional_sink("grad_after", grad_after, 13)?,
             kept: kept(spec, &folded, 14),
+            branch: Branch {
+                bias: folded.optional("branch_bias", branch_bias.as_ref(), 18)?,
+                scale: folded.optional("branch_scale", branch_scale.as_ref(), 19)?,
+            },
             job,
         }),
     };
@@ -342,10 +372,15 @@ fn launch<F: Real>(
         Schedule::Row => run_chunks(&job, cut, partials, Rows::of(fused.as_ref()), cpu),
     }
     let stride = cut.params() * wanted;
-    let targets =
-        [("grad_weight", grad_weight, 0), ("grad_bias", grad_bias, stride - cut.params().min(stride))];
-    for (name, target, offset) in targets {
-        let Some(target) = target else { continue };
+    let targets = [
+        ("grad_weight", grad_weight),
+        ("grad_bias", grad_bias),
+        ("grad_branch_bias", grad_branch_bias),
+        ("grad_branch_scale", grad_branch_scale),
+    ];
+    let targets = targets.into_iter().filter_map(|(name, target)| Some((name, target?)));
+    for (index, (name, target)) in targets.enumerate() {
+        let offset = index * cut.params();
         let alone = alone(cpu.isa, &order.parameter(axes, target.layout()), 0);
         affine::finish(&alone.sink(name, target, 0)?, partials, stride, offset, cut.params(), cpu);
     }

@@ -43,6 +43,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) terms: RowTerms,
     pub(super) wants_weight: bool,
     pub(super) wants_bias: bool,
+    /// Of the branch that a residual was added to: its bias, and its scale.
+    pub(super) wants_branch: [bool; 2],
 }
 
 /// A row's share in the parameter gradients.
@@ -68,7 +70,8 @@ impl<F: Real> Backward<'_, F> {
 
     /// How many parameters want a gradient.
     pub(super) fn wanted(&self) -> usize {
-        usize::from(self.wants_weight) + usize::from(self.wants_bias)
+        let [of_bias, of_scale] = self.wants_branch;
+        [self.wants_weight, self.wants_bias, of_bias, of_scale].map(usize::from).iter().sum()
     }
 
     /// What a row is cut into: sub-rows, or columns.

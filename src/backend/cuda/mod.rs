@@ -16,6 +16,7 @@ mod geometry;
 mod kernel;
 mod launch;
 mod norm;
+mod norm_backward;
 mod params;
 mod pointwise;
 mod render;
@@ -57,7 +58,7 @@ pub(crate) fn backward(
     stream: &CudaStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm::backward(norm, &operands, workspace, stream),
+        Spec::Norm(norm) => norm_backward::backward(norm, &operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

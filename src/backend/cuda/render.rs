@@ -43,6 +43,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("power.cuh"),
     kernel_file!("quantize.cuh"),
     kernel_file!("rotary.cuh"),
+    kernel_file!("row_gradient.cuh"),
     kernel_file!("row_sums.cuh"),
     kernel_file!("running.cu"),
     kernel_file!("sigmoid.cuh"),
@@ -57,7 +58,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 28] = [
+const OPERANDS: [&str; 30] = [
     "input",
     "output",
     "weight",
@@ -86,6 +87,8 @@ const OPERANDS: [&str; 28] = [
     "cos",
     "sin",
     "positions",
+    "branch_bias",
+    "branch_scale",
 ];
 
 /// A source to compile, and the names of its entries.
@@ -224,7 +227,7 @@ impl Text {
         }
         let Flags { prefix, outside, offset, round, frozen, split, compute, finish, apply, plain, .. } =
             *flags;
-        let Flags { outer_weight, accumulate, sums, from_sums, inverse_root, .. } = *flags;
+        let Flags { outer_weight, accumulate, sums, from_sums, branch, inverse_root, .. } = *flags;
         let constants = [
             ("WIDE", *wide),
             ("COLUMN", style == Style::Column),
@@ -244,6 +247,7 @@ impl Text {
             ("SUM_BIAS", sums[1]),
             ("SUM_ALPHA", sums[2]),
             ("FROM_SUMS", from_sums),
+            ("BRANCH", branch),
             ("INVERSE_ROOT", inverse_root),
         ];
         for (name, value) in constants {

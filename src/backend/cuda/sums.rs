@@ -6,9 +6,9 @@ use super::norm::rounds;
 use super::params::Scalars;
 use super::variant::{Entry, Flags};
 use super::{CudaStream, geometry};
-use crate::backend::Backward;
+use crate::backend::{Backward, params_per_column};
 use crate::plan::tree;
-use crate::spec::{Affine, Epilogue, Norm, STATISTICS, SUMS};
+use crate::spec::{Affine, Epilogue, Norm, STATISTICS, SUMS, Spec};
 use crate::tensor::{DType, Dims, Layout, View};
 use crate::{Result, Workspace};
 
@@ -26,18 +26,25 @@ pub(super) struct Sums {
 /// What the terms of a norm's gradients are made of.
 pub(super) enum Source<'s> {
     /// The tensors, whose elements have a parameter each.
-    Tensors { operands: &'s Backward<'s>, statistics: &'s View<'s> },
+    Tensors {
+        operands: &'s Backward<'s>,
+        statistics: &'s View<'s>,
+        /// The sums of rows, for the terms of a branch.
+        given: Option<&'s View<'s>>,
+    },
     /// Sums over the elements that share a parameter in a row, which are those of the axes `reduced`.
     Sums { view: &'s View<'s>, reduced: &'s [usize] },
 }
 
-/// The gradients of a norm's weight and bias.
+/// The gradients of a norm's weight and bias, or of a branch's scale and bias.
+#[derive(Clone, Copy)]
 pub(super) struct Parameters<'s> {
     pub(super) spec: &'s Norm,
     pub(super) compute: DType,
     pub(super) flags: Flags,
     pub(super) scalars: Scalars,
     pub(super) wanted: [Option<&'s View<'s>>; 2],
+    pub(super) branch: bool,
 }
 
 impl Parameters<'_> {
@@ -67,8 +74,8 @@ impl Parameters<'_> {
             Source::Sums { .. } => 0,
         };
         let (operands, flags, dtype) = match &source {
-            Source::Tensors { operands, statistics } => {
-                let (tensors, flags) = self.tensors(operands, statistics, partials)?;
+            Source::Tensors { operands, statistics, given } => {
+                let (tensors, flags) = self.tensors(operands, statistics, *given, partials)?;
                 (tensors, flags, operands.grad_output.dtype())
             }
             Source::Sums { view, .. } => {
@@ -88,6 +95,7 @@ impl Parameters<'_> {
         &self,
         operands: &Backward<'_>,
         statistics: &View<'_>,
+        given: Option<&View<'_>>,
         partials: Option<Operand>,
     ) -> Result<(Vec<Option<Operand>>, Flags)> {
         let Backward { grad_output, input, weight, bias, before, after, rotary, mask, .. } = operands;
@@ -95,11 +103,12 @@ impl Parameters<'_> {
         let [cos, sin, positions] = fusion::tables(rotary.as_ref(), shape.last().copied().unwrap_or(0))?;
         // What the norm gave is made again where the gradient depends on it.
         let gives = around.epilogue.is_curved();
-        let normalizes = gives || self.wanted[0].is_some();
+        let normalizes = gives || self.wanted[0].is_some() || self.branch;
         let statistics = Some(statistics).filter(|_| normalizes);
         let before = before.as_ref().filter(|_| normalizes);
         let after = after.as_ref().filter(|_| around.epilogue == Epilogue::Gate);
-        let weight = weight.as_ref().filter(|_| gives);
+        let weight = weight.as_ref().filter(|_| gives || self.branch);
+        let Backward { grad_hidden, branch_bias, branch_scale, .. } = operands;
         let tensors = vec![
             Operand::new("grad_output", Role::Load, Some(grad_output))?,
             Operand::new("input", Role::Load, Some(input).filter(|_| normalizes))?,
@@ -112,20 +121,31 @@ impl Parameters<'_> {
             cos,
             sin,
             positions,
-            before.and_then(|_| Operand::element(self.spec)),
+            Operand::element(self.spec).filter(|_| before.is_some() || self.branch),
+            Operand::new("branch_bias", Role::Load, branch_bias.as_ref().filter(|_| before.is_some()))?,
+            Operand::new(
+                "branch_scale",
+                Role::Load,
+                branch_scale.as_ref().filter(|_| before.is_some() || self.branch),
+            )?,
+            Operand::new("grad_hidden", Role::Load, grad_hidden.as_ref().filter(|_| self.branch))?,
+            Operand::per_row("given", given, shape, reduced, SUMS)?,
             partials,
         ];
         let flags = Flags {
-            kind: self.flags.kind.applied(),
             round: normalizes && rounds(self.spec, input.dtype()),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
-            before: if before.is_some() { Before::of(*around) } else { Before::None },
+            before: if before.is_some() || self.branch { Before::of(*around) } else { Before::None },
             after: if gives || after.is_some() || rotary.is_some() {
                 After::of(around.epilogue)
             } else {
                 After::None
             },
-            ..Flags::default()
+            ..match self.branch {
+                // The norm's own gradient.
+                true => self.flags,
+                false => Flags { kind: self.flags.kind.applied(), ..Flags::default() },
+            }
         };
         Ok((tensors, flags))
     }
@@ -149,7 +169,7 @@ impl Parameters<'_> {
     fn sums(&self, rows: usize) -> Sums {
         let cols = self.spec.affine.axes.iter().map(|&axis| self.spec.shape[axis]).product();
         let wanted = [self.wanted[0].is_some(), self.wanted[1].is_some(), false];
-        Sums::new(self.compute, wanted, 2, rows, cols)
+        Sums::new(self.compute, wanted, params_per_column(&Spec::Norm(self.spec.clone())), rows, cols)
     }
 
     /// The launches that add the chunks and write the gradients.

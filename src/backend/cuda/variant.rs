@@ -85,6 +85,8 @@ pub(super) struct Flags {
     pub(super) sums: [bool; 3],
     /// The terms of those are sums of parts of rows.
     pub(super) from_sums: bool,
+    /// What is summed are the gradients of a branch's scale and bias, in the places of the weight's and the bias's.
+    pub(super) branch: bool,
     /// The elementwise function is the inverse square root unit, not tanh.
     pub(super) inverse_root: bool,
     /// What is done to elements before the norm, and after it.

@@ -6,7 +6,7 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{Full, Quick};
 use super::List;
-use crate::spec::{Activation, Dropout, Epilogue, Fusion, Prologue};
+use crate::spec::{Activation, Branch, Dropout, Epilogue, Fusion, Prologue};
 use crate::tensor::DType;
 
 const ADD: Prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
@@ -115,6 +115,7 @@ pub(super) fn list(list: &mut List) {
             });
         }
     }
+    branches(list);
     if list.method == "batch_norm" {
         list.add_shape(Full, "frozen, residual > norm > relu", &[4, 6, 35], |case| {
             case.frozen = Some(Default::default());
@@ -124,5 +125,62 @@ pub(super) fn list(list: &mut List) {
                 ..Fusion::default()
             };
         });
+    }
+}
+
+/// Residuals whose branch is shifted and scaled.
+fn branches(list: &mut List) {
+    let dropout = Some(Dropout { probability: 0.3, seed: 0x0123_4567_89ab_cdef, offset: 3 });
+    let plain = Fusion { prologue: ADD, ..Fusion::default() };
+    let scaled = Fusion { prologue: SCALED, epilogue: Epilogue::Activation(Activation::Silu), ..plain };
+    let all = [
+        ("bias and scale", Branch { bias: true, scale: true }, plain),
+        ("bias", Branch { bias: true, scale: false }, scaled),
+        ("scale", Branch { bias: false, scale: true }, Fusion { epilogue: Epilogue::Residual, ..plain }),
+        ("bias, scale and dropout", Branch { bias: true, scale: true }, Fusion { dropout, ..scaled }),
+    ];
+    for (index, (name, branch, fusion)) in all.into_iter().enumerate() {
+        let fusion = Fusion { branch, ..fusion };
+        let fused = |case: &mut Case| (case.fusion, case.hidden) = (fusion, index != 1);
+        let effort = if index % 3 == 0 { Quick } else { Full };
+        for (rows, cols) in [(37, 200), (5, 33), (2, 9001), (700, 12)] {
+            list.add(effort, format!("branch of {name}, {rows} x {cols}"), (rows, cols), fused);
+        }
+        for placement in Placement::ALL {
+            list.add(Full, format!("branch of {name}, {placement:?}"), (5, 130), |case| {
+                fused(case);
+                case.placement = placement;
+            });
+        }
+        list.add(Full, format!("branch of {name}, masked"), (9, 77), |case| {
+            fused(case);
+            case.mask = Some(Mask::of(MaskKind::Random(0.6)));
+        });
+        list.add(Full, format!("branch of {name}, neither weight nor bias"), (9, 200), |case| {
+            fused(case);
+            (case.weight, case.bias) = (None, None);
+        });
+        list.add(Full, format!("branch of {name}, one buffer"), (5, 33), |case| {
+            fused(case);
+            (case.one_buffer, case.placement) = (true, Placement::Padded);
+        });
+        for special in [f64::NAN, f64::INFINITY] {
+            list.add(Full, format!("branch of {name}, {special} in one row"), (5, 33), |case| {
+                fused(case);
+                case.input = Fill::Special(special);
+            });
+        }
+        if list.method == "batch_norm" {
+            list.add_shape(Full, format!("branch of {name}, frozen"), &[4, 6, 35], |case| {
+                fused(case);
+                case.frozen = Some(Default::default());
+            });
+        }
+        if list.dtype != DType::F64 && list.dtype != DType::F32 {
+            list.add(effort, format!("branch of {name}, wide parameters"), (9, 300), |case| {
+                fused(case);
+                (case.weight_dtype, case.other_dtype) = (DType::F32, DType::F32);
+            });
+        }
     }
 }

@@ -7,7 +7,9 @@ use super::super::mask::{Mask, MaskKind};
 use super::super::placement::Placement;
 use super::Effort::{self, Full, Quick};
 use super::List;
-use crate::spec::{Affine, EpsPosition, Function, Fusion, Norm, Pointwise, Spec, Statistic};
+use crate::spec::{
+    Affine, Branch, EpsPosition, Function, Fusion, Norm, Pointwise, Prologue, Spec, Statistic,
+};
 use crate::tensor::Dims;
 
 /// Small enough that every combination is quick, with no size that is a whole vector.
@@ -47,7 +49,36 @@ pub(super) fn list(list: &mut List) {
     }
     offsets_and_roundings(list);
     long_rows(list);
+    branches(list);
     functions(list);
+}
+
+/// Residuals whose branch is shifted and scaled by parameters that vary along any axes, those of a row in any order.
+fn branches(list: &mut List) {
+    let prologue = Prologue::Residual { input_scale: 0.5, residual_scale: 2.0 };
+    let fusion = Fusion { prologue, branch: Branch { bias: true, scale: true }, ..Fusion::default() };
+    let axes: [(&[usize], &[usize]); 7] = [
+        (&[2, 3], &[3]),
+        (&[2, 3], &[2]),
+        (&[0, 1, 3], &[1]),
+        (&[0, 2], &[1]),
+        (&[1, 3], &[0, 3]),
+        (&[0, 1, 2, 3], &[0, 1, 2, 3]),
+        (&[1], &[]),
+    ];
+    for (index, (reduced, affine)) in axes.into_iter().enumerate() {
+        for (k, statistic) in [Statistic::Moments, Statistic::Norm(3.0)].into_iter().enumerate() {
+            let position = [EpsPosition::Inside, EpsPosition::Floor][k];
+            let spec = Norm { fusion, ..norm(&SHAPE, reduced, affine, statistic, position) };
+            let name = format!("branch, {statistic:?} over {reduced:?}, affine {affine:?}");
+            add(list, if k == 0 { Quick } else { Full }, name, spec, |case| {
+                case.hidden = index % 2 == 0;
+                case.placement = Placement::ALL[(3 * index + k) % Placement::ALL.len()];
+            });
+        }
+    }
+    let long = norm(&[2, 9001, 3], &[1, 2], &[2], Statistic::MeanSquare, EpsPosition::Inside);
+    add(list, Full, "branch, sub-rows of several leaves".into(), Norm { fusion, ..long }, |_| {});
 }
 
 fn norm(

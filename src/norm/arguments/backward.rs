@@ -42,6 +42,8 @@ pub(in crate::norm) fn backward<'a>(
     check("grad_output", grad_output, input.shape(), dtype, stream)?;
     let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
     let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    let branch_bias = parameter("branch_bias", parameters.branch_bias.as_ref(), spec, dtype, stream)?;
+    let branch_scale = parameter("branch_scale", parameters.branch_scale.as_ref(), spec, dtype, stream)?;
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let fusion = spec.fusion();
@@ -94,6 +96,9 @@ pub(in crate::norm) fn backward<'a>(
         Epilogue::Residual => parameters.after.as_ref().or(Some(grad_output)),
         _ => parameters.after.as_ref(),
     };
+    bound("grad_branch_bias", &grads.branch_bias, parameters.branch_bias.as_ref())?;
+    bound("grad_branch_scale", &grads.branch_scale, parameters.branch_scale.as_ref())?;
+    check_branch(&grads, parameters, sums.is_some())?;
     bound("grad_before", &grads.before, of_prologue)?;
     bound("grad_after", &grads.after, of_epilogue)?;
     let targets = [
@@ -103,6 +108,8 @@ pub(in crate::norm) fn backward<'a>(
         ("grad_alpha", grads.alpha.as_ref().map(|t| t.as_view())),
         ("grad_before", grads.before.as_ref().map(|t| t.as_view())),
         ("grad_after", grads.after.as_ref().map(|t| t.as_view())),
+        ("grad_branch_bias", grads.branch_bias.as_ref().map(|t| t.as_view())),
+        ("grad_branch_scale", grads.branch_scale.as_ref().map(|t| t.as_view())),
         ("sums", sums.as_ref().map(|t| t.as_view())),
     ];
     for (index, (name, target)) in targets.iter().enumerate() {
@@ -123,6 +130,8 @@ pub(in crate::norm) fn backward<'a>(
             ("bias", parameters.bias.as_ref().filter(|_| fusion.epilogue != Epilogue::None)),
             (prologue.unwrap_or("before"), parameters.before.as_ref()),
             (epilogue.unwrap_or("after"), parameters.after.as_ref()),
+            ("branch_bias", parameters.branch_bias.as_ref()),
+            ("branch_scale", parameters.branch_scale.as_ref()),
             ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
             ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
             ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
@@ -150,6 +159,8 @@ pub(in crate::norm) fn backward<'a>(
         mask,
         before,
         after,
+        branch_bias,
+        branch_scale,
         rotary,
         grad_hidden: grad_hidden.map(|view| refined("grad_hidden", view, spec)).transpose()?,
         statistics: statistics.cloned(),
@@ -158,8 +169,23 @@ pub(in crate::norm) fn backward<'a>(
         grad_weight: of_parameter("grad_weight", grads.weight)?,
         grad_bias: of_parameter("grad_bias", grads.bias)?,
         grad_alpha: grads.alpha,
+        grad_branch_bias: of_parameter("grad_branch_bias", grads.branch_bias)?,
+        grad_branch_scale: of_parameter("grad_branch_scale", grads.branch_scale)?,
         grad_before: grads.before.map(|view| refined_mut("grad_before", view, spec)).transpose()?,
         grad_after: grads.after.map(|view| refined_mut("grad_after", view, spec)).transpose()?,
         sums,
     })
+}
+
+/// Refuses gradients of a branch that what is given cannot tell.
+fn check_branch(grads: &Gradients<'_>, parameters: &Parameters<'_>, are_sums_wanted: bool) -> Result<()> {
+    let of_branch = [("grad_branch_bias", &grads.branch_bias), ("grad_branch_scale", &grads.branch_scale)];
+    if let Some((name, _)) = of_branch.iter().find(|(_, target)| are_sums_wanted && target.is_some()) {
+        return Err(Error::argument(name, "none: it needs the sums", "a tensor"));
+    }
+    if grads.branch_scale.is_some() && parameters.before.is_none() {
+        let expected = "none: it needs the input of the forward pass and the residual, not the hidden value";
+        return Err(Error::argument("grad_branch_scale", expected, "a tensor"));
+    }
+    Ok(())
 }

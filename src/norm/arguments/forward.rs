@@ -46,11 +46,13 @@ pub(in crate::norm) fn forward<'a>(
     let rotary = rotary(spec, parameters, input, stream)?;
     let weight = parameter("weight", parameters.weight.as_ref(), spec, dtype, stream)?;
     let bias = parameter("bias", parameters.bias.as_ref(), spec, dtype, stream)?;
+    let branch_bias = parameter("branch_bias", parameters.branch_bias.as_ref(), spec, dtype, stream)?;
+    let branch_scale = parameter("branch_scale", parameters.branch_scale.as_ref(), spec, dtype, stream)?;
     check_alpha(parameters.alpha.as_ref(), dtype, stream)?;
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let rows = spec.rows();
     // On the stack, as a call on a short row costs little more than its checks.
-    let mut others: [Named<'_, '_>; 11] = [
+    let mut others: [Named<'_, '_>; 13] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
@@ -63,6 +65,8 @@ pub(in crate::norm) fn forward<'a>(
         ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
         ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
         ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
+        ("branch_bias", parameters.branch_bias.as_ref()),
+        ("branch_scale", parameters.branch_scale.as_ref()),
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
@@ -130,6 +134,8 @@ pub(in crate::norm) fn forward<'a>(
         given: given.cloned(),
         before,
         after,
+        branch_bias,
+        branch_scale,
         rotary,
         output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
         scales,

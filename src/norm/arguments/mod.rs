@@ -150,7 +150,8 @@ fn fused<'v>(
 
 /// Refuses a fusion whose numbers or operands do not make sense; `is_backward` tells that a residual may be left out.
 fn check_fusion(fusion: Fusion, parameters: &Parameters<'_>, is_backward: bool) -> Result<()> {
-    let Fusion { prologue, epilogue, dropout, .. } = fusion;
+    let Fusion { prologue, epilogue, dropout, branch, .. } = fusion;
+    let is_residual = matches!(prologue, Prologue::Residual { .. });
     if let Prologue::Residual { input_scale, residual_scale } = prologue {
         for (name, scale) in [("input_scale", input_scale), ("residual_scale", residual_scale)] {
             if !scale.is_finite() {
@@ -160,11 +161,25 @@ fn check_fusion(fusion: Fusion, parameters: &Parameters<'_>, is_backward: bool) 
     }
     if let Some(dropout) = dropout {
         dropout.check()?;
-        if !matches!(prologue, Prologue::Residual { .. }) {
+        if !is_residual {
             return Err(Error::argument("dropout", "none without a residual before the norm", "some"));
         }
     }
-    let may_lack = is_backward && matches!(prologue, Prologue::Residual { .. });
+    let of_branch = [
+        ("branch_bias", branch.bias, parameters.branch_bias.is_some()),
+        ("branch_scale", branch.scale, parameters.branch_scale.is_some()),
+    ];
+    for (name, is_named, is_bound) in of_branch {
+        match (is_named, is_bound) {
+            (true, true) if !is_residual => {
+                return Err(Error::argument(name, "none without a residual before the norm", "a tensor"));
+            }
+            (true, false) => return Err(Error::argument(name, "a tensor of the weight's shape", "none")),
+            (false, true) => return Err(Error::argument(name, "none: the fusion has none", "a tensor")),
+            _ => {}
+        }
+    }
+    let may_lack = is_backward && is_residual;
     let lacks_before = parameters.before.is_none() && !may_lack;
     let missing = prologue.operand().filter(|_| lacks_before);
     let after = epilogue.operand().filter(|_| parameters.after.is_none());

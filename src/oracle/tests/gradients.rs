@@ -1,7 +1,7 @@
 //! Every gradient is the slope of the loss `Σ g y`.
 
 use super::*;
-use crate::spec::{Activation, Dropout, Epilogue, Prologue, RotaryStyle};
+use crate::spec::{Activation, Branch, Dropout, Epilogue, Prologue, RotaryStyle};
 use ndarray::Array1;
 
 /// The operands of a small problem, to be nudged one number at a time.
@@ -16,6 +16,7 @@ struct Operands {
     before: Option<Array2<Dd>>,
     after: Option<Array2<Dd>>,
     angles: Option<[Array2<Dd>; 2]>,
+    branch: [Option<Array1<Dd>>; 2],
     grad_hidden: Option<Array2<Dd>>,
     grad_output: Array2<Dd>,
 }
@@ -45,6 +46,8 @@ impl Operands {
                 }
                 _ => None,
             },
+            branch: [(fusion.branch.bias, 2.9), (fusion.branch.scale, 3.7)]
+                .map(|(is_there, k)| is_there.then(|| Array1::from_shape_fn(parameters, |j| wave(3, j, k)))),
             grad_hidden: other(fusion.prologue.operand().is_some(), 2.3),
             grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
         }
@@ -60,6 +63,7 @@ impl Operands {
             before: self.before.as_ref().map(|other| other.view()),
             after: self.after.as_ref().map(|other| other.view()),
             angles: self.angles.as_ref().map(|tables| tables.each_ref().map(|table| table.view())),
+            branch: self.branch.each_ref().map(|own| own.as_ref().map(|own| own.view())),
             grad_hidden: self.grad_hidden.as_ref().map(|other| other.view()),
             ..Problem::new(DType::F64, self.input.view())
         }
@@ -106,6 +110,10 @@ fn check(spec: &Spec, operands: &Operands) {
     for j in 0..operands.weight.len() {
         compare("weight", &grads.weight, (0, j), operands.slope(spec, |o| &mut o.weight[j]));
         compare("bias", &grads.bias, (0, j), operands.slope(spec, |o| &mut o.bias[j]));
+        for which in (0..2).filter(|&which| operands.branch[which].is_some()) {
+            let slope = operands.slope(spec, |o| &mut o.branch[which].as_mut().unwrap()[j]);
+            compare("branch", &grads.branch[which], (0, j), slope);
+        }
     }
     compare("alpha", &grads.alpha, (0, 0), operands.slope(spec, |o| &mut o.alpha));
 }
@@ -204,6 +212,23 @@ fn through_dropout() {
         let fusion = Fusion { prologue, dropout, ..Fusion::default() };
         let spec = Spec::Norm(Norm { fusion, ..of_axes });
         check(&spec, &Operands::new(&spec));
+    }
+}
+
+#[test]
+fn through_a_branch_that_is_shifted_and_scaled() {
+    let dropout = Some(Dropout { probability: 0.4, seed: 5, offset: 9 });
+    let prologue = Prologue::Residual { input_scale: 0.5, residual_scale: -3.0 };
+    for (bias, scale) in [(true, true), (true, false), (false, true)] {
+        for (reduced, affine) in [(&[2][..], &[2][..]), (&[0, 2], &[1]), (&[1, 2], &[1]), (&[1, 2], &[2])] {
+            for dropout in [None, dropout] {
+                let branch = Branch { bias, scale };
+                let fusion = Fusion { prologue, dropout, branch, ..Fusion::default() };
+                let of_axes = norm(&[2, 3, 4], reduced, affine, Statistic::Moments, 1e-2);
+                let spec = Spec::Norm(Norm { fusion, ..of_axes });
+                check(&spec, &Operands::new(&spec));
+            }
+        }
     }
 }
 
