@@ -7,6 +7,7 @@ use normkit::backend::cpu::{Cpu, Isa};
 #[cfg(feature = "wgpu")]
 use normkit::check::Fill;
 use normkit::check::{Case, Computed, compute};
+use normkit::spec::Statistic;
 use normkit::tensor::DType;
 use normkit::{Device, Stream};
 
@@ -94,7 +95,8 @@ fn every_number_of_threads_gives_the_same_bits() {
     // Enough elements that work is worth spreading.
     for dtype in [DType::BF16, DType::F32, DType::F64] {
         for (rows, cols) in [(4200, 33), (300, 769), (2, 65_537)] {
-            for case in common::matrices(dtype, rows, cols) {
+            let both = common::sandwich(Case::matrix("rms_norm", dtype, rows, cols), Statistic::Moments);
+            for case in common::matrices(dtype, rows, cols).chain([both]) {
                 let expected = bits(&case, &one);
                 for stream in &several {
                     assert_same(&case, "with more threads", &expected, &bits(&case, stream));

@@ -13,7 +13,7 @@ pub mod wgpu;
 use crate::plan::tree;
 use crate::spec::{Norm, RotaryStyle, Spec};
 use crate::tensor::{DType, Dims, Layout, View, ViewMut};
-use crate::{Result, Stream, Workspace};
+use crate::{Error, Result, Stream, Workspace};
 
 /// The operands of a forward pass, checked. All but the statistics and moments have the spec's shape: parameters and
 /// masks are repeated, with strides of zero, along the axes they do not vary in.
@@ -41,6 +41,28 @@ pub(crate) struct Forward<'a> {
     pub(crate) statistics: Option<ViewMut<'a>>,
     /// `[rows, MOMENTS]`, row-major.
     pub(crate) moments: Option<ViewMut<'a>>,
+    /// Those of the norm of the branch, where the fusion has one.
+    pub(crate) inner: Option<Inner<'a>>,
+}
+
+/// The operands of the norm of a branch in a forward pass.
+pub(crate) struct Inner<'a> {
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) bias: Option<View<'a>>,
+    /// `[rows, STATISTICS]`, row-major.
+    pub(crate) statistics: Option<ViewMut<'a>>,
+}
+
+/// The same in a backward pass.
+pub(crate) struct InnerBackward<'a> {
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) bias: Option<View<'a>>,
+    /// What the forward pass saved.
+    pub(crate) statistics: View<'a>,
+    /// The hidden value in the place of the residual: it is then not made again.
+    pub(crate) hidden: Option<View<'a>>,
+    pub(crate) grad_weight: Option<ViewMut<'a>>,
+    pub(crate) grad_bias: Option<ViewMut<'a>>,
 }
 
 /// The operands of a backward pass, checked; shapes as in [`Forward`]. Gradients of weight and bias, too, are seen in
@@ -71,6 +93,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_after: Option<ViewMut<'a>>,
     /// `[rows, SUMS]`, row-major.
     pub(crate) sums: Option<ViewMut<'a>>,
+    /// Those of the norm of the branch, where the fusion has one: `input` and `grad_input` are what it normalizes.
+    pub(crate) inner: Option<InnerBackward<'a>>,
 }
 
 /// The operands of a rotary epilogue. The spec's rows are its last axis.
@@ -153,8 +177,18 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
+/// Refuses what only the CPU does.
+fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
+    if spec.fusion().inner.is_none() || matches!(stream, Stream::Cpu(_)) {
+        return Ok(());
+    }
+    let backend = stream.device().backend();
+    Err(Error::Unsupported { what: "a norm of the inner that a residual is added to", backend })
+}
+
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
@@ -173,6 +207,7 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
@@ -208,5 +243,7 @@ pub(crate) fn workspace_size(spec: &Spec, dtype: DType) -> usize {
         .map(|axis| shape[axis])
         .product();
     let (params, size) = (params_per_column(spec), dtype.compute().size());
-    rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size
+    // Chunks are those of one norm, so that each norm's sums are what it would have alone.
+    let norms = if spec.fusion().inner.is_some() { 2 } else { 1 };
+    rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size * norms
 }

@@ -5,7 +5,7 @@ use super::mask::Mask;
 use super::method::{Given, HeadKind};
 use super::placement::Placement;
 use crate::norm::{Cast, Method, RotaryTables};
-use crate::spec::{Epilogue, EpsPosition, Fusion, Prologue, Spec};
+use crate::spec::{Epilogue, EpsPosition, Fusion, Norm, Prologue, Spec};
 use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
@@ -269,6 +269,24 @@ impl Case {
     /// The method with these parameters bound.
     pub fn method<'a>(&self, parameters: Parameters<'a>) -> Result<Box<dyn Method + 'a>> {
         super::method::build(self, parameters)
+    }
+
+    /// The norm of the branch and the norm around it, with their parameters bound.
+    pub(super) fn sandwich<'a>(
+        &self,
+        of_norm: Parameters<'a>,
+        of_inner: Parameters<'a>,
+    ) -> Result<[Box<dyn Method + 'a>; 2]> {
+        let Spec::Norm(norm) = self.lower()? else { return Err(self.unknown()) };
+        let inner = norm.inner().ok_or_else(|| self.unknown())?;
+        let alone = |norm| Case::of_spec(&Spec::Norm(norm), self.dtype);
+        let plain = Norm { fusion: Fusion::default(), ..norm };
+        Ok([alone(inner).method(of_inner)?, alone(plain).method(of_norm)?])
+    }
+
+    /// Whether a backend can run it.
+    pub fn runs_on(&self, backend: &str) -> bool {
+        backend == "cpu" || self.fusion().inner.is_none()
     }
 
     pub(super) fn unknown(&self) -> Error {

@@ -95,6 +95,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {
         means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
     });
+    let [inner_weight, inner_bias] = executed.of_inner.each_ref().map(numbers);
     let problem = Problem {
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
@@ -105,6 +106,10 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         after: after.as_ref().map(|other| other.view()),
         angles: angles.as_ref().map(|angles| angles.each_ref().map(|table| table.view())),
         grad_hidden: grad_hidden.as_ref().map(|gradient| gradient.view()),
+        of_inner: [
+            inner_weight.as_ref().map(|weight| weight.view()),
+            inner_bias.as_ref().map(|bias| bias.view()),
+        ],
         ..Problem::new(case.dtype, input.view())
     };
     let (output, hidden) = (oracle::forward(&spec, &problem)?, oracle::hidden(&spec, &problem)?);
@@ -121,6 +126,8 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         "grad_after" => bound.elements(&grads.after, actual, &elements),
         "grad_weight" => bound.sums(&grads.weight, actual, each),
         "grad_bias" => bound.sums(&grads.bias, actual, each),
+        "grad_inner_weight" => bound.sums(&grads.of_inner[0], actual, each),
+        "grad_inner_bias" => bound.sums(&grads.of_inner[1], actual, each),
         _ => bound.sums(&grads.alpha, actual, terms),
     });
     Ok(Outcome { quantities: quantities.collect() })

@@ -63,6 +63,20 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
         arena.add("cos", case.other_dtype, &shape, Role::Input)?;
         arena.add("sin", case.other_dtype, &shape, Role::Input)?;
     }
+    if spec.fusion().inner.is_some() {
+        for (name, gradient, fill) in [
+            ("inner_weight", "grad_inner_weight", case.weight),
+            ("inner_bias", "grad_inner_bias", case.bias),
+        ] {
+            if fill.is_some() {
+                let shape = &spec.affine().shape;
+                arena.add(name, case.weight_dtype, shape, Role::Parameter)?;
+                arena.add(gradient, case.weight_dtype, shape, Role::ParameterGradient)?;
+            }
+        }
+        let shape = [spec.rows(), STATISTICS];
+        arena.add("inner_statistics", case.dtype.compute(), &shape, Role::Statistics)?;
+    }
     if case.has_hidden() {
         arena.add("hidden", case.hidden_dtype(), &case.shape, Role::Output)?;
         arena.add("grad_hidden", case.hidden_dtype(), &case.shape, Role::Input)?;
@@ -112,8 +126,13 @@ fn fill(arena: &mut Arena, case: &Case, spec: &Spec) {
             .fill("positions", |at| (mix(seed(12) ^ (case.first_row + at) as u64) % POSITIONS as u64) as f64);
     }
     let index = Index::of_parameters(spec);
-    for (name, fill, tensor) in [("weight", case.weight, 2), ("bias", case.bias, 3)] {
-        let Some(fill) = fill else { continue };
+    for (name, fill, tensor) in [
+        ("weight", case.weight, 2),
+        ("bias", case.bias, 3),
+        ("inner_weight", case.weight, 13),
+        ("inner_bias", case.bias, 14),
+    ] {
+        let Some(fill) = fill.filter(|_| arena.slot(name).is_some()) else { continue };
         let mut values = vec![0.0; crate::oracle::parameters(spec)];
         for (parameter, (row, col)) in index.firsts() {
             // Where each row has its own, they move with the rows.

@@ -90,17 +90,17 @@ pub(super) fn hidden<R: Real>(
     fusion: &Fusion,
     kept: &Kept,
     at: (usize, usize),
-    x: R,
+    x: Sized<R>,
     other: Option<R>,
 ) -> Sized<R> {
     match (fusion.prologue, other) {
         (Prologue::Residual { .. }, Some(r)) => {
-            let [a, b] = kept.scales(fusion, at).map(R::new);
-            let x = if kept.holds(at) { x } else { R::new(0.0) };
-            Sized::new(a * x).plus(Sized::new(b * r))
+            let [a, b] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
+            let x = if kept.holds(at) { x } else { Sized::new(R::new(0.0)) };
+            x.times(a).plus(Sized::new(r).times(b))
         }
-        (Prologue::Gate, Some(z)) => Sized::new(x).times_function(silu(z)),
-        _ => Sized::new(x),
+        (Prologue::Gate, Some(z)) => x.times_function(silu(z)),
+        _ => x,
     }
 }
 
@@ -149,9 +149,9 @@ pub(super) fn output_gradients<R: Real>(
     epilogue: Epilogue,
     v: Sized<R>,
     other: Option<R>,
-    g: R,
+    g: Sized<R>,
 ) -> (Sized<R>, Sized<R>) {
-    let (g, zero) = (Sized::new(g), Sized::new(R::new(0.0)));
+    let zero = Sized::new(R::new(0.0));
     match (epilogue, other) {
         // The function cuts the gradient off, whatever it is.
         (Epilogue::Activation(Activation::Relu), _) if v.value.to_f64() <= 0.0 => (zero, zero),

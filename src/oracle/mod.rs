@@ -6,10 +6,12 @@
 //!
 //! Start with `layer_norm`, `rms_norm` and `p_norm`, which normalize one row, whatever axes it is made of; `norm` scales
 //! and shifts rows and writes the gradients. `tanh` and `inverse_square_root` are functions without statistics, which
-//! `pointwise` scales and shifts. `fusion` is what may surround a norm. `index` says which elements make a row and which weight each has. Every definition is
+//! `pointwise` scales and shifts. `fusion` is what may surround a norm, and `inner` a norm before a
+//! residual. `index` says which elements make a row and which weight each has. Every definition is
 //! generic over [`Real`]: float64 judges tensors of up to 32 bits, [`Dd`] judges float64. The gradients are checked
 //! against finite differences of the forward definitions.
 
+mod inner;
 mod dd;
 mod frozen;
 mod fusion;
@@ -66,6 +68,11 @@ pub struct Problem<'a, R> {
     pub angles: Option<[ArrayView2<'a, R>; 2]>,
     /// `[rows, cols]`: the gradient that the hidden value has beside the norm's.
     pub grad_hidden: Option<ArrayView2<'a, R>>,
+    /// Weight and bias of the norm of a branch, as `weight` and `bias`.
+    pub of_inner: [Option<ArrayView1<'a, R>>; 2],
+    /// `[rows, cols]`: the input, and the gradient of the output, with every term replaced by its absolute value, where they are
+    /// results themselves.
+    pub mags: [Option<ArrayView2<'a, f64>>; 2],
 }
 
 /// What an output should be. The gradient of a parameter is one row.
@@ -96,6 +103,8 @@ pub struct ExpectedGradients<R> {
     pub before: Expected<R>,
     /// `[rows, cols]`: of the epilogue's other operand.
     pub after: Expected<R>,
+    /// `[1, parameters]` each: of weight and bias of the norm of a branch.
+    pub of_inner: [Expected<R>; 2],
 }
 
 /// The output of a forward pass.
@@ -103,7 +112,10 @@ pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expecte
     let alpha = problem.check(spec)?;
     let index = Index::of_parameters(spec);
     Ok(match spec {
-        Spec::Norm(spec) => norm::forward(spec, &index, problem),
+        Spec::Norm(spec) => match inner::forward(spec, &index, problem) {
+            Some((outer, v)) => norm::forward(&outer, &index, &inner::around(problem, &v)),
+            None => norm::forward(spec, &index, problem),
+        },
         Spec::Pointwise(spec) => pointwise::forward(spec, alpha, &index, problem),
     })
 }
@@ -113,8 +125,17 @@ pub fn hidden<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected
     problem.check(spec)?;
     let mut hidden = Expected::zeros(spec.rows(), spec.cols());
     let (fusion, kept) = (spec.fusion(), Kept::of(spec));
+    let of_inner = match spec {
+        Spec::Norm(norm) => inner::forward(norm, &Index::of_parameters(spec), problem),
+        Spec::Pointwise(_) => None,
+    };
+    let around = of_inner.as_ref().map(|(_, v)| inner::around(problem, v));
+    let around = around.as_ref();
     for at in ndarray::indices(problem.input.dim()) {
-        let h = problem.hidden(&fusion, &kept, at);
+        let h = match around {
+            Some(around) => around.hidden(&fusion, &kept, at),
+            None => problem.hidden(&fusion, &kept, at),
+        };
         hidden.set(at, h.value, h.mag);
     }
     Ok(hidden)
@@ -140,9 +161,13 @@ pub fn backward<R: Real>(
         alpha: Expected::zeros(1, 1),
         before: Expected::zeros(rows, cols),
         after: Expected::zeros(rows, cols),
+        of_inner: [(); 2].map(|()| Expected::zeros(1, parameters)),
     };
     Ok(match spec {
-        Spec::Norm(spec) => norm::backward(spec, &index, problem, grad_output, zeros),
+        Spec::Norm(spec) => match inner::forward(spec, &index, problem) {
+            Some((outer, v)) => inner::backward(spec, (&outer, &v), &index, problem, grad_output, zeros),
+            None => norm::backward(spec, &index, problem, grad_output, zeros),
+        },
         Spec::Pointwise(spec) => pointwise::backward(spec, alpha, &index, problem, grad_output, zeros),
     })
 }
@@ -162,6 +187,8 @@ impl<'a, R: Real> Problem<'a, R> {
             after: None,
             angles: None,
             grad_hidden: None,
+            of_inner: [None; 2],
+            mags: [None; 2],
         }
     }
 
@@ -173,7 +200,14 @@ impl<'a, R: Real> Problem<'a, R> {
             return Err(Error::argument("input", expected, format!("{:?}", self.input.dim())));
         }
         let parameters = parameters(spec);
-        for (name, parameter) in [("weight", &self.weight), ("bias", &self.bias)] {
+        let [inner_weight, inner_bias] = &self.of_inner;
+        let all = [
+            ("weight", &self.weight),
+            ("bias", &self.bias),
+            ("inner weight", inner_weight),
+            ("inner bias", inner_bias),
+        ];
+        for (name, parameter) in all {
             if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {
                 return Err(Error::argument(name, format!("{parameters} elements"), found));
             }
@@ -222,9 +256,21 @@ impl<'a, R: Real> Problem<'a, R> {
         self.mask.is_none_or(|mask| mask[at])
     }
 
+    fn input(&self, at: (usize, usize)) -> Sized<R> {
+        Sized {
+            mag: self.mags[0].map_or(self.input[at].abs().to_f64(), |mag| mag[at]),
+            value: self.input[at],
+        }
+    }
+
+    fn grad_output(&self, grad_output: &ArrayView2<'_, R>, at: (usize, usize)) -> Sized<R> {
+        let value = grad_output[at];
+        Sized { mag: self.mags[1].map_or(value.abs().to_f64(), |mag| mag[at]), value }
+    }
+
     /// What is normalized.
     fn hidden(&self, fusion: &Fusion, kept: &Kept, at: (usize, usize)) -> Sized<R> {
-        fusion::hidden(fusion, kept, at, self.input[at], self.before.map(|before| before[at]))
+        fusion::hidden(fusion, kept, at, self.input(at), self.before.map(|before| before[at]))
     }
 
     /// The rotation that the epilogue is, if it is one, by a row's angles.

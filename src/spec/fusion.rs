@@ -1,7 +1,7 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
-use super::{Dropout, Quantization};
+use super::{Inner, Dropout, Quantization};
 
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
@@ -32,6 +32,8 @@ pub struct Fusion {
     pub epilogue: Epilogue,
     /// Elements of the input that a residual before the norm is not added to.
     pub dropout: Option<Dropout>,
+    /// The input is normalized before a residual is added to it.
+    pub inner: Option<Inner>,
     /// The result becomes codes.
     pub quantization: Option<Quantization>,
 }

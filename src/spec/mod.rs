@@ -1,10 +1,12 @@
 //! Specs: what a method lowers to. A spec says which elements share statistics, which statistic, and how it is
 //! applied; it says nothing about devices. Everything below `norm` works on specs alone.
 
+mod inner;
 mod dropout;
 mod fusion;
 mod quantization;
 
+pub use inner::Inner;
 pub use dropout::Dropout;
 pub(crate) use dropout::{MULTIPLIERS, STEPS};
 pub use fusion::{Activation, Epilogue, Fusion, Prologue, RotaryStyle};

@@ -4,7 +4,7 @@
 mod lists;
 mod random;
 
-pub(crate) use lists::{moved, parts_around, row_lengths, varied};
+pub(crate) use lists::{moved, parts_around, row_lengths, sandwich, varied};
 
 use normkit::backend::cpu::{Cpu, Isa};
 use normkit::check::{ANY_SPEC, Case, Effort, METHODS, cases, run_on};
@@ -125,7 +125,7 @@ pub(crate) fn all_cases(device: &Device) -> Vec<Case> {
     methods()
         .flat_map(|method| dtypes(device).map(move |dtype| (method, dtype)))
         .flat_map(|(method, dtype)| of(method, dtype))
-        .filter(|case| case.shape.iter().product::<usize>() < 1_000_000)
+        .filter(|case| case.runs_on(device.backend()) && case.shape.iter().product::<usize>() < 1_000_000)
         .collect()
 }
 

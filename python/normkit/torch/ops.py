@@ -89,7 +89,14 @@ class _Forward(_Differentiable):
 def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Of the outputs, which have derivatives in general, those that are constants here: a sum of constants."""
     wanted = ctx.needs_input_grad
-    return () if wanted[3] or wanted[-1] else outputs[1:]
+    method: Method = ctx.operators.method
+    # Of a branch's norm the sum has the parameters, too.
+    own = [
+        wanted[4 + position]
+        for position, name in enumerate(method.parameters)
+        if method.branch and not name.startswith("next_")
+    ]
+    return () if wanted[3] or wanted[-1] or any(own) else outputs[1:]
 
 
 class _Train(_Forward):
@@ -252,7 +259,7 @@ class Operators:
         """What backward takes: in the place of two summands their sum, where that was not rounded."""
         if self.method.derivative is not None:
             return tensors[:-1]
-        if self.method.hidden:
+        if self.method.hidden and not self.method.branch:
             dtypes = {tensor.dtype for tensor in (tensors[0], tensors[-1]) if tensor is not None}
             if len(dtypes) == 1 and dtypes <= _unrounded:
                 return outputs[1], *tensors[1:-1], None
@@ -291,11 +298,15 @@ class Operators:
     ) -> Grads:
         """The gradients of a norm of a sum: of the summands it is one tensor where nothing scales them."""
         grad_output, grad_hidden = grad_outputs
+        if grad_output is None and grad_hidden is None:
+            return (None,) * len(tensors)
+        if self.method.branch:
+            if grad_output is None:
+                grad_outputs = (torch.zeros_like(cast(Tensor, tensors[0])), grad_hidden)
+            return self._gradients(grad_outputs, tensors, statistics, settings, needs)
         (*_, first_scale, last_scale, p, _, _), (input, *others, residual) = settings, tensors
         scales = (first_scale, last_scale)
         summands = [input, input if residual is None else residual]
-        if grad_output is None and grad_hidden is None:
-            return (None,) * len(tensors)
         if grad_output is None and p > 0.0:
             # The kernels know which elements there were.
             grad_outputs = (torch.zeros_like(cast(Tensor, input)), grad_hidden)

@@ -2,6 +2,7 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
+use super::inner::{self, Place};
 use super::codes::Codes;
 use super::dropout::Kept;
 use super::fusion::{Each, Gated, Gelu, GeluTanh, OfElements, Relu, Scaled, Silu, Sum};
@@ -30,6 +31,8 @@ const PIECE: usize = 1024;
 pub(super) struct Forward<'a, F> {
     pub(super) job: row::Forward<'a, F>,
     pub(super) fusion: Fusion,
+    /// Normalizes the input before it is added to.
+    pub(super) inner: Option<row::Forward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -223,8 +226,15 @@ impl<F: Real> Forward<'_, F> {
         let (result, followed) = results.split_at_mut(results.len() / 2);
         let mut of_line = *job;
         if let Some(before) = &self.before {
+            let input = match &self.inner {
+                None => job.input,
+                Some(inner) => {
+                    let place = Place { grid, walk: &walk };
+                    inner::forward(inner, rows.clone(), &mut *result, place, tiles)
+                }
+            };
             let [x, other, ..] = tiles;
-            let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
+            let (input, to, streamed) = (&input, self.hidden.as_ref(), self.streamed_hidden);
             let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept: self.kept };
             hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();

@@ -1,12 +1,14 @@
 //! The backward passes of norms with something before or after them: as [`fused`](super::fused), from the gradient of the output
 //! to that of the normalized value, and from that of what is normalized to those of the input and of the other operands.
 
+use super::inner::{self, Place};
 use super::dropout::Kept;
 use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
 use super::fusion::{
     GateGradients, Gated, GeluSlope, GeluTanhSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled,
 };
 use super::launch::Tiles;
+use super::memory::Streaming;
 use super::real::Real;
 use super::rotary::{Angles, Turn};
 use super::row;
@@ -22,6 +24,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) job: row_backward::Backward<'a, F>,
     pub(super) fusion: Fusion,
     pub(super) bias: Option<Source<'a>>,
+    /// The norm of the branch, to whose output the gradient of the hidden value goes.
+    pub(super) inner: Option<inner::Backward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -35,7 +39,12 @@ pub(super) struct Backward<'a, F> {
 impl<F: Real> Backward<'_, F> {
     /// Numbers of scratch memory for a task's rows.
     pub(super) fn scratch(&self, rows: &TaskRows) -> usize {
-        2 * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
+        self.lines() * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
+    }
+
+    /// Lines of scratch memory: for what is normalized, for its gradient, and for the output of the branch's norm.
+    fn lines(&self) -> usize {
+        if self.inner.is_some() { 3 } else { 2 }
     }
 
     /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
@@ -57,25 +66,34 @@ impl<F: Real> Backward<'_, F> {
     }
 
     /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
-    /// normalizes do, and takes these on to the tensors.
+    /// normalizes do, and takes these on to the tensors. The first argument of `body` is 0 for the norm, and 1 for that of a
+    /// branch, which follows it.
     pub(super) fn with_rows(
         &self,
         rows: &TaskRows,
         from: usize,
         lines: &mut [F],
         tiles: &mut Tiles<'_, F>,
-        body: impl FnOnce(&row_backward::Backward<'_, F>, Tiles<'_, F>),
+        mut body: impl FnMut(usize, &row_backward::Backward<'_, F>, Tiles<'_, F>),
     ) {
         let Backward { job, fusion, .. } = self;
         let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
         let first = rows.row(from).0;
         let rows = first..first + (rows.len() - from);
         let walk = side_by_side(grid, first);
-        let (hidden, gradient) = lines.split_at_mut(lines.len() / 2);
+        let (hidden, gradient) = lines.split_at_mut(lines.len() / self.lines());
+        let (gradient, of_inner) = gradient.split_at_mut(hidden.len());
         let mut of_line = *job;
         if let Some(before) = &self.before {
+            let input = match &self.inner {
+                None => job.input,
+                Some(inner) => {
+                    let place = Place { grid, walk: &walk };
+                    inner::forward(&inner.again(), rows.clone(), &mut *of_inner, place, tiles)
+                }
+            };
             let [x, other, ..] = tiles;
-            let (input, kept) = (&job.input, self.kept);
+            let (input, kept) = (&input, self.kept);
             let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept };
             hiding.run(fusion, rows.clone(), hidden, [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
@@ -96,15 +114,29 @@ impl<F: Real> Backward<'_, F> {
             }
             Epilogue::Rotary { .. } => of_line.grad_output = Source::of_sink(&to),
         }
-        let is_line = job.grad_input.is_some() || self.grad_before.is_some();
+        let is_line = job.grad_input.is_some()
+            || self.grad_before.is_some()
+            || self.inner.as_ref().is_some_and(inner::Backward::is_wanted);
         let is_line = is_line && fusion.prologue != Prologue::None;
         if is_line {
             of_line.grad_input = Some(to);
             of_line.streamed = None;
         }
-        body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
-        if is_line {
-            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
+        body(0, &of_line, tiles.each_mut().map(|tile| &mut **tile));
+        if !is_line {
+            return;
+        }
+        let of_norm = Source::of_sink(&to).lent();
+        let Some(inner) = &self.inner else {
+            self.unhide(of_norm, (job.grad_input, job.streamed), rows, tiles);
+            return;
+        };
+        let to_inner = Sink::of_line(&mut *of_inner, grid, &walk, isa);
+        self.unhide(of_norm, (Some(to_inner), None), rows, tiles);
+        if inner.is_wanted() {
+            let of_line =
+                row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };
+            body(1, &of_line, tiles.each_mut().map(|tile| &mut **tile));
         }
     }
 
@@ -170,9 +202,15 @@ impl<F: Real> Backward<'_, F> {
         }
     }
 
-    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the input and of the
-    /// prologue's other operand.
-    fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
+    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the prologue's operands,
+    /// of which the first goes to `grad_input`.
+    fn unhide(
+        &self,
+        of_norm: Source<'_>,
+        (grad_input, streamed): (Option<Sink<'_>>, Option<Streaming>),
+        rows: Range<usize>,
+        tiles: &mut Tiles<'_, F>,
+    ) {
         let Backward { job, fusion, .. } = self;
         let isa = job.constants.isa;
         let [d, more, x, z, out, of_gate, summed, ..] = tiles;
@@ -181,9 +219,13 @@ impl<F: Real> Backward<'_, F> {
             let d = of_norm.load(row, at, d, len);
             if let Prologue::Residual { .. } = fusion.prologue {
                 let [first, second] = fusion.scales().map(F::of);
-                let targets = [(job.grad_input, first, self.kept), (self.grad_before, second, None)];
-                for (sink, factor, kept) in targets {
+                let targets = [
+                    (grad_input, first, self.kept, streamed),
+                    (self.grad_before, second, None, job.streamed),
+                ];
+                for (sink, factor, kept, streamed) in targets {
                     let Some(sink) = &sink else { continue };
+                    let write_to = (isa, streamed);
                     if let Some(kept) = kept {
                         let to = &mut summed[..len];
                         match &self.grad_hidden {
@@ -220,7 +262,7 @@ impl<F: Real> Backward<'_, F> {
             };
             let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
-            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+            for (sink, values) in [(grad_input, &*to_input), (self.grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
                     write(write_to, Scaled(F::ONE), values, sink, place, more);
                 }

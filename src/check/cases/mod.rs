@@ -1,5 +1,6 @@
 //! The adversarial list: shapes, values, options and memory layouts that have broken normalization kernels.
 
+mod inners;
 mod fusions;
 mod layouts;
 mod masks;
@@ -41,6 +42,7 @@ pub fn cases(method: &str, dtype: DType, effort: Effort) -> Vec<Case> {
     options::list(&mut list);
     fusions::list(&mut list);
     rotaries::list(&mut list);
+    inners::list(&mut list);
     list.cases
 }
 

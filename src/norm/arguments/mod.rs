@@ -2,10 +2,12 @@
 //! tensor in the spec's shape.
 
 mod backward;
+mod inner;
 mod forward;
 mod rotary;
 
 pub(super) use backward::{BackwardArguments, backward};
+pub(super) use inner::{InnerArguments, InnerBackwardArguments};
 pub(super) use forward::{ForwardArguments, forward};
 
 use super::Parameters;

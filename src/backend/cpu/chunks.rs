@@ -1,0 +1,235 @@
+//! The chunks of rows that all backward passes sum over: what a task does with its rows, and what it adds to the sums of
+//! parameters' gradients.
+
+use super::affine::{Accumulators, ColumnSums};
+use super::gathered::Gathered;
+use super::launch::{Shared, Tiles, with_scratch};
+use super::memory::finish_streaming;
+use super::norm::TASK;
+use super::norm_backward::Cut;
+use super::real::Real;
+use super::row_backward::{self, Backward, RowTerms};
+use super::split::RowSums;
+use super::statistics::Statistics;
+use super::usual_backward::TaskRows;
+use super::{Cpu, fused_backward};
+use crate::plan::tree::LEAF;
+use std::ops::Range;
+
+/// What a task of a backward pass does about its rows.
+pub(super) enum Rows<'j, 'a, F> {
+    /// It takes them as they lie.
+    Plain,
+    /// Their sums are known.
+    Known(&'j RowSums<'j, F>),
+    /// They pass through scratch memory, with what surrounds the norm.
+    Fused(&'j fused_backward::Backward<'a, F>),
+}
+
+impl<'j, 'a, F> Rows<'j, 'a, F> {
+    pub(super) fn of(fused: Option<&'j fused_backward::Backward<'a, F>>) -> Self {
+        fused.map_or(Rows::Plain, Rows::Fused)
+    }
+}
+
+/// Runs all chunks of rows. A task is a chunk and some of the kept rows beside each other; or, where the rows' sums are
+/// known, a part of the columns of a single one. `partials` are the chunks' sums, of the norm's parameters and of those of the
+/// norm of a branch.
+pub(super) fn run_chunks<F: Real>(
+    job: &Backward<'_, F>,
+    cut: Cut,
+    partials: [&mut [F]; 2],
+    how: Rows<'_, '_, F>,
+    cpu: &Cpu,
+) {
+    let known = if let Rows::Known(sums) = how { Some(sums) } else { None };
+    let Cut { rows, kept, per_row, chunk } = cut;
+    let (cols, units) = (job.constants.cols, job.units());
+    let of_chunk = chunk.min(rows) * cols;
+    let beside = TASK.div_ceil(of_chunk.max(1)).min(kept.max(1));
+    // In whole leaves where a unit is a column.
+    let step = match known {
+        Some(_) if beside == 1 && cols > 0 => {
+            let wanted = (units * TASK).div_ceil(of_chunk.max(1));
+            if units == cols { wanted.next_multiple_of(LEAF) } else { wanted.max(1) }
+        }
+        _ => units.max(1),
+    };
+    let (groups, parts) = (kept.div_ceil(beside), units.div_ceil(step).max(1));
+    let inner =
+        if let Rows::Fused(fused) = &how { fused.inner.as_ref().map(|inner| &inner.job) } else { None };
+    let counts = [job.wanted(), inner.map_or(0, |inner| inner.wanted())];
+    let partials = partials.map(Shared::new);
+    let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
+    cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
+        let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
+        let range = index * chunk..rows.min((index + 1) * chunk);
+        let beside = group * beside..kept.min((group + 1) * beside);
+        let part = part * step..units.min((part + 1) * step);
+        // Parameters of a row that this task adds to: those of its sub-rows, or the row's only one in its first part.
+        let own = match job.terms {
+            RowTerms::None => 0..0,
+            RowTerms::Sums => 0..usize::from(part.start == 0),
+            RowTerms::SubRows(_) => part.clone(),
+        };
+        let len = beside.len() * own.len();
+        let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
+        let lines = match &how {
+            Rows::Fused(fused) => fused.scratch(&rows),
+            _ if gathered.is_some() => 2 * cols,
+            _ => 0,
+        };
+        with_scratch(len * (counts[0] + counts[1]) + lines, |tiles, numbers| {
+            let (leaves, lines) = numbers.split_at_mut(len * (counts[0] + counts[1]));
+            let (leaves, of_inner) = leaves.split_at_mut(len * counts[0]);
+            let place =
+                Place { index, first: rows.beside.start * per_row + own.start, len, params: cut.params() };
+            // SAFETY: this task alone has this chunk and these parameters, in the sums of each norm.
+            let accumulators = unsafe { accumulators(job, &place, leaves, &partials[0]) };
+            // SAFETY: as above.
+            let of_inner =
+                inner.map(|inner| unsafe { self::accumulators(inner, &place, of_inner, &partials[1]) });
+            let task = Task { job, rows, part, known };
+            match (&how, &gathered) {
+                (Rows::Fused(fused), _) => {
+                    task.run_fused(fused, lines, [Some(accumulators), of_inner], tiles);
+                }
+                (_, Some(gathered)) => task.run_gathered(gathered, lines, accumulators, tiles),
+                _ => task.run(accumulators, tiles),
+            }
+        });
+    });
+}
+
+/// The parameters that a task adds to: `len` from `first` on of the `params` of chunk `index`.
+struct Place {
+    index: usize,
+    first: usize,
+    len: usize,
+    params: usize,
+}
+
+/// What adds to those parameters of the weight and of the bias, as far as they are wanted. The bias's come last in a chunk.
+///
+/// # Safety
+/// No other task that runs has this place in `partials`.
+unsafe fn accumulators<'p, F: Real>(
+    job: &Backward<'_, F>,
+    place: &Place,
+    leaves: &'p mut [F],
+    partials: &'p Shared<'_, F>,
+) -> Accumulators<'p, F> {
+    let &Place { index, first, len, params } = place;
+    let count = job.wanted();
+    let first = index * params * count + first;
+    let (weight_leaf, bias_leaf) = leaves.split_at_mut(if job.wants_weight { len } else { 0 });
+    let sums = |leaf, at: usize| {
+        // SAFETY: by the caller's promise.
+        let chunk = unsafe { partials.part(at..at + len) };
+        ColumnSums::new(job.constants.isa, leaf, chunk)
+    };
+    Accumulators {
+        weight: (job.wants_weight && len > 0).then(|| sums(weight_leaf, first)),
+        bias: (job.wants_bias && len > 0).then(|| sums(bias_leaf, first + params * (count - 1))),
+    }
+}
+
+/// Rows of a chunk, or a part of their columns.
+struct Task<'j, 'a, F> {
+    job: &'j Backward<'a, F>,
+    rows: TaskRows,
+    part: Range<usize>,
+    known: Option<&'j RowSums<'j, F>>,
+}
+
+impl<F: Real> Task<'_, '_, F> {
+    fn run(&self, mut accumulators: Accumulators<'_, F>, tiles: Tiles<'_, F>) {
+        self.run_from(0, &mut accumulators, tiles);
+        accumulators.finish();
+        if self.job.streamed.is_some() {
+            finish_streaming();
+        }
+    }
+
+    /// Handles the rows from a place on.
+    fn run_from(&self, mut at: usize, accumulators: &mut Accumulators<'_, F>, tiles: Tiles<'_, F>) {
+        let Task { job, rows, known, .. } = self;
+        let mut operands = row_backward::Rows::new(job, tiles);
+        let has_usual_rows = known.is_none() && job.has_usual_rows();
+        while at < rows.len() {
+            if has_usual_rows {
+                at = operands.usual(rows, at, accumulators);
+                if at == rows.len() {
+                    break;
+                }
+            }
+            self.row(at, &mut operands, accumulators);
+            at += 1;
+        }
+    }
+
+    /// With rows that pass through scratch memory, in `lines`, and with what adds to the parameters of the norm and to those of
+    /// the norm of a branch.
+    fn run_fused(
+        &self,
+        fused: &fused_backward::Backward<'_, F>,
+        lines: &mut [F],
+        mut accumulators: [Option<Accumulators<'_, F>>; 2],
+        mut tiles: Tiles<'_, F>,
+    ) {
+        for (rows, from) in fused.blocks(&self.rows) {
+            fused.with_rows(&rows, from, lines, &mut tiles, |norm, job, tiles| {
+                let task = Task { job, rows: rows.clone(), part: self.part.clone(), known: None };
+                if let Some(accumulators) = &mut accumulators[norm] {
+                    task.run_from(from, accumulators, tiles);
+                }
+            });
+        }
+        accumulators.into_iter().flatten().for_each(Accumulators::finish);
+        if self.job.streamed.is_some() {
+            finish_streaming();
+        }
+    }
+
+    /// With rows that are brought together first, in `lines`.
+    fn run_gathered(
+        &self,
+        gathered: &Gathered,
+        lines: &mut [F],
+        mut accumulators: Accumulators<'_, F>,
+        mut tiles: Tiles<'_, F>,
+    ) {
+        let (g, x) = lines.split_at_mut(lines.len() / 2);
+        for at in 0..self.rows.len() {
+            let (row, ..) = self.rows.row(at);
+            gathered.with_row(self.job, row, [&mut *g, &mut *x], |job| {
+                let tiles = tiles.each_mut().map(|tile| &mut **tile);
+                self.row(at, &mut row_backward::Rows::new(job, tiles), &mut accumulators);
+            });
+        }
+        accumulators.finish();
+    }
+
+    /// Handles the row at place `at`.
+    fn row(
+        &self,
+        at: usize,
+        operands: &mut row_backward::Rows<'_, '_, F>,
+        accumulators: &mut Accumulators<'_, F>,
+    ) {
+        let Task { job, rows, part, known } = self;
+        let (row, index, param) = rows.row(at);
+        if at.is_multiple_of(rows.beside.len()) {
+            accumulators.begin_row(index, rows.all_params());
+        }
+        let s: Statistics<F> = job.saved(row);
+        let sums = match known {
+            Some(known) => known.get(row),
+            None => {
+                let taken = job.needs_sums().then(|| operands.sums(row, s));
+                job.settle(row, taken)
+            }
+        };
+        operands.gradients(row, s, &sums, part.clone(), param, accumulators);
+    }
+}
