@@ -177,7 +177,7 @@ impl Stream<'_> {
 /// Scratch memory for launches. It grows when a launch needs more and is reused otherwise; launches on one stream may
 /// share one. Its contents mean nothing between launches.
 ///
-/// It holds the partial sums of parameter gradients, at most 16 MiB. On WebGPU and CUDA a call allocates more of its
+/// It holds the partial sums of parameter gradients, at most 16 MiB of each norm. On WebGPU and CUDA a call allocates more of its
 /// own where launches hand numbers on: 5 float32 (backward 6) for each leaf of 4096 elements of a row longer than
 /// that, 4 (backward 6) for each such row, 6 for each row whose sums are also its parameters' gradients, and 6 for
 /// each place of a parameter in each row whose elements share it in part.

@@ -26,6 +26,14 @@ pub enum Error {
         /// The backend asked.
         backend: &'static str,
     },
+    /// The backend has no kernel for this operation. Nothing was written.
+    #[error("{what} is not supported on the {backend} backend")]
+    Unsupported {
+        /// The operation.
+        what: &'static str,
+        /// The backend asked.
+        backend: &'static str,
+    },
     /// The problem exceeds a limit of the device.
     #[error("{name}: {found} exceeds the device's limit of {limit}")]
     Limit {

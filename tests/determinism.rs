@@ -7,6 +7,7 @@ use normkit::backend::cpu::{Cpu, Isa};
 #[cfg(feature = "wgpu")]
 use normkit::check::Fill;
 use normkit::check::{Case, Computed, compute};
+use normkit::spec::Statistic;
 use normkit::tensor::DType;
 use normkit::{Device, Stream};
 
@@ -98,7 +99,8 @@ fn every_number_of_threads_gives_the_same_bits() {
             for case in &mut with_branch {
                 case.shape = Case::matrix(case.method, dtype, rows, cols).shape;
             }
-            for case in common::matrices(dtype, rows, cols).chain(with_branch) {
+            let both = common::sandwich(Case::matrix("rms_norm", dtype, rows, cols), Statistic::Moments);
+            for case in common::matrices(dtype, rows, cols).chain(with_branch).chain([both]) {
                 let expected = bits(&case, &one);
                 for stream in &several {
                     assert_same(&case, "with more threads", &expected, &bits(&case, stream));

@@ -26,6 +26,7 @@ CPU_FUSED = "src/backend/cpu/fused.rs"
 CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 CPU_BRANCH_FILE = "src/backend/cpu/branch.rs"
+CPU_INNER = "src/backend/cpu/inner.rs"
 CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
 WGPU_MOMENTS = "shaders/moments.wgsl"
@@ -71,6 +72,7 @@ WGPU_QUANTIZED = "--features check,wgpu --test quantized"
 CUDA_QUANTIZED = "--features check,cuda --test quantized"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
+CPU_SANDWICH = "--features check --test sandwich"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -116,6 +118,26 @@ MUTATIONS = [
              "let outside = c.eps_position == EpsPosition::Outside;",
              "let outside = false;",
              (CPU_NUMBERS,)),
+    Mutation("cpu: bias of a inner's norm forgotten where it is made again", CPU_INNER,
+             "bias: self.bias,",
+             "bias: None,",
+             (CPU_SANDWICH,)),
+    Mutation("cpu: a inner normalized as what is around it", "src/backend/cpu/norm.rs",
+             "constants: Constants::new(cpu.isa, &norm, cols, input.dtype()),",
+             "constants: job.constants,",
+             (CPU_SANDWICH,)),
+    Mutation("cpu: gradient of a inner without that of the sum", CPU_FUSED_BACKWARD,
+             "row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };",
+             "row_backward::Backward { grad_output: of_norm, ..inner.job };",
+             (CPU_SANDWICH,)),
+    Mutation("cpu: sums of a inner's parameters among those of the norm around it", "src/backend/cpu/chunks.rs",
+             "&mut accumulators[norm]",
+             "&mut accumulators[norm.min(0)]",
+             (CPU_SANDWICH,)),
+    Mutation("oracle: gradient of a inner's output for that of its input", "src/oracle/inner.rs",
+             "ExpectedGradients { input: inner.input,",
+             "ExpectedGradients { input: around.input.clone(),",
+             ("--features check --lib oracle",)),
     Mutation("cpu: one-pass variance", CPU_LEAF,
              "- Block::<S, F>::splat(self.shift);",
              "- Block::<S, F>::splat(F::ZERO * self.shift);",

@@ -191,6 +191,14 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
         h = x + r
         return nF.rms_norm(h, shape, w, 1e-6), h
 
+    def torch_sandwich(x: Tensor, r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        h = r + F.rms_norm(x, shape, w, 1e-6)
+        return F.rms_norm(h, shape, w, 1e-6), h
+
+    def own_sandwich(x: Tensor, r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        h = nk.rms_norm_add(x, r, shape, w, 1e-6)
+        return nF.rms_norm(h, shape, w, 1e-6), h
+
     def modulate(normed: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return normed * (1 + scale[:, None]) + shift[:, None]
 
@@ -199,6 +207,15 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
             "add + rms_norm",
             [x, other, weight],
             [lambda x, r, w: nk.add_rms_norm(x, r, shape, w, 1e-6), torch_add, own_add],
+        ),
+        (
+            "rms_norm + add + rms_norm",
+            [x, other, weight],
+            [
+                lambda x, r, w: nk.rms_norm_add_rms_norm(x, r, shape, w, w, 1e-6),
+                torch_sandwich,
+                own_sandwich,
+            ],
         ),
         (
             "layer_norm, modulated",
@@ -223,7 +240,7 @@ def fused(mebibytes: int, dtype: torch.dtype) -> Iterator[Bench]:
     for backward in (False, True):
         passes = "forward and backward" if backward else "forward"
         for what, tensors, (ours, torchs, own) in calls:
-            grads = (grad, grad) if what.startswith("add") else grad
+            grads = (grad, grad) if "add" in what else grad
             timed = [
                 trained(f, tensors, grads, True) if backward else bound(f, tensors)
                 for f in (ours, torchs, own)

@@ -25,6 +25,7 @@ from normkit._normkit import (
     instance_norm,
     layer_norm,
     layer_norm_add,
+    layer_norm_add_layer_norm,
     layer_norm_quant,
     modulated_layer_norm,
     modulated_rms_norm,
@@ -33,6 +34,7 @@ from normkit._normkit import (
     qk_norm_rope,
     rms_norm,
     rms_norm_add,
+    rms_norm_add_rms_norm,
     rms_norm_quant,
     weight_norm,
 )
@@ -52,6 +54,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "layer_norm_add",
+    "layer_norm_add_layer_norm",
     "layer_norm_quant",
     "modulated_layer_norm",
     "modulated_rms_norm",
@@ -60,6 +63,7 @@ __all__ = [
     "qk_norm_rope",
     "rms_norm",
     "rms_norm_add",
+    "rms_norm_add_rms_norm",
     "rms_norm_quant",
     "weight_norm",
 ]

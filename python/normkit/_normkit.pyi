@@ -191,6 +191,30 @@ def rms_norm_add(
     cast: Cast = "fp32",
     backend: Backend | None = None,
 ) -> Array: ...
+def layer_norm_add_layer_norm(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    bias: SupportsDLPack | None = None,
+    next_weight: SupportsDLPack | None = None,
+    next_bias: SupportsDLPack | None = None,
+    eps: SupportsFloat = 1e-5,
+    *,
+    backend: Backend | None = None,
+) -> tuple[Array, Array]: ...
+def rms_norm_add_rms_norm(
+    input: Array,
+    residual: SupportsDLPack,
+    normalized_shape: Shape,
+    weight: SupportsDLPack | None = None,
+    next_weight: SupportsDLPack | None = None,
+    eps: SupportsFloat | None = None,
+    *,
+    offset: SupportsFloat = 0.0,
+    cast: Cast = "fp32",
+    backend: Backend | None = None,
+) -> tuple[Array, Array]: ...
 def rms_norm_quant(
     input: SupportsDLPack,
     normalized_shape: Shape,
@@ -430,3 +454,37 @@ class Norm:
         Any | None,
     ]: ...
     def rows(self, shape: Shape) -> int: ...
+@final
+class Sandwich:
+    @staticmethod
+    def rms_norm(
+        normalized_shape: Shape,
+        eps: SupportsFloat | None = None,
+        offset: SupportsFloat = 0.0,
+        cast: Cast = "fp32",
+    ) -> Sandwich: ...
+    @staticmethod
+    def layer_norm(normalized_shape: Shape, eps: SupportsFloat = 1e-5) -> Sandwich: ...
+    def forward(
+        self,
+        input: Array,
+        residual: SupportsDLPack,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        next_weight: SupportsDLPack | None = None,
+        next_bias: SupportsDLPack | None = None,
+        statistics: bool = True,
+    ) -> tuple[Array, Array, Statistics | None]: ...
+    def backward(
+        self,
+        grad_output: Array,
+        input: Array,
+        residual: SupportsDLPack,
+        statistics: SupportsDLPack,
+        weight: SupportsDLPack | None = None,
+        bias: SupportsDLPack | None = None,
+        next_weight: SupportsDLPack | None = None,
+        next_bias: SupportsDLPack | None = None,
+        grad_hidden: SupportsDLPack | None = None,
+        needs: SupportsIndex = 63,
+    ) -> tuple[Array | None, Any | None, Any | None, Any | None, Any | None, Any | None]: ...

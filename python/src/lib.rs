@@ -1,6 +1,7 @@
 //! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
 //!
-//! `functions`, `fused`, `heads` and `quantized` are what users call, `low` what `normkit.torch` is made of. An argument becomes an `array` (by NumPy's C
+//! `functions`, `fused`, `heads`, `quantized` and `sandwich` are what users call, `low` what `normkit.torch` is made of. An
+//! argument becomes an `array` (by NumPy's C
 //! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
 //! which device a call runs, and `call` runs it while other Python threads go on.
 
@@ -24,6 +25,7 @@ mod memory;
 mod place;
 mod quantized;
 mod running;
+mod sandwich;
 mod seen;
 
 /// The extension module.
@@ -50,6 +52,8 @@ mod _normkit {
     };
     #[pymodule_export]
     use super::quantized::{add_layer_norm_quant, add_rms_norm_quant, layer_norm_quant, rms_norm_quant};
+    #[pymodule_export]
+    use super::sandwich::{Both, layer_norm_add_layer_norm, rms_norm_add_rms_norm};
 
     /// What is no function.
     #[pymodule_init]

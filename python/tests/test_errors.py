@@ -50,6 +50,14 @@ CALLS: dict[str, dict[str, Any]] = {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5,
         "offset": 0.0, "cast": "fp32",
     },
+    "layer_norm_add_layer_norm": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "bias": SIX,
+        "next_weight": SIX, "next_bias": SIX, "eps": 1e-5,
+    },
+    "rms_norm_add_rms_norm": {
+        "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "next_weight": SIX, "eps": 1e-5,
+        "offset": 0.0, "cast": "fp32",
+    },
     "rms_norm_quant": {
         "input": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5, **CODED, "offset": 0.0, "cast": "fp32",
     },
@@ -261,7 +269,13 @@ def test_other_options() -> None:
     for function in ("layer_norm", "rms_norm", "group_norm"):
         refused(function, {"activation": "erf"}, ValueError)
         refused(function, {"activation": 1}, TypeError)
-    for function, operand in (("layer_norm_add", "residual"), ("gated_rms_norm", "gate")):
+    operands = (
+        ("layer_norm_add", "residual"),
+        ("rms_norm_add_rms_norm", "residual"),
+        ("layer_norm_add_layer_norm", "residual"),
+        ("gated_rms_norm", "gate"),
+    )
+    for function, operand in operands:
         refused(function, {operand: X[:3]}, ValueError)
         refused(function, {operand: X.astype(np.float64)}, TypeError)
     for shape in ((4,), (1,), (3, 6), (1, 4, 6), (4, 1)):

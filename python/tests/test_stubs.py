@@ -18,8 +18,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 STUB = ast.parse((ROOT / "normkit" / "_normkit.pyi").read_text())
 FUNCTIONS = {node.name: node for node in STUB.body if isinstance(node, ast.FunctionDef)}
-(NORM,) = [node for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == "Norm"]
-METHODS = {node.name: node for node in NORM.body if isinstance(node, ast.FunctionDef)}
+CLASSES = {
+    node.name: node
+    for node in STUB.body
+    if isinstance(node, ast.ClassDef) and node.name in ("Norm", "Sandwich")
+}
+METHODS = {
+    (name, node.name): node
+    for name, of in CLASSES.items()
+    for node in of.body
+    if isinstance(node, ast.FunctionDef)
+}
 
 Parameters = list[tuple[str, Any, Any]]
 
@@ -54,16 +63,20 @@ def test_functions_have_the_stubs_signature(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_have_the_stubs_signature(name: str) -> None:
-    assert of_stub(METHODS[name]) == of_runtime(getattr(_normkit.Norm, name))
+def test_methods_have_the_stubs_signature(name: tuple[str, str]) -> None:
+    method = getattr(getattr(_normkit, name[0]), name[1])
+    assert of_stub(METHODS[name]) == of_runtime(method)
     is_static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in METHODS[name].decorator_list)
-    assert is_static == ("self" not in inspect.signature(getattr(_normkit.Norm, name)).parameters)
+    assert is_static == ("self" not in inspect.signature(method).parameters)
 
 
 def test_nothing_is_left_out() -> None:
     public = {name for name in dir(_normkit) if not name.startswith("_")}
-    assert public == {*FUNCTIONS, "Norm"}
-    assert {name for name in dir(_normkit.Norm) if not name.startswith("_")} == set(METHODS)
+    assert public == {*FUNCTIONS, *CLASSES}
+    methods = {
+        (of, name) for of in CLASSES for name in dir(getattr(_normkit, of)) if not name.startswith("_")
+    }
+    assert methods == set(METHODS)
 
 
 CONFIG = """

@@ -10,12 +10,10 @@ mod kind;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-#[cfg(feature = "wgpu")]
-use crate::Error;
 use crate::plan::tree;
 use crate::spec::{Norm, RotaryStyle, Spec};
 use crate::tensor::{DType, Dims, Layout, View, ViewMut};
-use crate::{Result, Stream, Workspace};
+use crate::{Error, Result, Stream, Workspace};
 
 /// The operands of a forward pass, checked. All but the statistics and moments have the spec's shape: parameters and
 /// masks are repeated, with strides of zero, along the axes they do not vary in.
@@ -46,6 +44,28 @@ pub(crate) struct Forward<'a> {
     pub(crate) statistics: Option<ViewMut<'a>>,
     /// `[rows, MOMENTS]`, row-major.
     pub(crate) moments: Option<ViewMut<'a>>,
+    /// Those of the norm of the branch, where the fusion has one.
+    pub(crate) inner: Option<Inner<'a>>,
+}
+
+/// The operands of the norm of a branch in a forward pass.
+pub(crate) struct Inner<'a> {
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) bias: Option<View<'a>>,
+    /// `[rows, STATISTICS]`, row-major.
+    pub(crate) statistics: Option<ViewMut<'a>>,
+}
+
+/// The same in a backward pass.
+pub(crate) struct InnerBackward<'a> {
+    pub(crate) weight: Option<View<'a>>,
+    pub(crate) bias: Option<View<'a>>,
+    /// What the forward pass saved.
+    pub(crate) statistics: View<'a>,
+    /// The hidden value in the place of the residual: it is then not made again.
+    pub(crate) hidden: Option<View<'a>>,
+    pub(crate) grad_weight: Option<ViewMut<'a>>,
+    pub(crate) grad_bias: Option<ViewMut<'a>>,
 }
 
 /// The operands of a backward pass, checked; shapes as in [`Forward`]. Gradients of weight and bias, too, are seen in
@@ -80,6 +100,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) grad_after: Option<ViewMut<'a>>,
     /// `[rows, SUMS]`, row-major.
     pub(crate) sums: Option<ViewMut<'a>>,
+    /// Those of the norm of the branch, where the fusion has one: `input` and `grad_input` are what it normalizes.
+    pub(crate) inner: Option<InnerBackward<'a>>,
 }
 
 /// The operands of a rotary epilogue. The spec's rows are its last axis.
@@ -162,23 +184,22 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
-/// Refuses what WebGPU does not have.
-#[cfg(feature = "wgpu")]
-fn check_branch(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
-    let backend = stream.device().backend();
-    match spec.fusion().branch {
-        branch if branch.is_none() || backend != "wgpu" => Ok(()),
-        branch => {
-            let name = if branch.bias { "branch_bias" } else { "branch_scale" };
-            Err(Error::argument(name, format!("none on the {backend} backend"), "a tensor"))
-        }
+/// Refuses what a backend does not have.
+fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
+    let (fusion, backend) = (spec.fusion(), stream.device().backend());
+    if fusion.inner.is_some() && !matches!(stream, Stream::Cpu(_)) {
+        return Err(Error::Unsupported { what: "a norm of the branch that a residual is added to", backend });
     }
+    if !fusion.branch.is_none() && backend == "wgpu" {
+        let name = if fusion.branch.bias { "branch_bias" } else { "branch_scale" };
+        return Err(Error::argument(name, format!("none on the {backend} backend"), "a tensor"));
+    }
+    Ok(())
 }
 
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
-    #[cfg(feature = "wgpu")]
-    check_branch(spec, stream)?;
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
@@ -197,8 +218,7 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    #[cfg(feature = "wgpu")]
-    check_branch(spec, stream)?;
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
@@ -236,5 +256,7 @@ pub(crate) fn workspace_size(spec: &Spec, dtype: DType) -> usize {
         .map(|axis| shape[axis])
         .product();
     let (params, size) = (params_per_column(spec), dtype.compute().size());
-    rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size
+    // Chunks are those of one norm, so that each norm's sums are what it would have alone.
+    let norms = if spec.fusion().inner.is_some() { 2 } else { 1 };
+    rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size * norms
 }

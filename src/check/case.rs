@@ -5,7 +5,7 @@ use super::mask::Mask;
 use super::method::{Given, HeadKind};
 use super::placement::Placement;
 use crate::norm::{Cast, Method, RotaryTables};
-use crate::spec::{Branch, Epilogue, EpsPosition, Fusion, Prologue, Spec};
+use crate::spec::{Branch, Epilogue, EpsPosition, Fusion, Norm, Prologue, Spec};
 use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result};
 
@@ -202,9 +202,11 @@ impl Case {
         self.fusion().branch
     }
 
-    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch.
+    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch, and a norm of a branch is for the
+    /// CPU alone.
     pub fn runs_on(&self, backend: &str) -> bool {
-        backend != "wgpu" || self.branch().is_none()
+        let has_branch = backend != "wgpu" || self.branch().is_none();
+        has_branch && (backend == "cpu" || self.fusion().inner.is_none())
     }
 
     /// Whether the epilogue is a rotary embedding.
@@ -282,6 +284,19 @@ impl Case {
     /// The method with these parameters bound.
     pub fn method<'a>(&self, parameters: Parameters<'a>) -> Result<Box<dyn Method + 'a>> {
         super::method::build(self, parameters)
+    }
+
+    /// The norm of the branch and the norm around it, with their parameters bound.
+    pub(super) fn sandwich<'a>(
+        &self,
+        of_norm: Parameters<'a>,
+        of_inner: Parameters<'a>,
+    ) -> Result<[Box<dyn Method + 'a>; 2]> {
+        let Spec::Norm(norm) = self.lower()? else { return Err(self.unknown()) };
+        let inner = norm.inner().ok_or_else(|| self.unknown())?;
+        let alone = |norm| Case::of_spec(&Spec::Norm(norm), self.dtype);
+        let plain = Norm { fusion: Fusion::default(), ..norm };
+        Ok([alone(inner).method(of_inner)?, alone(plain).method(of_norm)?])
     }
 
     pub(super) fn unknown(&self) -> Error {

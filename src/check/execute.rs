@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::case::{Case, Parameters};
 use super::operands;
-use crate::norm::{Gradients, RotaryTables};
+use crate::norm::{Gradients, HiddenFrom, RotaryTables, Sandwich, SandwichGradients, SandwichStatistics};
 use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Stream, Workspace};
 
@@ -46,13 +46,15 @@ pub(super) struct Executed {
     /// Which of their rows each row has.
     pub(super) positions: Option<Vec<f64>>,
     pub(super) grad_hidden: Option<Vec<f64>>,
+    /// Weight and bias of the norm of a branch.
+    pub(super) of_inner: [Option<Vec<f64>>; 2],
     /// Means and variances.
     pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
     pub(super) outputs: Vec<Computed>,
 }
 
 /// Outputs in the order they are reported.
-const OUTPUTS: [&str; 10] = [
+const OUTPUTS: [&str; 12] = [
     "output",
     "hidden",
     "grad_input",
@@ -63,6 +65,8 @@ const OUTPUTS: [&str; 10] = [
     "grad_after",
     "grad_branch_bias",
     "grad_branch_scale",
+    "grad_inner_weight",
+    "grad_inner_bias",
 ];
 
 /// Runs the forward and the backward pass of `case`.
@@ -117,10 +121,15 @@ impl Executed {
             angles: arena.values("cos").zip(arena.values("sin")).map(<[_; 2]>::from),
             positions: arena.values("positions"),
             grad_hidden: arena.values("grad_hidden"),
+            of_inner: [arena.values("inner_weight"), arena.values("inner_bias")],
             running: arena.values("running_mean").zip(arena.values("running_var")),
             outputs,
         }
     }
+}
+
+fn missing(name: &'static str) -> Error {
+    Error::argument(name, "an operand", "none")
 }
 
 /// Views of a case's operands on one device, by name.
@@ -142,7 +151,9 @@ impl<'a> Views<'a> {
 
     /// Runs or enqueues the passes.
     pub(super) fn run(mut self, case: &Case, stream: &Stream<'_>) -> Result<()> {
-        let missing = |name| Error::Argument { name, expected: "an operand".into(), found: "none".into() };
+        if case.fusion().inner.is_some() {
+            return self.run_sandwich(case, stream);
+        }
         let method = case.method(Parameters {
             weight: self.read("weight"),
             bias: self.read("bias"),
@@ -182,6 +193,51 @@ impl<'a> Views<'a> {
             statistics,
             grads,
             &mut workspace,
+            stream,
+        )
+    }
+
+    /// The same of a norm with another one of its branch.
+    fn run_sandwich(mut self, case: &Case, stream: &Stream<'_>) -> Result<()> {
+        let norms = case.sandwich(
+            Parameters { weight: self.read("weight"), bias: self.read("bias"), ..Parameters::default() },
+            Parameters {
+                weight: self.read("inner_weight"),
+                bias: self.read("inner_bias"),
+                ..Parameters::default()
+            },
+        )?;
+        let norms = Sandwich::new(&*norms[0], &*norms[1]);
+        let input = self.read("input").ok_or_else(|| missing("input"))?;
+        let residual = self.read("before").ok_or_else(|| missing("before"))?;
+        let grad_output = self.read("grad_output").ok_or_else(|| missing("grad_output"))?;
+        let grad_hidden = self.read("grad_hidden");
+        let mut output = self.take("output").ok_or_else(|| missing("output"))?;
+        let mut hidden = self.take("hidden");
+        let mut statistics = [
+            self.take("inner_statistics").ok_or_else(|| missing("inner_statistics"))?,
+            self.take("statistics").ok_or_else(|| missing("statistics"))?,
+        ];
+        let [after, before] = statistics.each_mut().map(|view| Some(view.reborrow()));
+        let to = SandwichStatistics { after, before };
+        norms.forward_into(&input, &residual, &mut output, hidden.as_mut(), to, stream)?;
+        let statistics = statistics.each_mut().map(|view| view.in_place().0);
+        let grads = SandwichGradients {
+            input: self.take("grad_input"),
+            residual: self.take("grad_before"),
+            after_weight: self.take("grad_inner_weight"),
+            after_bias: self.take("grad_inner_bias"),
+            before_weight: self.take("grad_weight"),
+            before_bias: self.take("grad_bias"),
+        };
+        norms.backward_into(
+            &grad_output,
+            grad_hidden.as_ref(),
+            &input,
+            HiddenFrom::Residual(&residual),
+            statistics.each_ref(),
+            grads,
+            &mut Workspace::new(),
             stream,
         )
     }

@@ -96,6 +96,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
     let given: Option<Vec<(R, R)>> = executed.running.as_ref().map(|(means, vars)| {
         means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
     });
+    let [inner_weight, inner_bias] = executed.of_inner.each_ref().map(numbers);
     let problem = Problem {
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
@@ -107,6 +108,10 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         branch: branch.each_ref().map(|own| own.as_ref().map(|own| own.view())),
         angles: angles.as_ref().map(|angles| angles.each_ref().map(|table| table.view())),
         grad_hidden: grad_hidden.as_ref().map(|gradient| gradient.view()),
+        of_inner: [
+            inner_weight.as_ref().map(|weight| weight.view()),
+            inner_bias.as_ref().map(|bias| bias.view()),
+        ],
         ..Problem::new(case.dtype, input.view())
     };
     let (output, hidden) = (oracle::forward(&spec, &problem)?, oracle::hidden(&spec, &problem)?);
@@ -125,6 +130,8 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         "grad_bias" => bound.sums(&grads.bias, actual, each),
         "grad_branch_bias" => bound.sums_of_gradients(&grads.branch[0], actual, each),
         "grad_branch_scale" => bound.sums_of_gradients(&grads.branch[1], actual, each),
+        "grad_inner_weight" => bound.sums(&grads.of_inner[0], actual, each),
+        "grad_inner_bias" => bound.sums(&grads.of_inner[1], actual, each),
         _ => bound.sums(&grads.alpha, actual, terms),
     });
     Ok(Outcome { quantities: quantities.collect() })

@@ -62,6 +62,10 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
         arena.add("cos", case.other_dtype, &shape, Role::Input)?;
         arena.add("sin", case.other_dtype, &shape, Role::Input)?;
     }
+    if spec.fusion().inner.is_some() {
+        let shape = [spec.rows(), STATISTICS];
+        arena.add("inner_statistics", case.dtype.compute(), &shape, Role::Statistics)?;
+    }
     if case.has_hidden() {
         arena.add("hidden", case.hidden_dtype(), &case.shape, Role::Output)?;
         arena.add("grad_hidden", case.hidden_dtype(), &case.shape, Role::Input)?;
@@ -83,13 +87,16 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
 
 /// The parameters that have the shape of a weight: their names, those of their gradients, what they are filled with if they are
 /// there, and what tells them apart.
-fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 4] {
+fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 6] {
     let (Branch { bias, scale }, fills) = (case.branch(), case.branch_values);
+    let of_inner = case.fusion().inner.is_some();
     [
         ("weight", "grad_weight", case.weight, 2),
         ("bias", "grad_bias", case.bias, 3),
         ("branch_bias", "grad_branch_bias", bias.then_some(fills[0]), 13),
         ("branch_scale", "grad_branch_scale", scale.then_some(fills[1]), 14),
+        ("inner_weight", "grad_inner_weight", case.weight.filter(|_| of_inner), 15),
+        ("inner_bias", "grad_inner_bias", case.bias.filter(|_| of_inner), 16),
     ]
 }
 

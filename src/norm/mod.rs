@@ -16,6 +16,7 @@ mod group_norm;
 mod head_norm;
 mod layer_norm;
 mod layer_norm_2d;
+mod lowering;
 mod normalize;
 mod packed;
 mod parameters;
@@ -23,6 +24,7 @@ mod qk_norm;
 mod quantized;
 mod rms_norm;
 mod rotary;
+mod sandwich;
 pub mod steps;
 mod weight_norm;
 
@@ -41,16 +43,20 @@ pub use qk_norm::{Pair, QkNorm, QkSaved};
 pub use quantized::{Codes, Quantized};
 pub use rms_norm::{Cast, RmsNorm};
 pub use rotary::{Rotary, RotaryTables, rotary_tables};
+pub use sandwich::{
+    HiddenFrom, Sandwich, SandwichGradients, SandwichGrads, SandwichSaved, SandwichStatistics,
+};
 pub use weight_norm::WeightNorm;
 
 pub(crate) use fusion::bind_fusion;
+pub(crate) use lowering::{affine_along, check_eps, check_offset, trailing_affine, trailing_axes};
 pub(crate) use parameters::{bind, bind_alpha, bind_broadcast, bind_mask, bind_weight_and_bias};
 pub(crate) use rotary::bind_rotary;
 
 use crate::backend;
-use crate::spec::{Affine, Prologue, STATISTICS, Spec};
-use crate::tensor::{DType, Dims, Layout, Tensor, View, ViewMut};
-use crate::{DeviceTensor, Error, Result, Stream, Workspace};
+use crate::spec::{Prologue, STATISTICS, Spec};
+use crate::tensor::{DType, Tensor, View, ViewMut};
+use crate::{DeviceTensor, Result, Stream, Workspace};
 use arguments::{BackwardArguments, ForwardArguments};
 use rotary::check_dims;
 
@@ -304,58 +310,4 @@ fn checked<'p, 'a>(parameters: &'p Parameters<'a>) -> Result<&'p Parameters<'a>>
         Some(error) => Err(error.clone()),
         None => Ok(parameters),
     }
-}
-
-/// The trailing axes of `shape` that are `normalized_shape`; an error unless they are equal and not empty.
-pub(crate) fn trailing_axes(shape: &[usize], normalized_shape: &[usize]) -> Result<Dims> {
-    if normalized_shape.is_empty() || normalized_shape.contains(&0) {
-        return Err(Error::argument(
-            "normalized_shape",
-            "at least one axis, none of size 0",
-            format!("{normalized_shape:?}"),
-        ));
-    }
-    if !shape.ends_with(normalized_shape) {
-        return Err(Error::argument(
-            "input",
-            format!("a shape that ends with {normalized_shape:?}"),
-            format!("{shape:?}"),
-        ));
-    }
-    Layout::contiguous(shape).checked_span()?;
-    Ok((shape.len() - normalized_shape.len()..shape.len()).collect())
-}
-
-/// Weight and bias along these axes of `shape`, in a shape of just their sizes.
-pub(crate) fn affine_along(shape: &[usize], axes: &[usize]) -> Affine {
-    Affine { axes: Dims::from_slice(axes), shape: axes.iter().map(|&axis| shape[axis]).collect() }
-}
-
-/// Weight and bias along the trailing axes `reduced`, or, where they broadcast and have as many axes as the input, along every
-/// axis in which they are not of size 1.
-pub(crate) fn trailing_affine(
-    parameters: &Parameters<'_>,
-    shape: &[usize],
-    reduced: &[usize],
-) -> Result<Affine> {
-    if parameters.broadcast {
-        return channels::affine(parameters, shape, reduced, channels::itself);
-    }
-    Ok(affine_along(shape, reduced))
-}
-
-/// What is added to a weight, if it is a number.
-pub(crate) fn check_offset(offset: f64) -> Result<f64> {
-    if offset.is_finite() {
-        return Ok(offset);
-    }
-    Err(Error::argument("weight_offset", "a finite number", offset))
-}
-
-/// `eps` if it is a number that is not negative.
-pub(crate) fn check_eps(eps: f64) -> Result<f64> {
-    if eps >= 0.0 && eps.is_finite() {
-        return Ok(eps);
-    }
-    Err(Error::argument("eps", "a finite number that is not negative", eps))
 }

@@ -81,11 +81,11 @@ impl Kept {
 }
 
 /// The input with the branch's bias `c`, 0 where dropout leaves it out.
-fn shifted<R: Real>(kept: &Kept, at: (usize, usize), x: R, bias: Option<R>) -> Sized<R> {
+fn shifted<R: Real>(kept: &Kept, at: (usize, usize), x: Sized<R>, bias: Option<R>) -> Sized<R> {
     if !kept.holds(at) {
         return Sized::new(R::new(0.0));
     }
-    bias.map_or(Sized::new(x), |bias| Sized::new(x).plus(Sized::new(bias)))
+    bias.map_or(x, |bias| x.plus(Sized::new(bias)))
 }
 
 /// A branch's scale, or 1.
@@ -103,7 +103,7 @@ pub(super) fn hidden<R: Real>(
     fusion: &Fusion,
     kept: &Kept,
     at: (usize, usize),
-    x: R,
+    x: Sized<R>,
     branch: [Option<R>; 2],
     other: Option<R>,
 ) -> Sized<R> {
@@ -113,8 +113,8 @@ pub(super) fn hidden<R: Real>(
             let u = shifted(kept, at, x, branch[0]);
             a.times(scale_of(branch)).times(u).plus(b.times(Sized::new(r)))
         }
-        (Prologue::Gate, Some(z)) => Sized::new(x).times_function(silu(z)),
-        _ => Sized::new(x),
+        (Prologue::Gate, Some(z)) => x.times_function(silu(z)),
+        _ => x,
     }
 }
 
@@ -160,7 +160,7 @@ pub(super) fn branch_terms<R: Real>(
 ) -> [Sized<R>; 2] {
     let [a, _] = kept.scales(fusion, at).map(|scale| Sized::new(R::new(scale)));
     let of_shifted = if kept.holds(at) { d.times(a) } else { Sized::new(R::new(0.0)) };
-    [of_shifted.times(scale_of(branch)), of_shifted.times(shifted(kept, at, x, branch[0]))]
+    [of_shifted.times(scale_of(branch)), of_shifted.times(shifted(kept, at, Sized::new(x), branch[0]))]
 }
 
 /// The output, of a value `v`.
@@ -186,9 +186,9 @@ pub(super) fn output_gradients<R: Real>(
     epilogue: Epilogue,
     v: Sized<R>,
     other: Option<R>,
-    g: R,
+    g: Sized<R>,
 ) -> (Sized<R>, Sized<R>) {
-    let (g, zero) = (Sized::new(g), Sized::new(R::new(0.0)));
+    let zero = Sized::new(R::new(0.0));
     match (epilogue, other) {
         // The function cuts the gradient off, whatever it is.
         (Epilogue::Activation(Activation::Relu), _) if v.value.to_f64() <= 0.0 => (zero, zero),

@@ -6,7 +6,8 @@
 //!
 //! Start with `layer_norm`, `rms_norm` and `p_norm`, which normalize one row, whatever axes it is made of; `norm` scales
 //! and shifts rows and writes the gradients. `tanh` and `inverse_square_root` are functions without statistics, which
-//! `pointwise` scales and shifts. `fusion` is what may surround a norm. `index` says which elements make a row and which weight each has. Every definition is
+//! `pointwise` scales and shifts. `fusion` is what may surround a norm, and `inner` a norm before a
+//! residual. `index` says which elements make a row and which weight each has. Every definition is
 //! generic over [`Real`]: float64 judges tensors of up to 32 bits, [`Dd`] judges float64. The gradients are checked
 //! against finite differences of the forward definitions.
 
@@ -14,6 +15,7 @@ mod dd;
 mod frozen;
 mod fusion;
 mod index;
+mod inner;
 mod inverse_square_root;
 mod layer_norm;
 mod norm;
@@ -68,6 +70,11 @@ pub struct Problem<'a, R> {
     pub branch: [Option<ArrayView1<'a, R>>; 2],
     /// `[rows, cols]`: the gradient that the hidden value has beside the norm's.
     pub grad_hidden: Option<ArrayView2<'a, R>>,
+    /// Weight and bias of the norm of a branch, as `weight` and `bias`.
+    pub of_inner: [Option<ArrayView1<'a, R>>; 2],
+    /// `[rows, cols]`: the input, and the gradient of the output, with every term replaced by its absolute value, where they are
+    /// results themselves.
+    pub mags: [Option<ArrayView2<'a, f64>>; 2],
 }
 
 /// What an output should be. The gradient of a parameter is one row.
@@ -101,6 +108,8 @@ pub struct ExpectedGradients<R> {
     /// `[1, parameters]` each: of a branch's bias and of its scale. Their `mag` has for the gradient of an element the largest
     /// `mag` of its row's, which is the scale that a norm's gradient is exact on.
     pub branch: [Expected<R>; 2],
+    /// `[1, parameters]` each: of weight and bias of the norm of a branch.
+    pub of_inner: [Expected<R>; 2],
 }
 
 /// The output of a forward pass.
@@ -108,7 +117,10 @@ pub fn forward<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expecte
     let alpha = problem.check(spec)?;
     let index = Index::of_parameters(spec);
     Ok(match spec {
-        Spec::Norm(spec) => norm::forward(spec, &index, problem),
+        Spec::Norm(spec) => match inner::forward(spec, &index, problem) {
+            Some((outer, v)) => norm::forward(&outer, &index, &inner::around(problem, &v)),
+            None => norm::forward(spec, &index, problem),
+        },
         Spec::Pointwise(spec) => pointwise::forward(spec, alpha, &index, problem),
     })
 }
@@ -118,8 +130,17 @@ pub fn hidden<R: Real>(spec: &Spec, problem: &Problem<'_, R>) -> Result<Expected
     problem.check(spec)?;
     let mut hidden = Expected::zeros(spec.rows(), spec.cols());
     let (fusion, kept, index) = (spec.fusion(), Kept::of(spec), Index::of_parameters(spec));
+    let of_inner = match spec {
+        Spec::Norm(norm) => inner::forward(norm, &index, problem),
+        Spec::Pointwise(_) => None,
+    };
+    let around = of_inner.as_ref().map(|(_, v)| inner::around(problem, v));
+    let around = around.as_ref();
     for at in ndarray::indices(problem.input.dim()) {
-        let h = problem.hidden(&fusion, &kept, &index, at);
+        let h = match around {
+            Some(around) => around.hidden(&fusion, &kept, &index, at),
+            None => problem.hidden(&fusion, &kept, &index, at),
+        };
         hidden.set(at, h.value, h.mag);
     }
     Ok(hidden)
@@ -146,9 +167,13 @@ pub fn backward<R: Real>(
         before: Expected::zeros(rows, cols),
         after: Expected::zeros(rows, cols),
         branch: [Expected::zeros(1, parameters), Expected::zeros(1, parameters)],
+        of_inner: [(); 2].map(|()| Expected::zeros(1, parameters)),
     };
     Ok(match spec {
-        Spec::Norm(spec) => norm::backward(spec, &index, problem, grad_output, zeros),
+        Spec::Norm(spec) => match inner::forward(spec, &index, problem) {
+            Some((outer, v)) => inner::backward(spec, (&outer, &v), &index, problem, grad_output, zeros),
+            None => norm::backward(spec, &index, problem, grad_output, zeros),
+        },
         Spec::Pointwise(spec) => pointwise::backward(spec, alpha, &index, problem, grad_output, zeros),
     })
 }
@@ -169,6 +194,8 @@ impl<'a, R: Real> Problem<'a, R> {
             angles: None,
             branch: [None, None],
             grad_hidden: None,
+            of_inner: [None; 2],
+            mags: [None; 2],
         }
     }
 
@@ -181,10 +208,16 @@ impl<'a, R: Real> Problem<'a, R> {
         }
         let parameters = parameters(spec);
         let [branch_bias, branch_scale] = &self.branch;
-        let all = [("weight", &self.weight), ("bias", &self.bias)];
-        for (name, parameter) in
-            all.into_iter().chain([("branch_bias", branch_bias), ("branch_scale", branch_scale)])
-        {
+        let [inner_weight, inner_bias] = &self.of_inner;
+        let all = [
+            ("weight", &self.weight),
+            ("bias", &self.bias),
+            ("branch_bias", branch_bias),
+            ("branch_scale", branch_scale),
+            ("inner weight", inner_weight),
+            ("inner bias", inner_bias),
+        ];
+        for (name, parameter) in all {
             if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {
                 return Err(Error::argument(name, format!("{parameters} elements"), found));
             }
@@ -233,10 +266,22 @@ impl<'a, R: Real> Problem<'a, R> {
         self.mask.is_none_or(|mask| mask[at])
     }
 
+    fn input(&self, at: (usize, usize)) -> Sized<R> {
+        Sized {
+            mag: self.mags[0].map_or(self.input[at].abs().to_f64(), |mag| mag[at]),
+            value: self.input[at],
+        }
+    }
+
+    fn grad_output(&self, grad_output: &ArrayView2<'_, R>, at: (usize, usize)) -> Sized<R> {
+        let value = grad_output[at];
+        Sized { mag: self.mags[1].map_or(value.abs().to_f64(), |mag| mag[at]), value }
+    }
+
     /// What is normalized.
     fn hidden(&self, fusion: &Fusion, kept: &Kept, index: &Index, at: (usize, usize)) -> Sized<R> {
         let other = self.before.map(|before| before[at]);
-        fusion::hidden(fusion, kept, at, self.input[at], self.branch(index, at), other)
+        fusion::hidden(fusion, kept, at, self.input(at), self.branch(index, at), other)
     }
 
     /// An element's bias and scale, of a residual's branch.

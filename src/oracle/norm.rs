@@ -119,7 +119,8 @@ pub(super) fn backward<R: Real>(
             .map(|j| {
                 let (v, _) = scaled(spec, index, problem, &normalized, (i, j));
                 let other = problem.after.map(|after| after[(i, j)]);
-                let (g, after) = fusion::output_gradients(epilogue, v, other, grad_output[(i, j)]);
+                let (g, after) =
+                    fusion::output_gradients(epilogue, v, other, problem.grad_output(&grad_output, (i, j)));
                 grads.after.set((i, j), after.value, after.mag);
                 (g, fusion::is_at_kink(epilogue, v, unit))
             })

@@ -1,7 +1,7 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
-use super::{Dropout, Quantization};
+use super::{Dropout, Inner, Quantization};
 
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
@@ -35,6 +35,8 @@ pub struct Fusion {
     pub dropout: Option<Dropout>,
     /// What the input is shifted and scaled by before a residual is added to it.
     pub branch: Branch,
+    /// The input is normalized before a residual is added to it.
+    pub inner: Option<Inner>,
     /// The result becomes codes.
     pub quantization: Option<Quantization>,
 }

@@ -3,11 +3,13 @@
 
 mod dropout;
 mod fusion;
+mod inner;
 mod quantization;
 
 pub use dropout::Dropout;
 pub(crate) use dropout::{MULTIPLIERS, STEPS};
 pub use fusion::{Activation, Branch, Epilogue, Fusion, Prologue, RotaryStyle};
+pub use inner::Inner;
 pub use quantization::{Quantization, Scaling};
 
 use crate::tensor::{Dims, Layout};

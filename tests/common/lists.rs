@@ -2,7 +2,9 @@
 
 use super::{compiles, dim, dtypes, matrices};
 use normkit::check::{Case, Fill, METHODS, Mask, MaskKind, Placement};
-use normkit::spec::{Activation, Branch, Epilogue, Fusion, Prologue, RotaryStyle};
+use normkit::spec::{
+    Activation, Branch, Epilogue, EpsPosition, Fusion, Inner, Prologue, RotaryStyle, Statistic,
+};
 use normkit::tensor::DType;
 use normkit::{Cast, Device};
 
@@ -47,6 +49,7 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
         }
         list.extend(fused(dtype).into_iter().step_by(if few { 2 } else { 1 }));
         list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
+        list.extend(sandwiched(dtype).into_iter().filter(|case| case.runs_on(device.backend())));
         let mut llama = Case::matrix("rms_norm", dtype, 9, 515);
         (llama.cast, llama.partial) = (Cast::Llama, 0.5);
         list.push(llama);
@@ -101,6 +104,38 @@ pub(crate) fn branches(dtype: DType) -> Vec<Case> {
         case
     };
     all.map(case).into()
+}
+
+/// A norm of the branch before a residual, and one of the sum.
+fn sandwiched(dtype: DType) -> Vec<Case> {
+    let all = [
+        ("rms_norm", 200, Statistic::MeanSquare),
+        ("layer_norm", 515, Statistic::MeanSquare),
+        ("layer_norm", 24, Statistic::Moments),
+        ("rms_norm", 4500, Statistic::Moments),
+    ];
+    all.map(|(method, cols, statistic)| sandwich(Case::matrix(method, dtype, 40, cols), statistic)).into()
+}
+
+/// The case with a norm of the branch by `statistic`.
+pub(crate) fn sandwich(mut case: Case, statistic: Statistic) -> Case {
+    let cols = *case.shape.last().expect("rows");
+    let inner = Inner {
+        statistic,
+        prefix: cols,
+        eps: 1e-3,
+        eps_position: EpsPosition::Inside,
+        weight_offset: 1.0,
+        round_normalized: false,
+    };
+    let prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+    case.fusion = Fusion { prologue, inner: Some(inner), ..Fusion::default() };
+    case.hidden = true;
+    if case.dtype != DType::F64 {
+        case.other_dtype = DType::F32;
+    }
+    case.name = format!("{cols} columns, {statistic:?} of the branch");
+    case
 }
 
 /// Rotary embeddings of heads, and of rows of several leaves.

@@ -4,7 +4,7 @@
 mod lists;
 mod random;
 
-pub(crate) use lists::{branches, moved, parts_around, row_lengths, varied};
+pub(crate) use lists::{branches, moved, parts_around, row_lengths, sandwich, varied};
 
 use normkit::backend::cpu::{Cpu, Isa};
 use normkit::check::{ANY_SPEC, Case, Effort, METHODS, cases, run_on};

@@ -80,6 +80,7 @@ fn cases(arguments: &ExportArguments) -> Vec<Case> {
             }
         }
     }
+    cases.retain(|case| case.runs_on("wgpu"));
     cases.sort_by_cached_key(|case| hash(format!("{} {} {}", case.method, case.dtype, case.name).as_bytes()));
     let mut turns: HashMap<(&str, DType), usize> = HashMap::new();
     cases.sort_by_cached_key(|case| {

@@ -30,10 +30,12 @@ from normkit.torch.fused import (
     add_rms_norm,
     gated_rms_norm,
     layer_norm_add,
+    layer_norm_add_layer_norm,
     modulated_layer_norm,
     modulated_rms_norm,
     qk_norm_rope,
     rms_norm_add,
+    rms_norm_add_rms_norm,
 )
 from normkit.torch.fused_modules import AddLayerNorm, AddRMSNorm, GatedRMSNorm
 from normkit.torch.modules import (
@@ -87,6 +89,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "layer_norm_add",
+    "layer_norm_add_layer_norm",
     "layer_norm_quant",
     "modulated_layer_norm",
     "modulated_rms_norm",
@@ -96,6 +99,7 @@ __all__ = [
     "qk_norm_rope",
     "rms_norm",
     "rms_norm_add",
+    "rms_norm_add_rms_norm",
     "rms_norm_quant",
     "weight_norm",
 ]

@@ -246,6 +246,40 @@ def add_rms_norm(
     return y.to(input.dtype), h.to((input if residual is None else residual).dtype)
 
 
+def layer_norm_add_layer_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    residual: Tensor,
+    normalized_shape: Sequence[int],
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    x = input.to(_compute_dtype(input))
+    h = residual.to(x.dtype) + layer_norm(x, weight, bias, normalized_shape, eps)
+    y = layer_norm(h, next_weight, next_bias, normalized_shape, eps)
+    return y.to(input.dtype), h.to(residual.dtype)
+
+
+def rms_norm_add_rms_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    next_weight: Tensor | None,
+    residual: Tensor,
+    normalized_shape: Sequence[int],
+    eps: float | None,
+    offset: float,
+    cast: str,
+) -> tuple[Tensor, Tensor]:
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
+    x = input.to(_compute_dtype(input))
+    h = residual.to(x.dtype) + rms_norm(x, weight, normalized_shape, eps, offset, cast, 1.0)
+    y = rms_norm(h, next_weight, normalized_shape, eps, offset, cast, 1.0)
+    return y.to(input.dtype), h.to(residual.dtype)
+
+
 def _modulate(normalized: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     def aligned(parameter: Tensor) -> Tensor:
         """With all axes of the input: those but the last are its first ones."""

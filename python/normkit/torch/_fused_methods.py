@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from normkit._normkit import Norm
+from normkit._normkit import Norm, Sandwich
 from normkit.torch import _composites
 from normkit.torch._methods import (
     Grads,
@@ -73,6 +73,45 @@ class _Named:
         return tuple(grads[place] for place in places)
 
 
+_SANDWICH_PLACES = {
+    name: place
+    for place, name in enumerate(("input", "residual", "weight", "bias", "next_weight", "next_bias"))
+}
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Two norms around a residual, whose parameters are, in their order, those that they call `slots`."""
+
+    norms: Sandwich
+    slots: tuple[str, ...]
+
+    def forward(self, input: Tensor, *parameters: Tensor | None) -> Any:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        return self.norms.forward(input, **named, statistics=False)[:2]
+
+    def train(self, input: Tensor, *parameters: Tensor | None) -> Any:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        return self.norms.forward(input, **named)
+
+    def backward(
+        self,
+        grad_output: Tensor,
+        input: Tensor,
+        statistics: Tensor,
+        *parameters: Tensor | None,
+        needs: int,
+        grad_hidden: Tensor | None = None,
+    ) -> Grads:
+        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
+        places = [_SANDWICH_PLACES[slot] for slot in ("input", *self.slots)]
+        bits = sum((needs >> position & 1) << place for position, place in enumerate(places))
+        grads = self.norms.backward(
+            grad_output, input, statistics=statistics, **named, grad_hidden=grad_hidden, needs=bits
+        )
+        return tuple(grads[place] for place in places)
+
+
 @lru_cache(maxsize=512)
 def _layer_norm(shape: tuple[int, ...], eps: float, activation: Any) -> Kernel:
     return Norm.layer_norm(shape, eps).fused(activation=activation)
@@ -115,6 +154,19 @@ def _rms_norm_add(
 ) -> Kernel:
     norm = Norm.rms_norm(shape, eps, offset, cast, partial).fused(after="residual")
     return _Named(norm, ("weight", "after"))
+
+
+@lru_cache(maxsize=512)
+def _rms_norm_add_rms_norm(
+    shape: tuple[int, ...], eps: float | None, offset: float, cast: Any
+) -> Kernel:
+    return _Around(Sandwich.rms_norm(shape, eps, offset, cast), ("weight", "next_weight", "residual"))
+
+
+@lru_cache(maxsize=512)
+def _layer_norm_add_layer_norm(shape: tuple[int, ...], eps: float) -> Kernel:
+    slots = ("weight", "bias", "next_weight", "next_bias", "residual")
+    return _Around(Sandwich.layer_norm(shape, eps), slots)
 
 
 @lru_cache(maxsize=512)
@@ -273,6 +325,32 @@ FUSED = (
         autocast=True,
         operand=True,
         derivative="rms_norm",
+    ),
+    Method(
+        "rms_norm_add_rms_norm",
+        ("weight", "next_weight", "residual"),
+        "SymInt[] normalized_shape, float? eps, float offset, str cast",
+        kernel=lambda x, shape, *settings: _rms_norm_add_rms_norm(tuple(shape), *settings),
+        expected=lambda shape, normalized, *settings: trailing(shape, normalized),
+        rows=lambda shape, normalized, *settings: 2 * leading(shape, normalized),
+        composite=_composites.rms_norm_add_rms_norm,
+        autocast=True,
+        operand=True,
+        hidden=True,
+        branch=True,
+    ),
+    Method(
+        "layer_norm_add_layer_norm",
+        ("weight", "bias", "next_weight", "next_bias", "residual"),
+        "SymInt[] normalized_shape, float eps",
+        kernel=lambda x, shape, eps: _layer_norm_add_layer_norm(tuple(shape), eps),
+        expected=lambda shape, normalized, eps: trailing(shape, normalized),
+        rows=lambda shape, normalized, eps: 2 * leading(shape, normalized),
+        composite=_composites.layer_norm_add_layer_norm,
+        autocast=True,
+        operand=True,
+        hidden=True,
+        branch=True,
     ),
     Method(
         "modulated_layer_norm",

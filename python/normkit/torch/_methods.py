@@ -49,7 +49,9 @@ class Method:
 
     With `operand` the last parameter is a tensor of the input's shape. With `hidden` it is a residual, the two
     before it shift and scale the input before it is added, and the method gives a second result, what is
-    normalized; the composite then gives both. `derivative` names the
+    normalized; the composite then gives both. With `branch`, the input has a norm of its own instead before the
+    residual is added: parameters of the norm of the sum are called `next_...`, and there are two rows of
+    statistics for each row. `derivative` names the
     method whose derivative this one has, its last parameter being added to the result. `fits(own, shape)`
     says whether a parameter may have the shape `own`, for methods without an expected one.
     """
@@ -66,6 +68,7 @@ class Method:
     autocast: bool = False
     operand: bool = False
     hidden: bool = False
+    branch: bool = False
     derivative: str | None = None
     constants: int = 0
     fits: Callable[[Shape, Shape], bool] | None = None

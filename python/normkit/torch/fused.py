@@ -19,16 +19,20 @@ __all__ = [
     "add_rms_norm",
     "gated_rms_norm",
     "layer_norm_add",
+    "layer_norm_add_layer_norm",
     "modulated_layer_norm",
     "modulated_rms_norm",
     "qk_norm_rope",
     "rms_norm_add",
+    "rms_norm_add_rms_norm",
 ]
 
 _add_layer_norm = OPERATORS["add_layer_norm"]
 _add_rms_norm = OPERATORS["add_rms_norm"]
 _layer_norm_add = OPERATORS["layer_norm_add"]
 _rms_norm_add = OPERATORS["rms_norm_add"]
+_layer_norm_add_layer_norm = OPERATORS["layer_norm_add_layer_norm"]
+_rms_norm_add_rms_norm = OPERATORS["rms_norm_add_rms_norm"]
 _modulated_layer_norm = OPERATORS["modulated_layer_norm"]
 _modulated_rms_norm = OPERATORS["modulated_rms_norm"]
 _gated_rms_norm = OPERATORS["gated_rms_norm"]
@@ -137,6 +141,46 @@ def rms_norm_add(
     """`residual + rms_norm(input, ...)`, as in OLMo 2. residual is that of `layer_norm_add`."""
     settings = (sizes(normalized_shape), eps, offset, cast, 1.0)
     return _rms_norm_add(settings, input, weight, residual)
+
+
+def rms_norm_add_rms_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    next_weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    offset: float = 0.0,
+    cast: str = "fp32",
+) -> tuple[Tensor, Tensor]:
+    """`h = residual + rms_norm(input, weight)`; gives `(rms_norm(h, next_weight), h)`.
+
+    The norm after a sublayer, the residual and the norm before the next sublayer, as in Gemma 2 and 3: there
+    weight is that of `post_attention_layernorm`, next_weight that of `pre_feedforward_layernorm`, and cast
+    `"gemma"`. residual and h are as in `add_rms_norm`: of any dtype, h being rounded to it, but not for the
+    second norm. eps, offset and cast are those of both norms. Gradients on the CPU only.
+    """
+    settings = (sizes(normalized_shape), eps, offset, cast)
+    return _rms_norm_add_rms_norm.pair(settings, input, weight, next_weight, residual)
+
+
+def layer_norm_add_layer_norm(
+    input: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    next_weight: Tensor | None = None,
+    next_bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """`h = residual + layer_norm(input, weight, bias)`; gives `(layer_norm(h, next_weight, next_bias), h)`.
+
+    As `rms_norm_add_rms_norm`: the sandwich norm of CogView (Ding et al. 2021) and of Peri-LN (Kim et al. 2025).
+    """
+    settings = (sizes(normalized_shape), eps)
+    return _layer_norm_add_layer_norm.pair(settings, input, weight, bias, next_weight, next_bias, residual)
 
 
 def modulated_layer_norm(input: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:

@@ -89,7 +89,16 @@ class _Forward(_Differentiable):
 def _constant(ctx: Any, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Of the outputs, which have derivatives in general, those that are constants here: a sum of constants."""
     wanted = ctx.needs_input_grad
-    return () if wanted[3] or any(wanted[-3:]) else outputs[1:]
+    method: Method = ctx.operators.method
+    if not method.branch:
+        return () if wanted[3] or any(wanted[-3:]) else outputs[1:]
+    # Of a branch's norm the sum has the parameters, too.
+    own = [
+        wanted[4 + position]
+        for position, name in enumerate(method.parameters)
+        if not name.startswith("next_")
+    ]
+    return () if wanted[3] or wanted[-1] or any(own) else outputs[1:]
 
 
 class _Train(_Forward):
@@ -252,7 +261,7 @@ class Operators:
         """What backward takes: in the place of two summands their sum, where that was not rounded."""
         if self.method.derivative is not None:
             return tensors[:-1]
-        if self.method.hidden and tensors[-3] is None and tensors[-2] is None:
+        if self.method.hidden and not self.method.branch and tensors[-3] is None and tensors[-2] is None:
             dtypes = {tensor.dtype for tensor in (tensors[0], tensors[-1]) if tensor is not None}
             if len(dtypes) == 1 and dtypes <= _unrounded:
                 return outputs[1], *tensors[1:-1], None
@@ -291,6 +300,12 @@ class Operators:
     ) -> Grads:
         """The gradients of a norm of a sum: of the summands it is one tensor where nothing scales them."""
         grad_output, grad_hidden = grad_outputs
+        if grad_output is None and grad_hidden is None:
+            return (None,) * len(tensors)
+        if self.method.branch:
+            if grad_output is None:
+                grad_outputs = (torch.zeros_like(cast(Tensor, tensors[0])), grad_hidden)
+            return self._gradients(grad_outputs, tensors, statistics, settings, needs)
         (*_, first_scale, last_scale, p, _, _), (input, *others, residual) = settings, tensors
         scales = (first_scale, last_scale)
         is_plain_branch = others[-2] is None and others[-1] is None

@@ -82,6 +82,25 @@ def matrices(
         "layer_norm_add", "layer_norm_add", {**pair, **affine()}, layer_norm_add, normalized_shape=last
     )
     yield case("rms_norm_add", "rms_norm_add", {**pair, **weight}, rms_norm_add, normalized_shape=last)
+    both = {f"next_{name}": values for name, values in affine().items()}
+    # A branch's norm is what is added: the residual is of its size.
+    beside = {"input": x(rows, cols), "residual": of_one(rows, cols)}
+    yield case(
+        "rms_norm_add_rms_norm",
+        "rms_norm_add_rms_norm",
+        {**beside, **weight, "next_weight": both["next_weight"]},
+        rms_norm_add_rms_norm,
+        normalized_shape=last,
+        eps=1e-6,
+        cast="gemma",
+    )
+    yield case(
+        "layer_norm_add_layer_norm",
+        "layer_norm_add_layer_norm",
+        {**beside, **affine(), **both},
+        layer_norm_add_layer_norm,
+        normalized_shape=last,
+    )
     for name, shape in (("all", (cols,)), ("each", (rows, cols))):
         arrays = {"input": x(rows, cols), "scale": of_one(*shape), "shift": of_one(*shape)}
         yield case(f"modulated_layer_norm, {name}", "modulated_layer_norm", arrays, modulated)
@@ -168,6 +187,31 @@ def layer_norm_add(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) 
 def rms_norm_add(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
     x, eps = a["input"], 2.0 ** -ref.FORMATS[dtype.name][0]
     return plus(ref.mean_square(x, (x.ndim - 1,), eps).affine(a["weight"]), a["residual"])
+
+
+def around(branch: Expected, a: dict[str, Real], second: Callable[[Real, Real], Expected]) -> list[Expected]:
+    """The norm of the sum of a residual and a branch's norm, and that sum."""
+    (h,) = plus(branch, a["residual"])
+    mag = np.broadcast_to(h.scale, h.value.shape)
+    y = second(h.value, mag)
+    # The branch's roundings come first.
+    return [dataclasses.replace(y, allowed=y.allowed + branch.allowed), h]
+
+
+def rms_norm_add_rms_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
+    axes, eps = trailing(a["input"], o["normalized_shape"]), o["eps"]
+    branch = ref.mean_square(a["input"], axes, eps).affine(a["weight"], None, 1.0)
+    return around(
+        branch, a, lambda h, mag: ref.mean_square(h, axes, eps, terms=mag).affine(a["next_weight"], None, 1.0)
+    )
+
+
+def layer_norm_add_layer_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
+    axes = trailing(a["input"], o["normalized_shape"])
+    branch = ref.moments(a["input"], axes, 1e-5).affine(a["weight"], a["bias"])
+    return around(
+        branch, a, lambda h, mag: ref.moments(h, axes, 1e-5, mag).affine(a["next_weight"], a["next_bias"])
+    )
 
 
 def modulated(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:

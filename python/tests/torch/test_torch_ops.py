@@ -45,6 +45,9 @@ OPS: list[tuple[str, tuple[int, ...], list[tuple[int, ...] | None], tuple[Any, .
     ("add_rms_norm", (3, 5, 8), [(8,), None, (8,), (3, 5, 8)], ([8], None, 0.0, "llama", 1.0, 1.0, 0.5, 3, 0)),
     ("layer_norm_add", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], 1e-5)),
     ("rms_norm_add", (3, 5, 8), [(8,), (3, 5, 8)], ([8], None, 0.0, "fp32", 1.0)),
+    ("rms_norm_add_rms_norm", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], None, 0.0, "gemma")),
+    ("rms_norm_add_rms_norm", (3, 5, 8), [None, (5, 8), (3, 5, 8)], ([5, 8], 1e-6, 0.5, "fp32")),
+    ("layer_norm_add_layer_norm", (3, 5, 8), [(8,), (8,), (8,), None, (3, 5, 8)], ([8], 1e-5)),
     ("modulated_layer_norm", (3, 5, 8), [(3, 8), (3, 8)], (1e-6,)),
     ("modulated_rms_norm", (3, 5, 8), [(3, 1, 8), None], (1e-6,)),
     ("head_norm_rope", (3, 2, 8), [(8,), (3, 4), (3, 4), None], ("rms", 1e-6, False)),
@@ -82,7 +85,7 @@ def test_opcheck(name: str, shape: Any, parameters: Any, settings: Any) -> None:
     saved = tensors[1 : 1 + method.saved]
     checked = (*grads, tensors[0], statistics, *saved, *settings, (1 << learned) - 1)
     torch.library.opcheck(operators.backward_op, checked)
-    if method.hidden and saved[-3] is None and saved[-2] is None:
+    if method.hidden and not method.branch and saved[-3] is None and saved[-2] is None:
         # The hidden value in the place of the input and the residual, where their branch has no parameters.
         of_hidden = (outputs[1].requires_grad_(), statistics, *saved[:-1], None)
         torch.library.opcheck(operators.backward_op, (*grads, *of_hidden, *settings, (1 << learned) - 1))

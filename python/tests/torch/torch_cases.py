@@ -332,6 +332,26 @@ FUSED_CASES = [
         [X, X, (8,)],
     ),
     Case(
+        "rms_norm_add_rms_norm",
+        lambda x, r, w, v: pair(*nk.rms_norm_add_rms_norm(x, r, (8,), w, v, 1e-6, cast="gemma")),
+        lambda x, r, w, v: added(
+            rms_norm(x, w, cast="gemma"), r, lambda h: rms_norm(h, v, cast="gemma")
+        ),
+        [X, X, (8,), (8,)],
+    ),
+    Case(
+        "rms_norm_add_rms_norm without the sum",
+        lambda x, r, w: nk.rms_norm_add_rms_norm(x, r, (8,), w, None, 1e-6)[0],
+        lambda x, r, w: rms_norm(r + rms_norm(x, w), torch.ones(8, dtype=x.dtype)),
+        [X, X, (8,)],
+    ),
+    Case(
+        "layer_norm_add_layer_norm",
+        lambda x, r, w, b, v, c: pair(*nk.layer_norm_add_layer_norm(x, r, (8,), w, b, v, c)),
+        lambda x, r, w, b, v, c: added(F.layer_norm(x, (8,), w, b), r, lambda h: F.layer_norm(h, (8,), v, c)),
+        [X, X, (8,), (8,), (8,), (8,)],
+    ),
+    Case(
         "modulated_layer_norm",
         lambda x, s, t: nk.modulated_layer_norm(x, s, t),
         lambda x, s, t: modulated(F.layer_norm(x, (8,), eps=1e-6), s, t),

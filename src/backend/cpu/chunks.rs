@@ -51,11 +51,12 @@ impl<'j, 'a, F> Rows<'j, 'a, F> {
 }
 
 /// Runs all chunks of rows. A task is a chunk and some of the kept rows beside each other; or, where the rows' sums are
-/// known, a part of the columns of a single one.
+/// known, a part of the columns of a single one. `partials` are the chunks' sums, of the norm's parameters and of those of the
+/// norm of a branch.
 pub(super) fn run_chunks<F: Real>(
     job: &Backward<'_, F>,
     cut: Cut,
-    partials: &mut [F],
+    partials: [&mut [F]; 2],
     how: Rows<'_, '_, F>,
     cpu: &Cpu,
 ) {
@@ -73,9 +74,10 @@ pub(super) fn run_chunks<F: Real>(
         _ => units.max(1),
     };
     let (groups, parts) = (kept.div_ceil(beside), units.div_ceil(step).max(1));
-    let count = job.wanted();
-    let params = cut.params();
-    let partials = Shared::new(partials);
+    let inner =
+        if let Rows::Fused(fused) = &how { fused.inner.as_ref().map(|inner| &inner.job) } else { None };
+    let counts = [job.wanted(), inner.map_or(0, |inner| inner.wanted())];
+    let partials = partials.map(Shared::new);
     let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
     cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
@@ -95,30 +97,63 @@ pub(super) fn run_chunks<F: Real>(
             _ if gathered.is_some() => 2 * cols,
             _ => 0,
         };
-        with_scratch(len * count + lines, |tiles, numbers| {
-            let (leaves, lines) = numbers.split_at_mut(len * count);
-            let first = index * params * count + rows.beside.start * per_row + own.start;
-            let mut leaves = leaves.chunks_exact_mut(len.max(1));
-            let mut at = first;
-            let mut sums = |is_wanted: bool| {
-                let leaf = if is_wanted { leaves.next()? } else { return None };
-                // SAFETY: this task alone has this chunk and these parameters.
-                let chunk = unsafe { partials.part(at..at + len) };
-                at += params;
-                Some(ColumnSums::new(job.constants.isa, leaf, chunk))
-            };
-            let accumulators = Accumulators { weight: sums(job.wants_weight), bias: sums(job.wants_bias) };
-            let [bias, scale] = job.wants_branch;
-            let bias = sums(bias);
-            let of_branch = Accumulators { weight: sums(scale), bias };
+        with_scratch(len * (counts[0] + counts[1]) + lines, |tiles, numbers| {
+            let (leaves, lines) = numbers.split_at_mut(len * (counts[0] + counts[1]));
+            let (leaves, of_inner) = leaves.split_at_mut(len * counts[0]);
+            let place =
+                Place { index, first: rows.beside.start * per_row + own.start, len, params: cut.params() };
+            // SAFETY: this task alone has this chunk and these parameters, in the sums of each norm.
+            let [of_norm, of_branch] = unsafe { accumulators(job, &place, leaves, &partials[0]) };
+            let of_inner = inner.map(|inner| {
+                // SAFETY: as above.
+                let [of_inner, _] = unsafe { accumulators(inner, &place, of_inner, &partials[1]) };
+                of_inner
+            });
             let task = Task { job, rows, part, known };
             match (&how, &gathered) {
-                (Rows::Fused(fused), _) => task.run_fused(fused, lines, [accumulators, of_branch], tiles),
-                (_, Some(gathered)) => task.run_gathered(gathered, lines, accumulators, tiles),
-                _ => task.run(accumulators, tiles),
+                (Rows::Fused(fused), _) => {
+                    task.run_fused(fused, lines, ([Some(of_norm), of_inner], of_branch), tiles);
+                }
+                (_, Some(gathered)) => task.run_gathered(gathered, lines, of_norm, tiles),
+                _ => task.run(of_norm, tiles),
             }
         });
     });
+}
+
+/// The parameters that a task adds to: `len` from `first` on of the `params` of chunk `index`.
+struct Place {
+    index: usize,
+    first: usize,
+    len: usize,
+    params: usize,
+}
+
+/// What adds to those parameters, as far as they are wanted, one after the other in a chunk: to the weight and the bias, and to what
+/// shifts and scales a branch.
+///
+/// # Safety
+/// No other task that runs has this place in `partials`.
+unsafe fn accumulators<'p, F: Real>(
+    job: &Backward<'_, F>,
+    place: &Place,
+    leaves: &'p mut [F],
+    partials: &'p Shared<'_, F>,
+) -> [Accumulators<'p, F>; 2] {
+    let &Place { index, first, len, params } = place;
+    let mut leaves = leaves.chunks_exact_mut(len.max(1));
+    let mut at = index * params * job.wanted() + first;
+    let mut sums = |is_wanted: bool| {
+        let leaf = if is_wanted { leaves.next()? } else { return None };
+        // SAFETY: by the caller's promise.
+        let chunk = unsafe { partials.part(at..at + len) };
+        at += params;
+        Some(ColumnSums::new(job.constants.isa, leaf, chunk))
+    };
+    let of_norm = Accumulators { weight: sums(job.wants_weight), bias: sums(job.wants_bias) };
+    let [bias, scale] = job.wants_branch;
+    let bias = sums(bias);
+    [of_norm, Accumulators { weight: sums(scale), bias }]
 }
 
 /// Rows of a chunk, or a part of their columns.
@@ -155,21 +190,24 @@ impl<F: Real> Task<'_, '_, F> {
         }
     }
 
-    /// With rows that pass through scratch memory, in `lines`.
+    /// With rows that pass through scratch memory, in `lines`, and with what adds to the parameters of the norm, to those of the norm of
+    /// a branch, and to what shifts and scales a branch.
     fn run_fused(
         &self,
         fused: &fused_backward::Backward<'_, F>,
         lines: &mut [F],
-        [mut accumulators, mut of_branch]: [Accumulators<'_, F>; 2],
+        (mut accumulators, mut of_branch): ([Option<Accumulators<'_, F>>; 2], Accumulators<'_, F>),
         mut tiles: Tiles<'_, F>,
     ) {
         for (rows, from) in fused.blocks(&self.rows) {
-            fused.with_rows(&rows, from, lines, &mut tiles, &mut of_branch, |job, tiles| {
+            fused.with_rows(&rows, from, lines, &mut tiles, &mut of_branch, |norm, job, tiles| {
                 let task = Task { job, rows: rows.clone(), part: self.part.clone(), known: None };
-                task.run_from(from, &mut accumulators, tiles);
+                if let Some(accumulators) = &mut accumulators[norm] {
+                    task.run_from(from, accumulators, tiles);
+                }
             });
         }
-        accumulators.finish();
+        accumulators.into_iter().flatten().for_each(Accumulators::finish);
         of_branch.finish();
         if self.job.streamed.is_some() {
             finish_streaming();

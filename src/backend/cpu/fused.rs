@@ -6,6 +6,7 @@ use super::branch::Branch;
 use super::codes::Codes;
 use super::dropout::Kept;
 use super::fusion::{Each, Gated, Gelu, GeluTanh, OfElements, Relu, Scaled, Silu, Sum};
+use super::inner::{self, Place};
 use super::launch::{Tiles, with_scratch};
 use super::memory::{Streaming, finish_streaming};
 use super::norm::TASK;
@@ -31,6 +32,8 @@ const PIECE: usize = 1024;
 pub(super) struct Forward<'a, F> {
     pub(super) job: row::Forward<'a, F>,
     pub(super) fusion: Fusion,
+    /// Normalizes the input before it is added to.
+    pub(super) inner: Option<row::Forward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -233,8 +236,15 @@ impl<F: Real> Forward<'_, F> {
         let (result, followed) = results.split_at_mut(results.len() / 2);
         let mut of_line = *job;
         if let Some(before) = &self.before {
+            let input = match &self.inner {
+                None => job.input,
+                Some(inner) => {
+                    let place = Place { grid, walk: &walk };
+                    inner::forward(inner, rows.clone(), &mut *result, place, tiles)
+                }
+            };
             let [x, other, ..] = tiles;
-            let (input, to, streamed) = (&job.input, self.hidden.as_ref(), self.streamed_hidden);
+            let (input, to, streamed) = (&input, self.hidden.as_ref(), self.streamed_hidden);
             let (kept, branch) = (self.kept, self.branch);
             let hiding = Hiding { isa, cols, input, before, hidden: to, streamed, kept, branch };
             hiding.run(fusion, rows.clone(), (&mut *hidden, None), [x, other]);

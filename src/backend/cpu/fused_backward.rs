@@ -8,7 +8,9 @@ use super::fused::{BLOCK, Hiding, pieces, put, side_by_side, write, write_with};
 use super::fusion::{
     GateGradients, Gated, GeluSlope, GeluTanhSlope, ReluSlope, Scaled, SiluSlope, Sum, SumScaled,
 };
+use super::inner::{self, Place};
 use super::launch::Tiles;
+use super::memory::Streaming;
 use super::real::Real;
 use super::rotary::{Angles, Turn};
 use super::row;
@@ -24,6 +26,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) job: row_backward::Backward<'a, F>,
     pub(super) fusion: Fusion,
     pub(super) bias: Option<Source<'a>>,
+    /// The norm of the branch, to whose output the gradient of the hidden value goes.
+    pub(super) inner: Option<inner::Backward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -41,9 +45,10 @@ impl<F: Real> Backward<'_, F> {
         self.lines() * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
     }
 
-    /// Lines of scratch memory for each row: what is normalized, its gradient, and what a branch's scale multiplied.
+    /// Lines of scratch memory for each row: what is normalized, its gradient, and what a branch's scale multiplied or the output of
+    /// a branch's norm.
     fn lines(&self) -> usize {
-        if self.job.wants_branch[1] { 3 } else { 2 }
+        if self.job.wants_branch[1] || self.inner.is_some() { 3 } else { 2 }
     }
 
     /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
@@ -65,7 +70,8 @@ impl<F: Real> Backward<'_, F> {
     }
 
     /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
-    /// normalizes do, and takes these on to the tensors, and to the sums of a branch's parameters.
+    /// normalizes do, and takes these on to the tensors, and to the sums of a branch's parameters. The first argument of `body` is 0
+    /// for the norm, and 1 for that of a branch, which follows it.
     pub(super) fn with_rows(
         &self,
         rows: &TaskRows,
@@ -73,7 +79,7 @@ impl<F: Real> Backward<'_, F> {
         lines: &mut [F],
         tiles: &mut Tiles<'_, F>,
         of_branch: &mut Accumulators<'_, F>,
-        body: impl FnOnce(&row_backward::Backward<'_, F>, Tiles<'_, F>),
+        mut body: impl FnMut(usize, &row_backward::Backward<'_, F>, Tiles<'_, F>),
     ) {
         let Backward { job, fusion, .. } = self;
         let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
@@ -81,13 +87,19 @@ impl<F: Real> Backward<'_, F> {
         let rows = first..first + (rows.len() - from);
         let walk = side_by_side(grid, first);
         let (hidden, others) = lines.split_at_mut(lines.len() / self.lines());
-        let (gradient, shifted) = others.split_at_mut(hidden.len());
+        let (gradient, third) = others.split_at_mut(hidden.len());
         let mut of_line = *job;
         if let Some(before) = &self.before {
+            let (input, shifted) = match &self.inner {
+                None => (job.input, Some(&mut *third).filter(|_| job.wants_branch[1])),
+                Some(inner) => {
+                    let place = Place { grid, walk: &walk };
+                    (inner::forward(&inner.again(), rows.clone(), &mut *third, place, tiles), None)
+                }
+            };
             let [x, other, ..] = tiles;
-            let (input, kept, branch) = (&job.input, self.kept, self.branch);
+            let (input, kept, branch) = (&input, self.kept, self.branch);
             let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept, branch };
-            let shifted = Some(&mut *shifted).filter(|shifted| !shifted.is_empty());
             hiding.run(fusion, rows.clone(), (&mut *hidden, shifted), [x, other]);
             of_line.input = Source::of_sink(&Sink::of_line(hidden, grid, &walk, isa)).lent();
         }
@@ -108,17 +120,34 @@ impl<F: Real> Backward<'_, F> {
             Epilogue::Rotary { .. } => of_line.grad_output = Source::of_sink(&to),
         }
         let wants_branch = job.wants_branch != [false; 2];
-        let is_line = job.grad_input.is_some() || self.grad_before.is_some() || wants_branch;
+        let is_line = job.grad_input.is_some()
+            || self.grad_before.is_some()
+            || wants_branch
+            || self.inner.as_ref().is_some_and(inner::Backward::is_wanted);
         let is_line = is_line && fusion.prologue != Prologue::None;
         if is_line {
             of_line.grad_input = Some(to);
             of_line.streamed = None;
         }
-        body(&of_line, tiles.each_mut().map(|tile| &mut **tile));
-        if is_line && !self.branch.is_none() {
-            self.leave_branch((task, from), gradient, [hidden, shifted], tiles, of_branch);
-        } else if is_line {
-            self.unhide(Source::of_sink(&to).lent(), rows, tiles);
+        body(0, &of_line, tiles.each_mut().map(|tile| &mut **tile));
+        if !is_line {
+            return;
+        }
+        if !self.branch.is_none() {
+            self.leave_branch((task, from), gradient, [hidden, third], tiles, of_branch);
+            return;
+        }
+        let of_norm = Source::of_sink(&to).lent();
+        let Some(inner) = &self.inner else {
+            self.unhide(of_norm, (job.grad_input, job.streamed), rows, tiles);
+            return;
+        };
+        let to_inner = Sink::of_line(&mut *third, grid, &walk, isa);
+        self.unhide(of_norm, (Some(to_inner), None), rows, tiles);
+        if inner.is_wanted() {
+            let of_line =
+                row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };
+            body(1, &of_line, tiles.each_mut().map(|tile| &mut **tile));
         }
     }
 
@@ -184,9 +213,15 @@ impl<F: Real> Backward<'_, F> {
         }
     }
 
-    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the input and of the
-    /// prologue's other operand.
-    fn unhide(&self, of_norm: Source<'_>, rows: Range<usize>, tiles: &mut Tiles<'_, F>) {
+    /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the prologue's operands,
+    /// of which the first goes to `grad_input`.
+    fn unhide(
+        &self,
+        of_norm: Source<'_>,
+        (grad_input, streamed): (Option<Sink<'_>>, Option<Streaming>),
+        rows: Range<usize>,
+        tiles: &mut Tiles<'_, F>,
+    ) {
         let Backward { job, fusion, .. } = self;
         let isa = job.constants.isa;
         let [d, more, x, z, out, of_gate, summed, ..] = tiles;
@@ -195,9 +230,13 @@ impl<F: Real> Backward<'_, F> {
             let d = of_norm.load(row, at, d, len);
             if let Prologue::Residual { .. } = fusion.prologue {
                 let [first, second] = fusion.scales().map(F::of);
-                let targets = [(job.grad_input, first, self.kept), (self.grad_before, second, None)];
-                for (sink, factor, kept) in targets {
+                let targets = [
+                    (grad_input, first, self.kept, streamed),
+                    (self.grad_before, second, None, job.streamed),
+                ];
+                for (sink, factor, kept, streamed) in targets {
                     let Some(sink) = &sink else { continue };
+                    let write_to = (isa, streamed);
                     if let Some(kept) = kept {
                         let to = &mut summed[..len];
                         match &self.grad_hidden {
@@ -234,7 +273,7 @@ impl<F: Real> Backward<'_, F> {
             };
             let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
-            for (sink, values) in [(job.grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+            for (sink, values) in [(grad_input, &*to_input), (self.grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
                     write(write_to, Scaled(F::ONE), values, sink, place, more);
                 }

@@ -99,13 +99,13 @@ pub(super) struct Folded {
     /// How those tensors are walked that are there.
     walks: SmallVec<[Walk; 8]>,
     /// Which walk is that of each tensor.
-    places: SmallVec<[u8; 20]>,
+    places: SmallVec<[u8; 24]>,
 }
 
 impl Folded {
     /// The first tensor that is there takes the place of those that are not, so that walks keep their positions.
     pub(super) fn new(isa: Isa, order: &Order, tensors: &[Option<&Layout>]) -> Self {
-        let mut places: SmallVec<[u8; 20]> = SmallVec::new();
+        let mut places: SmallVec<[u8; 24]> = SmallVec::new();
         let mut arranged: SmallVec<[Layout; 8]> = SmallVec::new();
         for layout in tensors {
             places.push(layout.map_or(0, |_| arranged.len() as u8));

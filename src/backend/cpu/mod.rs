@@ -1,6 +1,6 @@
 //! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
 //!
-//! `norm` sets up a norm's launch and chooses its schedule: `row`, `column` or `split`, of which each gives the same
+//! `norm` and `norm_backward` set up a norm's launch and choose its schedule: `row`, `column` or `split`, of which each gives the same
 //! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
 //! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time, and parts of 16-bit
 //! rows to `direct`; rows that are spread in short runs are first brought together (`gathered`). `column` has `line_sums`
@@ -8,7 +8,8 @@
 //! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused` and
 //! `fused_backward`, which brings
 //! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`; `branch` has what a residual's
-//! branch is shifted and scaled by, and its gradients. Backward passes run by `chunks` of rows, whose sums they are to add.
+//! branch is shifted and scaled by, and its gradients, `inner` a branch's norm of its own. Backward passes run by `chunks` of
+//! rows, whose sums they are to add.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
@@ -38,6 +39,7 @@ mod fused_backward;
 mod fusion;
 mod gathered;
 mod gradient;
+mod inner;
 mod inverse_root;
 mod isa;
 mod lanes;
@@ -48,6 +50,7 @@ mod line_sums;
 mod lines;
 mod memory;
 mod norm;
+mod norm_backward;
 mod pointwise;
 mod power;
 mod reader;
@@ -209,8 +212,8 @@ pub(crate) fn backward(
 ) -> Result<()> {
     tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, "backward");
     match (spec, operands.input.dtype().compute()) {
-        (Spec::Norm(spec), DType::F64) => norm::backward::<f64>(spec, &operands, workspace, cpu),
-        (Spec::Norm(spec), _) => norm::backward::<f32>(spec, &operands, workspace, cpu),
+        (Spec::Norm(spec), DType::F64) => norm_backward::backward::<f64>(spec, &operands, workspace, cpu),
+        (Spec::Norm(spec), _) => norm_backward::backward::<f32>(spec, &operands, workspace, cpu),
         (Spec::Pointwise(spec), DType::F64) => pointwise::backward::<f64>(spec, &operands, workspace, cpu),
         (Spec::Pointwise(spec), _) => pointwise::backward::<f32>(spec, &operands, workspace, cpu),
     }

@@ -1,5 +1,6 @@
 //! Passes in steps, with numbers per row or per leaf kept between: the `split` schedule, for few and long rows, whose
-//! leaves are tasks of their own; and the `column` schedule's for rows of several leaves.
+//! leaves are tasks of their own; the `column` schedule's for rows of several leaves. Their backward passes end with
+//! [chunks](super::chunks) of rows.
 
 use super::Cpu;
 use super::affine::{Accumulators, ColumnSums};
@@ -197,7 +198,7 @@ pub(super) fn backward<F: Real>(job: &Backward<'_, F>, cut: Cut, partials: &mut 
             });
         });
     };
-    backward_steps(job, of_leaves, |sums| run_chunks(job, cut, partials, Rows::Known(sums), cpu));
+    backward_steps(job, of_leaves, |sums| run_chunks(job, cut, [partials, &mut []], Rows::Known(sums), cpu));
 }
 
 /// A backward pass whose tasks are leaves of blocks of neighbouring rows, then columns of such blocks.

@@ -6,6 +6,7 @@ mod masks;
 mod options;
 mod parameters;
 mod rotaries;
+mod sandwiches;
 mod shapes;
 mod specs;
 mod values;
@@ -41,6 +42,7 @@ pub fn cases(method: &str, dtype: DType, effort: Effort) -> Vec<Case> {
     options::list(&mut list);
     fusions::list(&mut list);
     rotaries::list(&mut list);
+    sandwiches::list(&mut list);
     list.cases
 }
 

@@ -1,5 +1,6 @@
 //! The operands of a backward pass.
 
+use super::inner::{self, InnerBackwardArguments, STATISTICS_NAME};
 use super::{
     check, check_alpha, check_fusion, check_input, check_output, check_per_row, expanded, fused, mask,
     parameter, refined, refined_mut, rotary::rotary,
@@ -19,13 +20,15 @@ pub(in crate::norm) struct BackwardArguments<'a> {
     pub(in crate::norm) grad_hidden: Option<&'a View<'a>>,
     pub(in crate::norm) grads: Gradients<'a>,
     pub(in crate::norm) sums: Option<ViewMut<'a>>,
+    /// Of a spec whose fusion has a branch.
+    pub(in crate::norm) inner: Option<InnerBackwardArguments<'a>>,
 }
 
 impl<'a> BackwardArguments<'a> {
     /// Of these tensors, with the row's own sums.
     pub(in crate::norm) fn new(grad_output: &'a View<'a>, input: &'a View<'a>, grads: Gradients<'a>) -> Self {
-        let (statistics, given, grad_hidden, sums) = (None, None, None, None);
-        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums }
+        let (statistics, given, grad_hidden, sums, inner) = (None, None, None, None, None);
+        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner }
     }
 }
 
@@ -36,7 +39,12 @@ pub(in crate::norm) fn backward<'a>(
     arguments: BackwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Backward<'a>> {
-    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums } = arguments;
+    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner } =
+        arguments;
+    if let Some(inner) = &inner {
+        inner::check_hidden(inner, input, stream)?;
+    }
+    let saved_hidden = inner.as_ref().and_then(|inner| inner.hidden);
     check_input(input, stream)?;
     let dtype = input.dtype();
     check("grad_output", grad_output, input.shape(), dtype, stream)?;
@@ -57,7 +65,8 @@ pub(in crate::norm) fn backward<'a>(
             let expected = "none: this method normalizes its input itself";
             return Err(Error::argument("grad_hidden", expected, "a tensor"));
         }
-        check("grad_hidden", view, input.shape(), hidden_dtype(parameters, dtype), stream)?;
+        let dtype = saved_hidden.map_or(hidden_dtype(parameters, dtype), |hidden| hidden.dtype());
+        check("grad_hidden", view, input.shape(), dtype, stream)?;
     }
     let rows = spec.rows();
     match statistics {
@@ -89,7 +98,7 @@ pub(in crate::norm) fn backward<'a>(
     bound("grad_alpha", &grads.alpha, parameters.alpha.as_ref())?;
     let of_prologue = match fusion.prologue {
         // The hidden value in its place.
-        Prologue::Residual { .. } => parameters.before.as_ref().or(Some(input)),
+        Prologue::Residual { .. } => parameters.before.as_ref().or(saved_hidden).or(Some(input)),
         _ => parameters.before.as_ref(),
     };
     let of_epilogue = match fusion.epilogue {
@@ -111,6 +120,8 @@ pub(in crate::norm) fn backward<'a>(
         ("grad_branch_bias", grads.branch_bias.as_ref().map(|t| t.as_view())),
         ("grad_branch_scale", grads.branch_scale.as_ref().map(|t| t.as_view())),
         ("sums", sums.as_ref().map(|t| t.as_view())),
+        ("after.grad_weight", inner.as_ref().and_then(|b| b.grad_weight.as_ref()).map(|t| t.as_view())),
+        ("after.grad_bias", inner.as_ref().and_then(|b| b.grad_bias.as_ref()).map(|t| t.as_view())),
     ];
     for (index, (name, target)) in targets.iter().enumerate() {
         let Some(target) = target else { continue };
@@ -136,6 +147,10 @@ pub(in crate::norm) fn backward<'a>(
             ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
             ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
         ];
+        if let Some(inner) = &inner {
+            others.extend(inner::named(Some(inner.parameters)));
+            others.extend([(STATISTICS_NAME, Some(inner.statistics)), ("hidden", inner.hidden)]);
+        }
         if *name != "grad_input" {
             others.push(("grad_output", Some(grad_output)));
         }
@@ -145,6 +160,7 @@ pub(in crate::norm) fn backward<'a>(
         others.extend(targets[..index].iter().map(|(name, view)| (*name, view.as_ref())));
         check_output(name, target, replaced, &others)?;
     }
+    let inner = inner.map(|inner| inner::backward(inner, spec, input, stream)).transpose()?;
     let of_parameter = |name, view: Option<ViewMut<'a>>| {
         let Some(view) = view else { return Ok(None) };
         let layout = expanded(name, view.layout(), spec)?;
@@ -174,6 +190,7 @@ pub(in crate::norm) fn backward<'a>(
         grad_before: grads.before.map(|view| refined_mut("grad_before", view, spec)).transpose()?,
         grad_after: grads.after.map(|view| refined_mut("grad_after", view, spec)).transpose()?,
         sums,
+        inner,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The operands of a forward pass.
 
+use super::inner::{self, InnerArguments, STATISTICS_NAME};
 use super::{
     Named, check, check_alpha, check_apart, check_fusion, check_input, check_output, check_per_row,
     check_replacing, fused, mask, parameter, refined, refined_mut, rotary::rotary,
@@ -19,13 +20,16 @@ pub(in crate::norm) struct ForwardArguments<'a> {
     pub(in crate::norm) hidden: Option<ViewMut<'a>>,
     pub(in crate::norm) statistics: Option<ViewMut<'a>>,
     pub(in crate::norm) moments: Option<ViewMut<'a>>,
+    /// Of a spec whose fusion has a branch.
+    pub(in crate::norm) inner: Option<InnerArguments<'a>>,
 }
 
 impl<'a> ForwardArguments<'a> {
     /// Of this input, asked for nothing.
     pub(in crate::norm) fn new(input: &'a View<'a>) -> Self {
-        let (output, scales, hidden) = (None, None, None);
-        ForwardArguments { input, given: None, output, scales, hidden, statistics: None, moments: None }
+        let (given, output, scales, hidden) = (None, None, None, None);
+        let (statistics, moments, inner) = (None, None, None);
+        ForwardArguments { input, given, output, scales, hidden, statistics, moments, inner }
     }
 }
 
@@ -36,7 +40,7 @@ pub(in crate::norm) fn forward<'a>(
     arguments: ForwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Forward<'a>> {
-    let ForwardArguments { input, given, output, scales, hidden, statistics, moments } = arguments;
+    let ForwardArguments { input, given, output, scales, hidden, statistics, moments, inner } = arguments;
     check_input(input, stream)?;
     let dtype = input.dtype();
     let fusion = spec.fusion();
@@ -52,7 +56,8 @@ pub(in crate::norm) fn forward<'a>(
     let mask = mask(parameters.mask.as_ref(), spec, input, stream)?;
     let rows = spec.rows();
     // On the stack, as a call on a short row costs little more than its checks.
-    let mut others: [Named<'_, '_>; 13] = [
+    let [inner_weight, inner_bias] = inner::named(inner.as_ref().map(|inner| inner.parameters));
+    let mut others: [Named<'_, '_>; 16] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
@@ -61,12 +66,15 @@ pub(in crate::norm) fn forward<'a>(
         // Those that are written, once they are checked.
         ("statistics", None),
         ("moments", None),
+        (STATISTICS_NAME, None),
         ("hidden", None),
         ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
         ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
         ("positions", parameters.tables.as_ref().and_then(|tables| tables.positions.as_ref())),
         ("branch_bias", parameters.branch_bias.as_ref()),
         ("branch_scale", parameters.branch_scale.as_ref()),
+        inner_weight,
+        inner_bias,
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
@@ -75,6 +83,11 @@ pub(in crate::norm) fn forward<'a>(
     let saved = [
         ("statistics", STATISTICS, statistics.as_ref().map(|view| view.as_view())),
         ("moments", MOMENTS, moments.as_ref().map(|view| view.as_view())),
+        (
+            STATISTICS_NAME,
+            STATISTICS,
+            inner.as_ref().and_then(|inner| inner.statistics.as_ref()).map(|view| view.as_view()),
+        ),
     ];
     let of_fusion = [
         (fusion.prologue.operand().unwrap_or("before"), parameters.before.as_ref()),
@@ -102,7 +115,7 @@ pub(in crate::norm) fn forward<'a>(
         check_replacing("hidden", view, &read[..2], &others)?;
         check_apart("hidden", view, &read[2..])?;
     }
-    others[7].1 = hidden_view.as_ref();
+    others[8].1 = hidden_view.as_ref();
     let scales_view = scales.as_ref().map(|view| view.as_view());
     if let Some(output) = &output {
         let view = output.as_view();
@@ -125,6 +138,7 @@ pub(in crate::norm) fn forward<'a>(
             }
         }
     }
+    let inner = inner.map(|inner| inner::forward(inner, spec, input, stream)).transpose()?;
     Ok(Forward {
         input: refined("input", input, spec)?,
         weight,
@@ -142,6 +156,7 @@ pub(in crate::norm) fn forward<'a>(
         hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
         statistics,
         moments,
+        inner,
     })
 }
 

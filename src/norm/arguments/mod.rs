@@ -3,10 +3,12 @@
 
 mod backward;
 mod forward;
+mod inner;
 mod rotary;
 
 pub(super) use backward::{BackwardArguments, backward};
 pub(super) use forward::{ForwardArguments, forward};
+pub(super) use inner::{InnerArguments, InnerBackwardArguments};
 
 use super::Parameters;
 use crate::spec::{Epilogue, Fusion, Prologue, Spec};

@@ -1,7 +1,7 @@
 //! Every gradient is the slope of the loss `Σ g y`.
 
 use super::*;
-use crate::spec::{Activation, Branch, Dropout, Epilogue, Prologue, RotaryStyle};
+use crate::spec::{Activation, Branch, Dropout, Epilogue, Inner, Prologue, RotaryStyle};
 use ndarray::Array1;
 
 /// The operands of a small problem, to be nudged one number at a time.
@@ -18,6 +18,7 @@ struct Operands {
     angles: Option<[Array2<Dd>; 2]>,
     branch: [Option<Array1<Dd>>; 2],
     grad_hidden: Option<Array2<Dd>>,
+    of_inner: Option<[Array1<Dd>; 2]>,
     grad_output: Array2<Dd>,
 }
 
@@ -49,6 +50,9 @@ impl Operands {
             branch: [(fusion.branch.bias, 2.9), (fusion.branch.scale, 3.7)]
                 .map(|(is_there, k)| is_there.then(|| Array1::from_shape_fn(parameters, |j| wave(3, j, k)))),
             grad_hidden: other(fusion.prologue.operand().is_some(), 2.3),
+            of_inner: fusion
+                .inner
+                .map(|_| [0.8, 1.2].map(|k| Array1::from_shape_fn(parameters, |j| wave(3, j, k)))),
             grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
         }
     }
@@ -65,6 +69,10 @@ impl Operands {
             angles: self.angles.as_ref().map(|tables| tables.each_ref().map(|table| table.view())),
             branch: self.branch.each_ref().map(|own| own.as_ref().map(|own| own.view())),
             grad_hidden: self.grad_hidden.as_ref().map(|other| other.view()),
+            of_inner: match &self.of_inner {
+                Some(parameters) => parameters.each_ref().map(|parameter| Some(parameter.view())),
+                None => [None; 2],
+            },
             ..Problem::new(DType::F64, self.input.view())
         }
     }
@@ -113,6 +121,12 @@ fn check(spec: &Spec, operands: &Operands) {
         for which in (0..2).filter(|&which| operands.branch[which].is_some()) {
             let slope = operands.slope(spec, |o| &mut o.branch[which].as_mut().unwrap()[j]);
             compare("branch", &grads.branch[which], (0, j), slope);
+        }
+    }
+    for (which, grad) in grads.of_inner.iter().enumerate().filter(|_| operands.of_inner.is_some()) {
+        for j in 0..operands.weight.len() {
+            let slope = operands.slope(spec, |o| &mut o.of_inner.as_mut().unwrap()[which][j]);
+            compare(["inner weight", "inner bias"][which], grad, (0, j), slope);
         }
     }
     compare("alpha", &grads.alpha, (0, 0), operands.slope(spec, |o| &mut o.alpha));
@@ -228,6 +242,27 @@ fn through_a_branch_that_is_shifted_and_scaled() {
                 let spec = Spec::Norm(Norm { fusion, ..of_axes });
                 check(&spec, &Operands::new(&spec));
             }
+        }
+    }
+}
+
+#[test]
+fn through_a_norm_of_the_branch() {
+    let kinds = || {
+        let square = rows([3, 5], Statistic::MeanSquare, 1e-3);
+        [
+            rows([3, 5], Statistic::Moments, 1e-3),
+            Norm { weight_offset: 1.0, ..square.clone() },
+            Norm { prefix: 2, eps_position: EpsPosition::Outside, ..square },
+        ]
+    };
+    let scaled = Prologue::Residual { input_scale: 0.5, residual_scale: -3.0 };
+    for (inner, outer) in kinds().into_iter().flat_map(|inner| kinds().map(|outer| (inner.clone(), outer))) {
+        for epilogue in [Epilogue::None, Epilogue::Activation(Activation::Silu)] {
+            let fusion =
+                Fusion { prologue: scaled, inner: Some(Inner::of(&inner)), epilogue, ..Fusion::default() };
+            let spec = Spec::Norm(Norm { fusion, ..outer.clone() });
+            check(&spec, &Operands::new(&spec));
         }
     }
 }

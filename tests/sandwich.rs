@@ -1,0 +1,406 @@
+//! Both norms around a residual in one pass: the bits of two passes where those lose nothing, nearer to the exact result where they
+//! do, and refusals of what makes no sense.
+
+mod common;
+
+use normkit::norm::{
+    HiddenFrom, Sandwich, SandwichGradients, SandwichGrads, SandwichSaved, SandwichStatistics,
+};
+use normkit::prelude::*;
+use normkit::spec::EpsPosition;
+use normkit::tensor::DType;
+use normkit::{DeviceTensor, Error, Method, Result, Workspace};
+
+fn tensor(shape: &[usize], phase: f64, dtype: DType) -> HostTensor {
+    let values: Vec<f64> = (0..shape.iter().product()).map(|i| 2.0 * common::wave(i, phase)).collect();
+    HostTensor::from_f64(&values, shape, dtype).unwrap()
+}
+
+/// A weight or a bias: around 1 or around 0.
+fn parameter(cols: usize, middle: f64, phase: f64, dtype: DType) -> HostTensor {
+    let values: Vec<f64> = (0..cols).map(|i| middle + 0.3 * common::wave(i, phase)).collect();
+    HostTensor::from_f64(&values, &[cols], dtype).unwrap()
+}
+
+fn numbers(tensor: &DeviceTensor) -> Vec<f64> {
+    tensor.read().unwrap().to_f64()
+}
+
+fn bits(tensor: &DeviceTensor) -> Vec<u64> {
+    numbers(tensor).into_iter().map(f64::to_bits).collect()
+}
+
+/// The devices that have the kernels.
+fn devices() -> Vec<Device> {
+    common::devices().into_iter().filter(|device| device.backend() == "cpu").collect()
+}
+
+/// The sum, rounded to the dtype of both: exact in float64 where they are float32, and float64's own.
+fn sum(device: &Device, a: &DeviceTensor, b: &DeviceTensor) -> DeviceTensor {
+    let (a, b) = (a.read().unwrap(), b.read().unwrap());
+    let both: Vec<f64> = a.to_f64().iter().zip(b.to_f64()).map(|(a, b)| a + b).collect();
+    device.upload(&HostTensor::from_f64(&both, a.shape(), a.dtype()).unwrap()).unwrap()
+}
+
+/// Operands of a call, on a device.
+struct Operands {
+    x: DeviceTensor,
+    r: DeviceTensor,
+    dy: DeviceTensor,
+    dh: DeviceTensor,
+    /// Weight and bias of the norm after, and of the norm before.
+    parameters: [DeviceTensor; 4],
+}
+
+impl Operands {
+    fn new(device: &Device, shape: &[usize], dtype: DType) -> Self {
+        let up = |tensor: HostTensor| device.upload(&tensor).unwrap();
+        let cols = *shape.last().unwrap();
+        let of = |phase| up(tensor(shape, phase, dtype));
+        Operands {
+            x: of(0.2),
+            r: of(1.4),
+            dy: of(2.2),
+            dh: of(3.1),
+            parameters: [(1.0, 0.9), (0.0, 1.9), (1.0, 2.9), (0.0, 3.9)]
+                .map(|(middle, phase)| up(parameter(cols, middle, phase, dtype))),
+        }
+    }
+
+    /// The same numbers in another dtype.
+    fn of(&self, device: &Device, dtype: DType) -> Self {
+        let wide = |tensor: &DeviceTensor| {
+            let host = tensor.read().unwrap();
+            device.upload(&HostTensor::from_f64(&host.to_f64(), host.shape(), dtype).unwrap()).unwrap()
+        };
+        Operands {
+            x: wide(&self.x),
+            r: wide(&self.r),
+            dy: wide(&self.dy),
+            dh: wide(&self.dh),
+            parameters: self.parameters.each_ref().map(wide),
+        }
+    }
+}
+
+fn rms<'a>(cols: usize, [weight, bias]: [&'a DeviceTensor; 2]) -> RmsNorm<'a> {
+    RmsNorm::new([cols]).eps(1e-6).weight(weight).bias(bias)
+}
+
+fn layer<'a>(cols: usize, [weight, bias]: [&'a DeviceTensor; 2]) -> LayerNorm<'a> {
+    LayerNorm::new([cols]).eps(1e-5).weight(weight).bias(bias)
+}
+
+/// Compares a sandwich with its parts, one after the other, bit for bit.
+fn compare(what: &str, device: &Device, o: &Operands, after: &dyn Method, before: &dyn Method) {
+    let norms = Sandwich::new(after, before);
+    let (y, h, saved) = norms.forward_train(&o.x, &o.r).unwrap();
+    let (v, of_after) = (&after).forward_train(&o.x).unwrap();
+    let sum_of = sum(device, &v, &o.r);
+    let (expected, of_before) = (&before).forward_train(&sum_of).unwrap();
+    assert_eq!(bits(&h), bits(&sum_of), "{what}: hidden");
+    assert_eq!(bits(&y), bits(&expected), "{what}: output");
+    assert_eq!(bits(&saved.after), bits(of_after.statistics().unwrap()), "{what}: statistics after");
+    assert_eq!(bits(&saved.before), bits(of_before.statistics().unwrap()), "{what}: statistics before");
+    let (again, hidden) = norms.forward(&o.x, &o.r).unwrap();
+    assert_eq!((bits(&again), bits(&hidden)), (bits(&y), bits(&h)), "{what}: without statistics");
+
+    let outer = (&before).backward(&o.dy, &sum_of, &of_before).unwrap();
+    let total = sum(device, &outer.input, &o.dh);
+    let inner = (&after).backward(&total, &o.x, &of_after).unwrap();
+    let from_residual = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
+    let from_hidden = norms.backward_of_hidden(&o.dy, Some(&o.dh), &o.x, &h, &saved).unwrap();
+    for (from, grads) in [("residual", from_residual), ("hidden", from_hidden)] {
+        let SandwichGrads { input, residual, after_weight, after_bias, before_weight, before_bias } = grads;
+        let some = |tensor: &Option<DeviceTensor>| bits(tensor.as_ref().unwrap());
+        assert_eq!(bits(&residual), bits(&total), "{what} from {from}: residual");
+        assert_eq!(bits(&input), bits(&inner.input), "{what} from {from}: input");
+        assert_eq!(some(&after_weight), some(&inner.weight), "{what} from {from}: weight after");
+        assert_eq!(some(&after_bias), some(&inner.bias), "{what} from {from}: bias after");
+        assert_eq!(some(&before_weight), some(&outer.weight), "{what} from {from}: weight before");
+        assert_eq!(some(&before_bias), some(&outer.bias), "{what} from {from}: bias before");
+    }
+    let alone = norms.backward(&o.dy, None, &o.x, &o.r, &saved).unwrap();
+    assert_eq!(bits(&alone.residual), bits(&outer.input), "{what}: without a gradient of the sum");
+}
+
+/// Where nothing is rounded in between, norms, statistics and all gradients are bit for bit those of two passes.
+#[test]
+fn one_pass_gives_the_bits_of_two() {
+    for device in devices() {
+        for dtype in common::dtypes(&device).filter(|&dtype| dtype == dtype.compute()) {
+            for shape in [&[37, 200][..], &[300, 24], &[3, 4100], &[2, 3, 515], &[70, 1]] {
+                let cols = *shape.last().unwrap();
+                let o = Operands::new(&device, shape, dtype);
+                let [w2, b2, w1, b1] = &o.parameters;
+                let what = |kind: &str| format!("{} {dtype} {shape:?} {kind}", device.backend());
+                let (after, before) = (rms(cols, [w2, b2]).weight_offset(1.0), rms(cols, [w1, b1]));
+                compare(&what("rms, rms"), &device, &o, &after, &before);
+                compare(&what("layer, rms"), &device, &o, &layer(cols, [w2, b2]), &before);
+                let outside = rms(cols, [w2, b2]).eps(0.1).eps_position(EpsPosition::Outside).partial(0.5);
+                if cols > 1 {
+                    compare(&what("rms outside, layer"), &device, &o, &outside, &layer(cols, [w1, b1]));
+                }
+            }
+        }
+    }
+}
+
+/// The squared distance of a result from that of float64.
+fn distance(found: &DeviceTensor, exact: &DeviceTensor) -> f64 {
+    numbers(found).iter().zip(numbers(exact)).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+/// In 16 bits the sum and what is added to it are not rounded on the way: the input of the next sublayer, the stream and the
+/// gradients are nearer to the exact ones than those of two passes.
+#[test]
+fn one_pass_is_nearer_than_two() {
+    for device in devices() {
+        for dtype in [DType::F16, DType::BF16] {
+            let shape = [37, 200];
+            let o = Operands::new(&device, &shape, dtype);
+            let widest = if device.backend() == "wgpu" { DType::F32 } else { DType::F64 };
+            let exact = o.of(&device, widest);
+            let run = |o: &Operands| {
+                let [w2, b2, w1, b1] = &o.parameters;
+                let norms = Sandwich::new(rms(shape[1], [w2, b2]), rms(shape[1], [w1, b1]));
+                let (y, h, saved) = norms.forward_train(&o.x, &o.r).unwrap();
+                let grads = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
+                [y, h, grads.input, grads.residual]
+            };
+            let (fused, exact) = (run(&o), run(&exact));
+            let [w2, b2, w1, b1] = &o.parameters;
+            let (after, before) = (rms(shape[1], [w2, b2]), rms(shape[1], [w1, b1]));
+            // As two calls: the norm with its residual after it, then the other norm.
+            let (h, of_after) = after.clone().output_residual(&o.r).forward_train(&o.x).unwrap();
+            let (y, of_before) = before.forward_train(&h).unwrap();
+            let outer = before.clone().of_hidden(1.0, 1.0);
+            let outer = outer.backward_hidden(&o.dy, Some(&o.dh), &h, &of_before).unwrap();
+            let inner = after.backward(&outer.input, &o.x, &of_after).unwrap();
+            let parts = [y, h, inner.input, outer.input];
+            // The stream and the residual's gradient are rounded once either way, the latter from a nearer norm.
+            for (index, most) in [(0, 0.8), (1, 1.0), (2, 0.4), (3, 1.0)] {
+                let [fused, parts] = [&fused, &parts].map(|all| distance(&all[index], &exact[index]));
+                assert!(fused <= most * parts, "{dtype} result {index}: {fused:e} and {parts:e}");
+            }
+        }
+    }
+}
+
+/// A result in 16 bits is that of float32 operands of the same numbers, rounded once: nothing on the way is rounded.
+#[test]
+fn results_in_16_bits_are_rounded_once() {
+    for device in devices() {
+        for dtype in [DType::F16, DType::BF16] {
+            for shape in [[37, 200], [5, 4100]] {
+                let o = Operands::new(&device, &shape, dtype);
+                let in_float32 = o.of(&device, DType::F32);
+                let run = |o: &Operands| {
+                    let [w2, b2, w1, b1] = &o.parameters;
+                    let norms = Sandwich::new(layer(shape[1], [w2, b2]), rms(shape[1], [w1, b1]));
+                    let (y, h, saved) = norms.forward_train(&o.x, &o.r).unwrap();
+                    let grads = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
+                    let of_parameters =
+                        [grads.after_weight, grads.after_bias, grads.before_weight, grads.before_bias];
+                    let [a, b, c, d] = of_parameters.map(Option::unwrap);
+                    [y, h, grads.input, grads.residual, a, b, c, d, saved.after, saved.before]
+                };
+                for (index, (found, expected)) in run(&o).iter().zip(&run(&in_float32)).enumerate() {
+                    let (found, expected) = (found.read().unwrap(), expected.read().unwrap());
+                    let rounded =
+                        HostTensor::from_f64(&expected.to_f64(), expected.shape(), found.dtype()).unwrap();
+                    let count =
+                        found.to_f64().iter().zip(rounded.to_f64()).filter(|(a, b)| **a != *b).count();
+                    assert_eq!(count, 0, "{dtype} {shape:?} result {index}");
+                }
+            }
+        }
+    }
+}
+
+/// Where the stream takes the place of the residual, the output that of the input, and gradients those of gradients.
+#[test]
+fn results_may_take_the_place_of_operands() {
+    let stream = Device::Cpu.stream();
+    let shape = [37, 200];
+    for dtype in DType::FLOATS {
+        let [x, r, dy, dh] = [0.2, 1.4, 2.2, 3.1].map(|phase| tensor(&shape, phase, dtype));
+        let norms = Sandwich::new(RmsNorm::new([200]).eps(1e-6), LayerNorm::new([200]));
+        let (y, h, saved) = norms.forward_train(&x, &r).unwrap();
+        let grads = norms.backward(&dy, Some(&dh), &x, &r, &saved).unwrap();
+
+        let (mut x_to_y, mut r_to_h) = (x.clone(), r.clone());
+        {
+            let (mut x_memory, mut r_memory) = (x_to_y.view_mut().unwrap(), r_to_h.view_mut().unwrap());
+            let ((from, mut to), (residual, mut hidden)) = (x_memory.in_place(), r_memory.in_place());
+            let none = SandwichStatistics::default();
+            norms.forward_into(&from, &residual, &mut to, Some(&mut hidden), none, &stream).unwrap();
+        }
+        assert_eq!((&x_to_y, &r_to_h), (&y, &h), "{dtype}");
+
+        let (mut dy_to_dx, mut dh_to_dr) = (dy.clone(), dh.clone());
+        {
+            let (mut dy_memory, mut dh_memory) = (dy_to_dx.view_mut().unwrap(), dh_to_dr.view_mut().unwrap());
+            let ((of_y, to_x), (of_h, to_r)) = (dy_memory.in_place(), dh_memory.in_place());
+            let targets = SandwichGradients { input: Some(to_x), residual: Some(to_r), ..Default::default() };
+            norms
+                .backward_into(
+                    &of_y,
+                    Some(&of_h),
+                    &x.view().unwrap(),
+                    HiddenFrom::Residual(&r.view().unwrap()),
+                    [&saved.after.view().unwrap(), &saved.before.view().unwrap()],
+                    targets,
+                    &mut Workspace::new(),
+                    &stream,
+                )
+                .unwrap();
+        }
+        assert_eq!((&dy_to_dx, &dh_to_dr), (&grads.input, &grads.residual), "{dtype}");
+    }
+}
+
+/// Each gradient is what it is whichever others are asked for.
+#[test]
+fn a_gradient_does_not_depend_on_which_others_are_wanted() {
+    let o = Operands::new(&Device::Cpu, &[300, 70], DType::F32);
+    let [w2, b2, w1, b1] = &o.parameters;
+    let norms = Sandwich::new(layer(70, [w2, b2]), rms(70, [w1, b1]));
+    let (_, _, saved) = norms.forward_train(&o.x, &o.r).unwrap();
+    let all = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
+    let expected = [
+        Some(all.input),
+        Some(all.residual),
+        all.after_weight,
+        all.after_bias,
+        all.before_weight,
+        all.before_bias,
+    ]
+    .map(Option::unwrap);
+    for wanted in 0..1 << 6 {
+        let mut found = expected.each_ref().map(|tensor| {
+            let host = tensor.read().unwrap();
+            Device::Cpu.upload(&HostTensor::zeros(host.shape(), host.dtype()).unwrap()).unwrap()
+        });
+        let mut views = found.each_mut().map(|tensor| Some(tensor.view_mut().unwrap()));
+        let mut take = |index: usize| views[index].take().filter(|_| wanted >> index & 1 == 1);
+        let grads = SandwichGradients {
+            input: take(0),
+            residual: take(1),
+            after_weight: take(2),
+            after_bias: take(3),
+            before_weight: take(4),
+            before_bias: take(5),
+        };
+        norms
+            .backward_into(
+                &o.dy.view().unwrap(),
+                Some(&o.dh.view().unwrap()),
+                &o.x.view().unwrap(),
+                HiddenFrom::Residual(&o.r.view().unwrap()),
+                [&saved.after.view().unwrap(), &saved.before.view().unwrap()],
+                grads,
+                &mut Workspace::new(),
+                &Device::Cpu.stream(),
+            )
+            .unwrap();
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            if wanted >> index & 1 == 1 {
+                assert_eq!(bits(found), bits(expected), "gradient {index} of {wanted:06b}");
+            } else {
+                assert!(numbers(found).iter().all(|&x| x == 0.0), "gradient {index} of {wanted:06b}");
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn named<T>(result: Result<T>) -> &'static str {
+    match result.err().expect("an error") {
+        Error::Argument { name, .. } => name,
+        other => panic!("no argument is named: {other}"),
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let zeros = |shape: &[usize], dtype| HostTensor::zeros(shape, dtype).unwrap();
+    let (x, short, wide) = (zeros(&[3, 4], DType::F32), zeros(&[4], DType::F32), zeros(&[3, 4], DType::F64));
+    let five = zeros(&[5], DType::F32);
+    let (rms, layer) = (|| RmsNorm::new([4]), || LayerNorm::new([4]));
+    let both = Sandwich::new(rms(), layer());
+    assert_eq!(named(both.forward(&x, &short)), "residual");
+    assert_eq!(named(both.forward(&x, &wide)), "residual");
+    assert_eq!(named(Sandwich::new(rms().weight(&five), layer()).forward(&x, &x)), "after.weight");
+    assert_eq!(named(Sandwich::new(layer().bias(&five), layer()).forward(&x, &x)), "after.bias");
+    assert_eq!(named(Sandwich::new(rms(), layer().weight(&five)).forward(&x, &x)), "before.weight");
+    assert_eq!(named(Sandwich::new(rms(), layer().bias(&five)).forward(&x, &x)), "before.bias");
+    // Only norms of the same trailing axes with nothing else.
+    assert_eq!(named(Sandwich::new(rms().residual(&x), layer()).forward(&x, &x)), "after");
+    assert_eq!(named(Sandwich::new(rms(), layer().output_gate(&x)).forward(&x, &x)), "before");
+    assert_eq!(named(Sandwich::new(rms().mask(&x), layer()).forward(&x, &x)), "after");
+    assert_eq!(named(Sandwich::new(Normalize::new(), layer()).forward(&x, &x)), "after");
+    assert_eq!(
+        named(Sandwich::new(rms(), DyT::new([4]).alpha(&zeros(&[1], DType::F32))).forward(&x, &x)),
+        "before"
+    );
+    assert_eq!(named(Sandwich::new(RmsNorm::new([3, 4]), layer()).forward(&x, &x)), "after");
+    assert_eq!(named(Sandwich::new(GroupNorm::new(2, 4), layer()).forward(&x, &x)), "after");
+    let per_row = zeros(&[3, 1], DType::F32);
+    let broadcast = rms().broadcast_parameters().weight(&per_row);
+    assert_eq!(named(Sandwich::new(broadcast, layer()).forward(&x, &x)), "after");
+    assert_eq!(named(Sandwich::new(rms().eps(-1.0), layer()).forward(&x, &x)), "eps");
+
+    let (_, h, saved) = both.forward_train(&x, &x).unwrap();
+    assert_eq!(named(both.backward(&short, None, &x, &x, &saved)), "grad_output");
+    assert_eq!(named(both.backward(&x, Some(&wide), &x, &x, &saved)), "grad_hidden");
+    assert_eq!(named(both.backward(&x, None, &x, &short, &saved)), "residual");
+    assert_eq!(named(both.backward_of_hidden(&x, None, &x, &short, &saved)), "hidden");
+    let two_rows = || Device::Cpu.upload(&zeros(&[2, 4], DType::F32)).unwrap();
+    let of_fewer = SandwichSaved { after: two_rows(), before: saved.before.clone() };
+    assert_eq!(named(both.backward(&x, None, &x, &h, &of_fewer)), "after.statistics");
+    let of_fewer = SandwichSaved { after: saved.after.clone(), before: two_rows() };
+    assert_eq!(named(both.backward(&x, None, &x, &h, &of_fewer)), "before.statistics");
+}
+
+/// Nothing that is written may share memory with what is read, but for what it replaces exactly.
+#[test]
+fn overlaps_are_refused() {
+    let stream = Device::Cpu.stream();
+    let x = tensor(&[4, 4], 0.2, DType::F32);
+    let (input, mut y) = (x.view().unwrap(), HostTensor::zeros(&[4, 4], DType::F32).unwrap());
+    let mut memory = HostTensor::zeros(&[4, 4], DType::F32).unwrap();
+    let mut view = memory.view_mut().unwrap();
+    let (from, to) = view.in_place();
+    let norms = Sandwich::new(RmsNorm::new([4]), RmsNorm::new([4]));
+    let statistics = SandwichStatistics { after: Some(to), before: None };
+    let result = norms.forward_into(&input, &from, &mut y.view_mut().unwrap(), None, statistics, &stream);
+    assert_eq!(named(result), "after.statistics");
+
+    let mut row = HostTensor::zeros(&[4], DType::F32).unwrap();
+    let mut view = row.view_mut().unwrap();
+    let (weight, to) = view.in_place();
+    let norms = Sandwich::new(RmsNorm::new([4]).weight_view(weight), RmsNorm::new([4]));
+    let (_, _, saved) = norms.forward_train(&x, &x).unwrap();
+    let result = norms.backward_into(
+        &input,
+        None,
+        &input,
+        HiddenFrom::Residual(&input),
+        [&saved.after.view().unwrap(), &saved.before.view().unwrap()],
+        SandwichGradients { after_weight: Some(to), ..Default::default() },
+        &mut Workspace::new(),
+        &stream,
+    );
+    assert_eq!(named(result), "after.grad_weight");
+}
+
+/// A backend without the kernels says so.
+#[test]
+fn other_backends_refuse() {
+    for device in common::devices().into_iter().filter(|device| device.backend() != "cpu") {
+        let x = device.upload(&tensor(&[3, 4], 0.2, DType::F32)).unwrap();
+        let result = Sandwich::new(RmsNorm::new([4]), RmsNorm::new([4])).forward(&x, &x);
+        assert!(matches!(result, Err(Error::Unsupported { .. })), "{result:?}");
+    }
+}
