@@ -310,8 +310,6 @@ class Operators:
         scales = (first_scale, last_scale)
         is_plain_branch = others[-2] is None and others[-1] is None
         summands = [input, input if residual is None else residual]
-        if grad_output is None and grad_hidden is None:
-            return (None,) * len(tensors)
         if grad_output is None and (p > 0.0 or not is_plain_branch):
             # The kernels know which elements there were, and what became of them.
             grad_outputs = (torch.zeros_like(cast(Tensor, input)), grad_hidden)
