@@ -269,6 +269,33 @@ fn codes_of_any_layout() {
     }
 }
 
+/// A scale of a row needs all of its leaves, whatever the order of memory; the rows here lie side by side.
+#[test]
+fn long_rows_side_by_side_have_one_scale() {
+    let (rows, cols) = (12, 5000);
+    let x = host(&[rows, cols], 0.2, DType::F32);
+    let norm = Quantized::new(RmsNorm::new([cols]), DType::I8, Scaling::Row);
+    let expected = norm.forward(&x).unwrap();
+    let x = x.as_slice::<f32>().unwrap().to_vec();
+    let transposed = (0..rows * cols).map(|i| x[i % rows * cols + i / rows]).collect();
+    let transposed = HostTensor::from_vec::<f32>(transposed, &[cols, rows]).unwrap();
+    for device in common::devices() {
+        let on_device = common::on(&device, &transposed);
+        let layout = || Layout::strided(&[rows, cols], &[1, rows as isize], 0).unwrap();
+        let input = on_device.view().unwrap().with_layout(layout()).unwrap();
+        let mut codes = device.zeros(&[cols, rows], DType::I8).unwrap();
+        let mut scales = device.zeros(&[rows, 1], DType::F32).unwrap();
+        let mut to = codes.view_mut().unwrap().with_layout(layout()).unwrap();
+        let stream = device.stream();
+        norm.forward_into(&input, &mut to, Some(&mut scales.view_mut().unwrap()), None, &stream).unwrap();
+        drop(to);
+        assert_eq!(&scales.read().unwrap(), expected.scales.as_ref().unwrap(), "{device:?}");
+        let codes = codes.read().unwrap().to_f64();
+        let found: Vec<f64> = (0..rows * cols).map(|i| codes[i % cols * rows + i / cols]).collect();
+        assert_eq!(found, expected.codes.to_f64(), "{device:?}");
+    }
+}
+
 /// Norms of heads have a scale for each.
 #[test]
 fn rows_of_heads_have_scales_of_their_own() {
