@@ -2,7 +2,6 @@
 
 use super::Isa;
 use super::simd::BLOCK;
-use super::stored::Stored;
 
 /// Leave to write past the caches: there are the instructions for it, and enough to write.
 #[derive(Clone, Copy)]
@@ -71,44 +70,33 @@ impl<T> Ahead<T> {
     }
 }
 
+/// Elements of any type that will be read soon.
+#[derive(Clone, Copy)]
+pub(super) struct Upcoming {
+    first: Ahead<u8>,
+    /// Bytes of an element.
+    size: usize,
+}
+
+impl Upcoming {
+    pub(super) fn new(first: *const u8, size: usize) -> Self {
+        Upcoming { first: Ahead(first), size }
+    }
+
+    /// Asks for `len` elements from `at` on, of which some may be nobody's.
+    #[inline(always)]
+    pub(super) fn touch(self, at: usize, len: usize) {
+        for byte in (at * self.size..(at + len) * self.size).step_by(LINE) {
+            self.first.touch(byte);
+        }
+    }
+}
+
 /// Staged in memory, in whole lines: a store that straddles two is not forwarded to the loads after it.
 #[repr(align(64))]
 pub(super) struct Staged<T>(pub(super) T);
 
-/// Copies past the caches.
-#[inline(always)]
-pub(super) fn stream<T: Stored>(_leave: Streaming, from: &[T], to: &mut [T]) {
-    assert!(from.len() == to.len() && to.len().is_multiple_of(BLOCK) && is_aligned(to));
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..to.len()).step_by(32 / size_of::<T>()) {
-        // SAFETY: leave is given where there is AVX; a block is a multiple of 32 bytes, so both slices have as many from
-        // `at` on; and the target is aligned to 16.
-        unsafe { stream_32(from.as_ptr().add(at).cast(), to.as_mut_ptr().add(at).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    to.copy_from_slice(from);
-}
-
-/// Copies 32 bytes past the caches.
-///
-/// # Safety
-/// The CPU has AVX, 32 bytes can be read and written, and `to` is a multiple of 16.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx")]
-#[inline]
-unsafe fn stream_32(from: *const u8, to: *mut u8) {
-    use std::arch::x86_64::{_mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_ps};
-    // SAFETY: as the caller says.
-    unsafe {
-        let mut both = _mm256_loadu_ps(from.cast());
-        // Without this the compiler would see that halves are stored, and do the arithmetic before it in halves.
-        std::arch::asm!("/* {} */", inout(ymm_reg) both, options(pure, nomem, nostack, preserves_flags));
-        _mm_stream_ps(to.cast(), _mm256_castps256_ps128(both));
-        _mm_stream_ps(to.cast::<f32>().add(4), _mm256_extractf128_ps::<1>(both));
-    }
-}
-
-/// Orders what [`stream`] has written before what the thread writes next.
+/// Orders what was written past the caches before what the thread writes next.
 pub(super) fn finish_streaming() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has it.

@@ -9,6 +9,7 @@ use super::memory::{Streaming, finish_streaming};
 use super::real::Real;
 use super::sink::Sink;
 use super::source::Source;
+use super::stored::typed;
 use super::tanh::Tanh;
 use super::{Cpu, Isa};
 use crate::backend;
@@ -23,7 +24,7 @@ use std::ops::Range;
 const TASK: usize = 1 << 15;
 
 /// Columns of a row that are handled together: few enough that what has to be converted stays in the first-level cache.
-const PIECE: usize = LEAF / 4;
+const PIECE: usize = LEAF / 2;
 
 /// What the tasks of a forward pass work on.
 #[derive(Clone, Copy)]
@@ -51,6 +52,8 @@ struct Backward<'a, F> {
     input: Source<'a>,
     weight: Option<Source<'a>>,
     grad_input: Option<Sink<'a>>,
+    /// Leave to write the input's gradient past the caches.
+    streamed: Option<Streaming>,
     /// Which sums over rows are asked for: the weight's, the bias's, alpha's.
     wanted: [bool; 3],
 }
@@ -110,12 +113,23 @@ fn forward_with<C: Curve<F>, F: Real>(job: &Forward<'_, F>, rows: Range<usize>, 
         let w = load_or(job.weight, first, w_tile, len, F::ONE);
         let b = load_or(job.bias, first, b_tile, len, -F::ZERO);
         for row in rows.clone() {
+            let (next, curve) = (job.input.upcoming(row + 1, first), PhantomData::<C>);
+            // From memory to memory where it holds both side by side.
+            macro_rules! run {
+                ($t:ty) => {
+                    if let (Some(x), Some(out)) =
+                        (job.input.lend::<$t>(row, first, len), job.output.lend::<$t>(row, first, len))
+                    {
+                        let streamed = job.streamed.and_then(|streaming| streaming.to(out));
+                        job.isa.run(Values { alpha, x, w, b, out, streamed, next, curve });
+                        continue;
+                    }
+                };
+            }
+            typed!(job.input.dtype(), F, run);
             let x = job.input.load(row, first, x_tile, len);
             let out = job.output.begin(row, first, out_tile, len);
-            let streamed = job.streamed.filter(|_| job.output.is_direct::<F>(row, first, len));
-            let streamed = streamed.and_then(|streaming| streaming.to(out));
-            let pass = Values { alpha, x, w, b, out: &mut *out, streamed, curve: PhantomData::<C> };
-            job.isa.run(pass);
+            job.isa.run(Values { alpha, x, w, b, out: &mut *out, streamed: None, next, curve });
             job.output.commit(row, first, out);
         }
     }
@@ -169,6 +183,7 @@ pub(super) fn backward<F: Real>(
         input: folded.source("input", input, 1, false)?,
         grad_input: folded.optional_sink("grad_input", grad_input.as_ref(), 2)?,
         weight: folded.optional("weight", weight.as_ref(), 3)?,
+        streamed: Streaming::of(cpu.isa, rows * cols * grad_output.dtype().size()),
         wanted: targets.map(|target| target.is_some()),
     };
     let stride = cols * job.wanted.into_iter().filter(|&wanted| wanted).count();
@@ -228,20 +243,43 @@ fn backward_with<C: Curve<F>, F: Real>(
         let len = PIECE.min(job.cols - first);
         let w = load_or(job.weight, first, w_tile, len, F::ONE);
         for (index, row) in rows.clone().enumerate() {
-            let x = job.input.load(row, first, x_tile, len);
-            let g = job.grad_output.load(row, first, g_tile, len);
-            let mut dx = (job.grad_input.as_ref()).map(|sink| sink.begin(row, first, out_tile, len));
+            let (next, curve) = (
+                [&job.grad_output, &job.input].map(|source| source.upcoming(row + 1, first)),
+                PhantomData::<C>,
+            );
             let sums = sums.each_mut().map(|sums| {
                 let sums = sums.as_mut()?;
                 sums.begin_row(index, first..first + len);
                 Some(sums.columns(first, len))
             });
-            job.isa.run(Gradients { alpha, g, x, w, dx: dx.as_deref_mut(), sums, curve: PhantomData::<C> });
+            macro_rules! run {
+                ($t:ty) => {{
+                    let elements =
+                        (job.grad_output.lend::<$t>(row, first, len), job.input.lend::<$t>(row, first, len));
+                    let dx = job.grad_input.map(|sink| sink.lend::<$t>(row, first, len));
+                    if let ((Some(g), Some(x)), None | Some(Some(_))) = (elements, &dx) {
+                        let dx = dx.flatten();
+                        let streamed =
+                            (job.streamed.zip(dx.as_deref())).and_then(|(streaming, dx)| streaming.to(dx));
+                        job.isa.run(Gradients { alpha, g, x, w, dx, sums, streamed, next, curve });
+                        continue;
+                    }
+                }};
+            }
+            typed!(job.input.dtype(), F, run);
+            let x = job.input.load(row, first, x_tile, len);
+            let g = job.grad_output.load(row, first, g_tile, len);
+            let mut dx = (job.grad_input.as_ref()).map(|sink| sink.begin(row, first, out_tile, len));
+            let (to, streamed) = (dx.as_deref_mut(), None);
+            job.isa.run(Gradients { alpha, g, x, w, dx: to, sums, streamed, next, curve });
             if let (Some(sink), Some(dx)) = (&job.grad_input, dx) {
                 // In place, `g` has been copied to its tile before this replaces it.
                 sink.commit(row, first, dx);
             }
         }
+    }
+    if job.streamed.is_some() {
+        finish_streaming();
     }
     for sums in sums.into_iter().flatten() {
         sums.finish();

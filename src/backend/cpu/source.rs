@@ -5,6 +5,7 @@
 
 use super::Isa;
 use super::gathered::Spread;
+use super::memory::Upcoming;
 use super::real::Real;
 use super::runs::{Run, place, run_end, run_length, runs};
 use super::sink::Sink;
@@ -154,6 +155,16 @@ impl<'a> Source<'a> {
         }
         let at = place(self.grid, self.walk, row, col, len)?;
         Some(self.slice(at, len))
+    }
+
+    /// The columns from `col` on of a row that will be read soon; `None` where there is no such row, or where they do not lie side by
+    /// side.
+    pub(super) fn upcoming(&self, row: usize, col: usize) -> Option<Upcoming> {
+        (row < self.grid.rows && self.walk.contiguous).then(|| {
+            let at = self.grid.row_offset(self.walk, row) + col as isize;
+            let size = self.dtype.size();
+            Upcoming::new(self.base.wrapping_offset(at * size as isize), size)
+        })
     }
 
     /// Up to which column those from `col` on lie side by side.
