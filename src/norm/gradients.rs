@@ -37,7 +37,7 @@ impl Saved {
         Saved { statistics: Some(statistics) }
     }
 
-    /// The statistics, `[rows, 4]`; see [`STATISTICS`] for their meaning. `None` for methods that have none.
+    /// The statistics, `[rows, 4]`; see [`STATISTICS`](crate::spec::STATISTICS) for their meaning. `None` for methods that have none.
     pub fn statistics(&self) -> Option<&DeviceTensor> {
         self.statistics.as_ref()
     }
