@@ -38,14 +38,20 @@ pub(super) struct Pass<'a> {
 impl<'s> Schedule<'s> {
     pub(super) fn new(spec: &Norm, reduced: &[usize], input: &View<'_>, stream: &'s CudaStream<'s>) -> Self {
         let overrides = stream.overrides();
-        let style = geometry::style(&overrides, &spec.shape, reduced, input.layout());
         let size = |wanted: bool| -> usize {
             let axes = (0..spec.shape.len()).filter(|axis| reduced.contains(axis) == wanted);
             axes.map(|axis| spec.shape[axis]).product()
         };
         let (rows, cols) = (size(false), size(true));
-        let is_split = geometry::is_split(stream.device().limits(), &overrides, style, [rows, cols])
-            && !spec.fusion.quantization.is_some_and(|codes| codes.scaling == Scaling::Row);
+        // What becomes of an element needs all of its row.
+        let is_whole = spec.fusion.quantization.is_some_and(|codes| codes.scaling == Scaling::Row);
+        let style = match geometry::style(&overrides, &spec.shape, reduced, input.layout()) {
+            // Threads of its blocks have one leaf of a row.
+            Style::Column if is_whole && cols > tree::LEAF => Style::Row,
+            style => style,
+        };
+        let is_split =
+            !is_whole && geometry::is_split(stream.device().limits(), &overrides, style, [rows, cols]);
         Schedule { stream, compute: input.dtype().compute(), style, rows, cols, is_split }
     }
 

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// The devices that are tested, with what their results may be off by, as a share of the largest.
 pub(crate) fn devices() -> Vec<(&'static str, Device, DType, f64)> {
+    #[allow(unused_mut, reason = "features add to it")]
     let mut all = vec![
         ("flex f32", Device::flex(), DType::F32, 2e-6),
         ("flex f64", Device::flex(), DType::F64, 1e-14),
