@@ -6,6 +6,7 @@ Each names a file, a text that occurs in it exactly once, what to put in its pla
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 CPU_ROW = "src/backend/cpu/row.rs"
@@ -19,7 +20,8 @@ CPU_SPLIT = "src/backend/cpu/split.rs"
 CPU_LANES = "src/backend/cpu/lanes.rs"
 CPU_AFFINE = "src/backend/cpu/affine.rs"
 CPU_SIMD = "src/backend/cpu/simd.rs"
-CPU_X86 = "src/backend/cpu/x86.rs"
+CPU_AVX2 = "src/backend/cpu/avx2.rs"
+CPU_AVX512 = "src/backend/cpu/avx512.rs"
 CPU_TANH = "src/backend/cpu/tanh.rs"
 CPU_FUSION = "src/backend/cpu/fusion.rs"
 CPU_FUSED = "src/backend/cpu/fused.rs"
@@ -118,23 +120,23 @@ MUTATIONS = [
              "let outside = c.eps_position == EpsPosition::Outside;",
              "let outside = false;",
              (CPU_NUMBERS,)),
-    Mutation("cpu: bias of a inner's norm forgotten where it is made again", CPU_INNER,
+    Mutation("cpu: bias of a branch's norm forgotten where it is made again", CPU_INNER,
              "bias: self.bias,",
              "bias: None,",
              (CPU_SANDWICH,)),
-    Mutation("cpu: a inner normalized as what is around it", "src/backend/cpu/norm.rs",
+    Mutation("cpu: a branch's norm normalized as what is around it", "src/backend/cpu/norm.rs",
              "constants: Constants::new(cpu.isa, &norm, cols, input.dtype()),",
              "constants: job.constants,",
              (CPU_SANDWICH,)),
-    Mutation("cpu: gradient of a inner without that of the sum", CPU_FUSED_BACKWARD,
+    Mutation("cpu: gradient of a branch's norm without that of the sum", CPU_FUSED_BACKWARD,
              "row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };",
              "row_backward::Backward { grad_output: of_norm, ..inner.job };",
              (CPU_SANDWICH,)),
-    Mutation("cpu: sums of a inner's parameters among those of the norm around it", "src/backend/cpu/chunks.rs",
+    Mutation("cpu: sums of a branch's parameters among those of the norm around it", "src/backend/cpu/chunks.rs",
              "&mut accumulators[norm]",
              "&mut accumulators[norm.min(0)]",
              (CPU_SANDWICH,)),
-    Mutation("oracle: gradient of a inner's output for that of its input", "src/oracle/inner.rs",
+    Mutation("oracle: gradient of a branch's output for that of its input", "src/oracle/inner.rs",
              "ExpectedGradients { input: inner.input,",
              "ExpectedGradients { input: around.input.clone(),",
              ("--features check --lib oracle",)),
@@ -166,17 +168,29 @@ MUTATIONS = [
              "*half = lanes[i] + lanes[i + BLOCK / 2];",
              "*half = lanes[2 * i] + lanes[2 * i + 1];",
              (CPU_UNITS,)),
-    Mutation("cpu: AVX2's lanes halved in another order", CPU_X86,
+    Mutation("cpu: AVX2's lanes halved in another order", CPU_AVX2,
              "let eight = _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d));",
              "let eight = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));",
              (CPU_UNITS,)),
-    Mutation("cpu: AVX2 takes one number too few", CPU_X86,
+    Mutation("cpu: AVX2 takes one number too few", CPU_AVX2,
              "let skipped = BLOCK - count.min(BLOCK);",
              "let skipped = BLOCK - count.min(BLOCK - 1);",
              (CPU_UNITS,)),
-    Mutation("cpu: AVX2 rounds halves up", CPU_X86,
+    Mutation("cpu: AVX2 rounds halves up", CPU_AVX2,
              "_mm256_set1_epi32(0x7FFF)",
              "_mm256_set1_epi32(0x8000)",
+             (CPU_UNITS,)),
+    Mutation("cpu: AVX-512's lanes halved without the upper ones", CPU_AVX512,
+             "_mm512_extractf32x8_ps::<1>(sixteen)",
+             "_mm512_extractf32x8_ps::<0>(sixteen)",
+             (CPU_UNITS,)),
+    Mutation("cpu: AVX-512 takes one number too few", CPU_AVX512,
+             "if count < BLOCK { (1 << count) - 1 }",
+             "if count < BLOCK { (1 << count >> 1) - u32::from(count > 0) }",
+             (CPU_UNITS,)),
+    Mutation("cpu: AVX-512 rounds halves up", CPU_AVX512,
+             "_mm512_set1_epi32(0x7FFF)",
+             "_mm512_set1_epi32(0x8000)",
              (CPU_UNITS,)),
     Mutation("cpu: blocks of lanes in another order", CPU_LANES,
              "let sums = &mut sums[block % sums.len()];",
@@ -230,13 +244,13 @@ MUTATIONS = [
              "if (first + i).is_multiple_of(rows.beside.len()) {",
              "if i == 0 && (first + i).is_multiple_of(rows.beside.len()) {",
              (CPU_SCHEDULES, CPU_NUMBERS)),
-    Mutation("cpu: gradients of the input in the parameters' order of axes", "src/backend/cpu/norm.rs",
+    Mutation("cpu: gradients of the input in the parameters' order of axes", "src/backend/cpu/norm_backward.rs",
              "    launch::<F>(spec, operands, &order(), all, workspace, cpu)\n}",
              "    launch::<F>(spec, operands, &split, all, workspace, cpu)\n}",
              (CPU_NUMBERS,)),
-    Mutation("cpu: halves written past the caches exchanged", "src/backend/cpu/memory.rs",
-             "_mm_stream_ps(to.cast(), _mm256_castps256_ps128(both));",
-             "_mm_stream_ps(to.cast(), _mm256_extractf128_ps::<1>(both));",
+    Mutation("cpu: halves written past the caches exchanged", CPU_AVX2,
+             "_mm_stream_si128(to.cast(), low);",
+             "_mm_stream_si128(to.cast(), high);",
              (CPU_SCHEDULES,)),
     Mutation("cpu: column's lanes in another order", CPU_LINE_SUMS,
              "let sums = &mut sums[col % lanes * M * pitch..][..M * pitch];",
@@ -325,7 +339,7 @@ MUTATIONS = [
              "shifted[place..place + len].copy_from_slice(x);",
              "input.fill(row, at, &mut shifted[place..place + len]);",
              (CPU_BRANCH,)),
-    Mutation("cpu: sums of a branch in the order of sub-rows", "src/backend/cpu/norm.rs",
+    Mutation("cpu: sums of a branch in the order of sub-rows", "src/backend/cpu/norm_backward.rs",
              "if of_branch && is_run {",
              "if of_branch {",
              (CPU_NUMBERS,)),
@@ -700,3 +714,8 @@ MUTATIONS = [
              "static constexpr bool BY_PAIRS = false;",
              (CUDA_ROTARIES,)),
 ]
+
+# What no test here can run, none can notice.
+CPU_INFO = Path("/proc/cpuinfo")
+if not CPU_INFO.exists() or "avx512f" not in CPU_INFO.read_text():
+    MUTATIONS = [mutation for mutation in MUTATIONS if mutation.file != CPU_AVX512]
