@@ -135,9 +135,7 @@ impl Numbers<f32> for Singles {
         // SAFETY: the CPU has AVX2, or there would be no block of it.
         unsafe {
             let eight = _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d));
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            halved_singles(eight)
         }
     }
     #[inline(always)]
@@ -226,9 +224,35 @@ impl Numbers<f64> for Doubles {
             let low = _mm256_add_pd(_mm256_add_pd(a, e), _mm256_add_pd(c, g));
             let high = _mm256_add_pd(_mm256_add_pd(b, f), _mm256_add_pd(d, h));
             let four = _mm256_add_pd(low, high);
-            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
-            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+            halved_doubles(four)
         }
+    }
+}
+
+/// The upper half added to the lower one, down to one number.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn halved_singles(eight: __m256) -> f32 {
+    // SAFETY: as the caller says.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+}
+
+/// The same.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn halved_doubles(four: __m256d) -> f64 {
+    // SAFETY: as the caller says.
+    unsafe {
+        let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
+        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
     }
 }
 

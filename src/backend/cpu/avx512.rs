@@ -1,6 +1,6 @@
 //! Blocks in the registers of AVX-512.
 
-use super::avx2::transposed;
+use super::avx2::{halved_doubles, halved_singles, transposed};
 use super::memory::Streaming;
 use super::simd::{BLOCK, Numbers, SIDE, Simd};
 use half::{bf16, f16};
@@ -135,9 +135,7 @@ impl Numbers<f32> for Singles {
         unsafe {
             let sixteen = _mm512_add_ps(a, b);
             let eight = _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm512_extractf32x8_ps::<1>(sixteen));
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            halved_singles(eight)
         }
     }
     #[inline(always)]
@@ -219,8 +217,7 @@ impl Numbers<f64> for Doubles {
         unsafe {
             let eight = _mm512_add_pd(_mm512_add_pd(a, c), _mm512_add_pd(b, d));
             let four = _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd::<1>(eight));
-            let two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd::<1>(four));
-            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+            halved_doubles(four)
         }
     }
 }

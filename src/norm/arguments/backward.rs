@@ -20,7 +20,7 @@ pub(in crate::norm) struct BackwardArguments<'a> {
     pub(in crate::norm) grad_hidden: Option<&'a View<'a>>,
     pub(in crate::norm) grads: Gradients<'a>,
     pub(in crate::norm) sums: Option<ViewMut<'a>>,
-    /// Of a spec whose fusion has a branch.
+    /// Of a spec whose fusion has a norm of the branch.
     pub(in crate::norm) inner: Option<InnerBackwardArguments<'a>>,
 }
 

@@ -20,7 +20,7 @@ pub(in crate::norm) struct ForwardArguments<'a> {
     pub(in crate::norm) hidden: Option<ViewMut<'a>>,
     pub(in crate::norm) statistics: Option<ViewMut<'a>>,
     pub(in crate::norm) moments: Option<ViewMut<'a>>,
-    /// Of a spec whose fusion has a branch.
+    /// Of a spec whose fusion has a norm of the branch.
     pub(in crate::norm) inner: Option<InnerArguments<'a>>,
 }
 
