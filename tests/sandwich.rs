@@ -1,15 +1,13 @@
 //! Both norms around a residual in one pass: the bits of two passes where those lose nothing, nearer to the exact result where they
-//! do, and refusals of what makes no sense.
+//! do.
 
 mod common;
 
-use normkit::norm::{
-    HiddenFrom, Sandwich, SandwichGradients, SandwichGrads, SandwichSaved, SandwichStatistics,
-};
+use normkit::norm::{HiddenFrom, Sandwich, SandwichGradients, SandwichGrads, SandwichStatistics};
 use normkit::prelude::*;
 use normkit::spec::EpsPosition;
 use normkit::tensor::DType;
-use normkit::{DeviceTensor, Error, Method, Result, Workspace};
+use normkit::{DeviceTensor, Error, Method, Workspace};
 
 fn tensor(shape: &[usize], phase: f64, dtype: DType) -> HostTensor {
     let values: Vec<f64> = (0..shape.iter().product()).map(|i| 2.0 * common::wave(i, phase)).collect();
@@ -30,9 +28,13 @@ fn bits(tensor: &DeviceTensor) -> Vec<u64> {
     numbers(tensor).into_iter().map(f64::to_bits).collect()
 }
 
-/// The devices that have the kernels.
+/// The devices that have kernels for forward passes.
 fn devices() -> Vec<Device> {
-    common::devices().into_iter().filter(|device| device.backend() == "cpu").collect()
+    common::devices().into_iter().filter(|device| device.backend() != "wgpu").collect()
+}
+
+fn has_backward(device: &Device) -> bool {
+    device.backend() == "cpu"
 }
 
 /// The sum, rounded to the dtype of both: exact in float64 where they are float32, and float64's own.
@@ -104,6 +106,9 @@ fn compare(what: &str, device: &Device, o: &Operands, after: &dyn Method, before
     assert_eq!(bits(&saved.before), bits(of_before.statistics().unwrap()), "{what}: statistics before");
     let (again, hidden) = norms.forward(&o.x, &o.r).unwrap();
     assert_eq!((bits(&again), bits(&hidden)), (bits(&y), bits(&h)), "{what}: without statistics");
+    if !has_backward(device) {
+        return;
+    }
 
     let outer = (&before).backward(&o.dy, &sum_of, &of_before).unwrap();
     let total = sum(device, &outer.input, &o.dh);
@@ -165,8 +170,12 @@ fn one_pass_is_nearer_than_two() {
                 let [w2, b2, w1, b1] = &o.parameters;
                 let norms = Sandwich::new(rms(shape[1], [w2, b2]), rms(shape[1], [w1, b1]));
                 let (y, h, saved) = norms.forward_train(&o.x, &o.r).unwrap();
-                let grads = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
-                [y, h, grads.input, grads.residual]
+                let mut results = vec![y, h];
+                if has_backward(&device) {
+                    let grads = norms.backward(&o.dy, Some(&o.dh), &o.x, &o.r, &saved).unwrap();
+                    results.extend([grads.input, grads.residual]);
+                }
+                results
             };
             let (fused, exact) = (run(&o), run(&exact));
             let [w2, b2, w1, b1] = &o.parameters;
@@ -177,9 +186,9 @@ fn one_pass_is_nearer_than_two() {
             let outer = before.clone().of_hidden(1.0, 1.0);
             let outer = outer.backward_hidden(&o.dy, Some(&o.dh), &h, &of_before).unwrap();
             let inner = after.backward(&outer.input, &o.x, &of_after).unwrap();
-            let parts = [y, h, inner.input, outer.input];
+            let parts = vec![y, h, inner.input, outer.input];
             // The stream and the residual's gradient are rounded once either way, the latter from a nearer norm.
-            for (index, most) in [(0, 0.8), (1, 1.0), (2, 0.4), (3, 1.0)] {
+            for (index, most) in [0.8, 1.0, 0.4, 1.0].into_iter().enumerate().take(fused.len()) {
                 let [fused, parts] = [&fused, &parts].map(|all| distance(&all[index], &exact[index]));
                 assert!(fused <= most * parts, "{dtype} result {index}: {fused:e} and {parts:e}");
             }
@@ -190,7 +199,7 @@ fn one_pass_is_nearer_than_two() {
 /// A result in 16 bits is that of float32 operands of the same numbers, rounded once: nothing on the way is rounded.
 #[test]
 fn results_in_16_bits_are_rounded_once() {
-    for device in devices() {
+    for device in devices().into_iter().filter(has_backward) {
         for dtype in [DType::F16, DType::BF16] {
             for shape in [[37, 200], [5, 4100]] {
                 let o = Operands::new(&device, &shape, dtype);
@@ -314,93 +323,20 @@ fn a_gradient_does_not_depend_on_which_others_are_wanted() {
     }
 }
 
-#[track_caller]
-fn named<T>(result: Result<T>) -> &'static str {
-    match result.err().expect("an error") {
-        Error::Argument { name, .. } => name,
-        other => panic!("no argument is named: {other}"),
-    }
-}
-
-#[test]
-fn what_makes_no_sense_is_refused() {
-    let zeros = |shape: &[usize], dtype| HostTensor::zeros(shape, dtype).unwrap();
-    let (x, short, wide) = (zeros(&[3, 4], DType::F32), zeros(&[4], DType::F32), zeros(&[3, 4], DType::F64));
-    let five = zeros(&[5], DType::F32);
-    let (rms, layer) = (|| RmsNorm::new([4]), || LayerNorm::new([4]));
-    let both = Sandwich::new(rms(), layer());
-    assert_eq!(named(both.forward(&x, &short)), "residual");
-    assert_eq!(named(both.forward(&x, &wide)), "residual");
-    assert_eq!(named(Sandwich::new(rms().weight(&five), layer()).forward(&x, &x)), "after.weight");
-    assert_eq!(named(Sandwich::new(layer().bias(&five), layer()).forward(&x, &x)), "after.bias");
-    assert_eq!(named(Sandwich::new(rms(), layer().weight(&five)).forward(&x, &x)), "before.weight");
-    assert_eq!(named(Sandwich::new(rms(), layer().bias(&five)).forward(&x, &x)), "before.bias");
-    // Only norms of the same trailing axes with nothing else.
-    assert_eq!(named(Sandwich::new(rms().residual(&x), layer()).forward(&x, &x)), "after");
-    assert_eq!(named(Sandwich::new(rms(), layer().output_gate(&x)).forward(&x, &x)), "before");
-    assert_eq!(named(Sandwich::new(rms().mask(&x), layer()).forward(&x, &x)), "after");
-    assert_eq!(named(Sandwich::new(Normalize::new(), layer()).forward(&x, &x)), "after");
-    assert_eq!(
-        named(Sandwich::new(rms(), DyT::new([4]).alpha(&zeros(&[1], DType::F32))).forward(&x, &x)),
-        "before"
-    );
-    assert_eq!(named(Sandwich::new(RmsNorm::new([3, 4]), layer()).forward(&x, &x)), "after");
-    assert_eq!(named(Sandwich::new(GroupNorm::new(2, 4), layer()).forward(&x, &x)), "after");
-    let per_row = zeros(&[3, 1], DType::F32);
-    let broadcast = rms().broadcast_parameters().weight(&per_row);
-    assert_eq!(named(Sandwich::new(broadcast, layer()).forward(&x, &x)), "after");
-    assert_eq!(named(Sandwich::new(rms().eps(-1.0), layer()).forward(&x, &x)), "eps");
-
-    let (_, h, saved) = both.forward_train(&x, &x).unwrap();
-    assert_eq!(named(both.backward(&short, None, &x, &x, &saved)), "grad_output");
-    assert_eq!(named(both.backward(&x, Some(&wide), &x, &x, &saved)), "grad_hidden");
-    assert_eq!(named(both.backward(&x, None, &x, &short, &saved)), "residual");
-    assert_eq!(named(both.backward_of_hidden(&x, None, &x, &short, &saved)), "hidden");
-    let two_rows = || Device::Cpu.upload(&zeros(&[2, 4], DType::F32)).unwrap();
-    let of_fewer = SandwichSaved { after: two_rows(), before: saved.before.clone() };
-    assert_eq!(named(both.backward(&x, None, &x, &h, &of_fewer)), "after.statistics");
-    let of_fewer = SandwichSaved { after: saved.after.clone(), before: two_rows() };
-    assert_eq!(named(both.backward(&x, None, &x, &h, &of_fewer)), "before.statistics");
-}
-
-/// Nothing that is written may share memory with what is read, but for what it replaces exactly.
-#[test]
-fn overlaps_are_refused() {
-    let stream = Device::Cpu.stream();
-    let x = tensor(&[4, 4], 0.2, DType::F32);
-    let (input, mut y) = (x.view().unwrap(), HostTensor::zeros(&[4, 4], DType::F32).unwrap());
-    let mut memory = HostTensor::zeros(&[4, 4], DType::F32).unwrap();
-    let mut view = memory.view_mut().unwrap();
-    let (from, to) = view.in_place();
-    let norms = Sandwich::new(RmsNorm::new([4]), RmsNorm::new([4]));
-    let statistics = SandwichStatistics { after: Some(to), before: None };
-    let result = norms.forward_into(&input, &from, &mut y.view_mut().unwrap(), None, statistics, &stream);
-    assert_eq!(named(result), "after.statistics");
-
-    let mut row = HostTensor::zeros(&[4], DType::F32).unwrap();
-    let mut view = row.view_mut().unwrap();
-    let (weight, to) = view.in_place();
-    let norms = Sandwich::new(RmsNorm::new([4]).weight_view(weight), RmsNorm::new([4]));
-    let (_, _, saved) = norms.forward_train(&x, &x).unwrap();
-    let result = norms.backward_into(
-        &input,
-        None,
-        &input,
-        HiddenFrom::Residual(&input),
-        [&saved.after.view().unwrap(), &saved.before.view().unwrap()],
-        SandwichGradients { after_weight: Some(to), ..Default::default() },
-        &mut Workspace::new(),
-        &stream,
-    );
-    assert_eq!(named(result), "after.grad_weight");
-}
-
 /// A backend without the kernels says so.
 #[test]
-fn other_backends_refuse() {
-    for device in common::devices().into_iter().filter(|device| device.backend() != "cpu") {
+fn what_a_backend_lacks_it_refuses() {
+    for device in common::devices() {
         let x = device.upload(&tensor(&[3, 4], 0.2, DType::F32)).unwrap();
-        let result = Sandwich::new(RmsNorm::new([4]), RmsNorm::new([4])).forward(&x, &x);
-        assert!(matches!(result, Err(Error::Unsupported { .. })), "{result:?}");
+        let norms = Sandwich::new(RmsNorm::new([4]), RmsNorm::new([4]));
+        let forward = norms.forward_train(&x, &x);
+        if device.backend() == "wgpu" {
+            assert!(matches!(forward, Err(Error::Unsupported { .. })), "{forward:?}");
+            continue;
+        }
+        let (y, h, saved) = forward.unwrap();
+        let backward = norms.backward(&y, Some(&h), &x, &x, &saved);
+        let is_refused = matches!(backward, Err(Error::Unsupported { .. }));
+        assert_eq!(is_refused, !has_backward(&device), "{backward:?}");
     }
 }

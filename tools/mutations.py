@@ -75,6 +75,7 @@ CUDA_QUANTIZED = "--features check,cuda --test quantized"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
 CPU_SANDWICH = "--features check --test sandwich"
+CUDA_SANDWICH = "--features check,cuda --test cuda_schedules both_sides"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -136,6 +137,26 @@ MUTATIONS = [
              "&mut accumulators[norm]",
              "&mut accumulators[norm.min(0)]",
              (CPU_SANDWICH,)),
+    Mutation("cuda: eps of the norm around a branch for the branch's own", "kernels/norm_forward.cu",
+             "own.eps = p.s.inner_eps;",
+             "own.eps = p.s.eps;",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: a branch centred as the norm around it", "kernels/fusion.cuh",
+             "normalized<V::INNER_KIND == Kind::Moments>(s, x)",
+             "normalized<V::KIND == Kind::Moments>(s, x)",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: a branch that is read again is the sum", "kernels/moments.cuh",
+             "return load_quad<V, typename V::input>(p, leaf.place, col, leaf.end);",
+             "return Prologue<V>::numbers(p, leaf.place, col, leaf.end);",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: leaves of a branch and of the sum meet in one place without a barrier", "kernels/norm_forward.cu",
+             "            // The leaves of the sum meet where those of the branch may still be read.\n            device::barrier();",
+             "",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: a branch's statistic sees the columns that the sum's does", "kernels/moments.cuh",
+             "return N::IS_INNER ? p.s.inner_prefix : p.s.prefix;",
+             "return p.s.prefix;",
+             (CUDA_SANDWICH,)),
     Mutation("oracle: gradient of a branch's output for that of its input", "src/oracle/inner.rs",
              "ExpectedGradients { input: inner.input,",
              "ExpectedGradients { input: around.input.clone(),",

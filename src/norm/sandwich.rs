@@ -27,8 +27,10 @@ use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 /// dx = gradient of after at x, given g
 /// ```
 ///
-/// `x` and `r` have one shape; `h` has the dtype of `r`, `y` that of `x`. On the CPU; other backends return
-/// [`Error::Unsupported`].
+/// `x` and `r` have one shape; `h` has the dtype of `r`, `y` that of `x`.
+///
+/// On the CPU, and forward on CUDA, where [`Error::Limit`] is returned for rows that are too long for the blocks that can meet.
+/// All else returns [`Error::Unsupported`]: backward on CUDA, and WebGPU.
 ///
 /// Sources: Ding et al. 2021 (arXiv 2105.13290), Kim et al. 2025 (arXiv 2502.02732).
 ///

@@ -13,6 +13,7 @@ mod fault;
 mod functions;
 mod fusion;
 mod geometry;
+mod inner;
 mod kernel;
 mod launch;
 mod norm;

@@ -280,7 +280,7 @@ pub(super) fn backward(
     // The axes of a row that share parameters.
     let outer: Vec<usize> = reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
     let passes = |reduced| {
-        let schedule = Schedule::new(spec, reduced, &operands.input, stream);
+        let schedule = Schedule::new(spec, reduced, false, &operands.input, stream);
         Passes { spec, operands, statistics, scalars, schedule, reduced }
     };
     let of_rows = passes(reduced);
