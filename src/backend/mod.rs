@@ -185,14 +185,10 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
 }
 
 /// Refuses what a backend does not have.
-fn check_supported(spec: &Spec, is_backward: bool, stream: &Stream<'_>) -> Result<()> {
+fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
     let (fusion, backend) = (spec.fusion(), stream.device().backend());
     if fusion.inner.is_some() && backend == "wgpu" {
         return Err(Error::Unsupported { what: "a norm of the branch that a residual is added to", backend });
-    }
-    if fusion.inner.is_some() && is_backward && !matches!(stream, Stream::Cpu(_)) {
-        let what = "the backward pass of a norm of the branch that a residual is added to";
-        return Err(Error::Unsupported { what, backend });
     }
     if !fusion.branch.is_none() && backend == "wgpu" {
         let name = if fusion.branch.bias { "branch_bias" } else { "branch_scale" };
@@ -203,7 +199,7 @@ fn check_supported(spec: &Spec, is_backward: bool, stream: &Stream<'_>) -> Resul
 
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
-    check_supported(spec, false, stream)?;
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
@@ -222,7 +218,7 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    check_supported(spec, true, stream)?;
+    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]

@@ -1,10 +1,10 @@
-//! Forward passes of norms on both sides of a residual, in whatever way a stream is forced to run them.
+//! Norms on both sides of a residual, forward and backward, in whatever way a stream is forced to run them.
 
-use normkit::norm::{Sandwich, SandwichStatistics};
+use normkit::norm::{Cast, HiddenFrom, Sandwich, SandwichGradients, SandwichStatistics};
 use normkit::prelude::*;
 use normkit::spec::EpsPosition;
 use normkit::tensor::{DType, Layout, View};
-use normkit::{DeviceTensor, Error, Method, Result, Stream};
+use normkit::{DeviceTensor, Error, Method, Result, Stream, Workspace};
 
 /// A problem.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,8 @@ pub(crate) struct Around {
     pub(crate) affine: bool,
     /// The statistic of the RMSNorms sees a part of the rows.
     pub(crate) partial: bool,
+    /// RMSNorms round normalized values.
+    pub(crate) rounds: bool,
     /// Rows lie apart, their elements side by side; or else columns do.
     pub(crate) transposed: bool,
 }
@@ -28,7 +30,17 @@ pub(crate) struct Around {
 impl Around {
     pub(crate) fn new(shape: [usize; 2], layers: [bool; 2]) -> Self {
         let (dtype, values) = (DType::F32, (0.3, 1.0));
-        Around { shape, dtype, other: dtype, layers, values, affine: true, partial: false, transposed: false }
+        Around {
+            shape,
+            dtype,
+            other: dtype,
+            layers,
+            values,
+            affine: true,
+            partial: false,
+            rounds: false,
+            transposed: false,
+        }
     }
 }
 
@@ -43,6 +55,9 @@ pub(crate) fn all() -> Vec<Around> {
         Around { dtype: f16, other: DType::F32, ..of([7, 515], [false, true]) },
         Around { dtype: f64, other: f64, ..of([5, 200], [true, true]) },
         of([3, 9001], [true, true]),
+        // Several chunks of rows.
+        of([300, 24], [true, false]),
+        Around { rounds: true, dtype: bf16, other: bf16, ..of([9, 300], [false, false]) },
         Around { dtype: bf16, ..of([2, 20_000], [false, true]) },
         Around { partial: true, ..of([5, 650], [false, true]) },
         Around { partial: true, dtype: bf16, ..of([2, 4300], [false, false]) },
@@ -73,12 +88,14 @@ fn norm<'a>(
         return Box::new(if problem.affine { norm.weight_view(weight).bias_view(bias) } else { norm });
     }
     let (position, eps) = if outside { (EpsPosition::Outside, 1e-2) } else { (EpsPosition::Inside, 1e-6) };
-    let norm = RmsNorm::new([cols]).eps(eps).eps_position(position);
+    let offset = if problem.rounds { 0.0 } else { 1.0 };
+    let norm = RmsNorm::new([cols]).weight_offset(offset).eps(eps).eps_position(position);
+    let norm = if problem.rounds { norm.cast(Cast::Llama) } else { norm };
     let norm = if problem.partial { norm.partial(0.4) } else { norm };
-    Box::new(if problem.affine { norm.weight_offset(1.0).weight_view(weight).bias_view(bias) } else { norm })
+    Box::new(if problem.affine { norm.weight_view(weight).bias_view(bias) } else { norm })
 }
 
-/// Output, stream and statistics of both norms, as bits.
+/// Output, stream and statistics of both norms, and all gradients, from the residual and from the stream, as bits.
 pub(crate) fn results(problem: &Around, stream: &Stream<'_>) -> Result<Vec<(&'static str, Vec<u64>)>> {
     let &Around { shape: [rows, cols], dtype, other, layers, values: (middle, size), .. } = problem;
     let device = stream.device();
@@ -96,32 +113,84 @@ pub(crate) fn results(problem: &Around, stream: &Stream<'_>) -> Result<Vec<(&'st
     let [w2, b2, w1, b1] = views;
     let (after, before) =
         (norm(problem, layers[0], [w2, b2], true), norm(problem, layers[1], [w1, b1], false));
+    let norms = Sandwich::new(&*after, &*before);
     let zeros = |shape: &[usize], dtype| device.zeros(shape, dtype).unwrap();
     let (mut y, mut h) = (zeros(&memory, dtype), zeros(&memory, other));
-    let mut statistics = [(); 2].map(|()| zeros(&[rows, 4], dtype.compute()));
+    let mut saved = [(); 2].map(|()| zeros(&[rows, 4], dtype.compute()));
     let layout = match problem.transposed {
         true => Layout::strided(&[rows, cols], &[1, rows as isize], 0).unwrap(),
         false => Layout::contiguous(&[rows, cols]),
     };
     {
-        let [of_after, of_before] = statistics.each_mut().map(|tensor| Some(tensor.view_mut().unwrap()));
-        Sandwich::new(&*after, &*before).forward_into(
-            &x.view().unwrap().with_layout(layout.clone()).unwrap(),
-            &r.view().unwrap().with_layout(layout.clone()).unwrap(),
+        let [of_after, of_before] = saved.each_mut().map(|tensor| Some(tensor.view_mut().unwrap()));
+        norms.forward_into(
+            &laid_out(&x, &layout),
+            &laid_out(&r, &layout),
             &mut y.view_mut().unwrap().with_layout(layout.clone()).unwrap(),
             Some(&mut h.view_mut().unwrap().with_layout(layout.clone()).unwrap()),
             SandwichStatistics { after: of_after, before: of_before },
             stream,
         )?;
     }
-    let bits = |tensor: &DeviceTensor| {
-        let numbers = tensor.read().unwrap().to_f64();
-        numbers.into_iter().map(|x| if x.is_nan() { u64::MAX } else { x.to_bits() }).collect()
-    };
-    let [after, before] = statistics;
-    Ok([("output", y), ("hidden", h), ("statistics after", after), ("statistics before", before)]
-        .map(|(name, tensor)| (name, bits(&tensor)))
-        .into())
+    let mut all = vec![("output", bits(&y)), ("hidden", bits(&h))];
+    all.extend(["statistics after", "statistics before"].into_iter().zip(saved.each_ref().map(bits)));
+    for from_hidden in [false, true] {
+        // In place where the residual is given: gradients of the input and of the residual take the place of the others.
+        let mut of_y = upload(&memory, dtype, &|i| wave(place(i), 2.2));
+        let mut of_h = upload(&memory, other, &|i| wave(place(i), 3.1));
+        let [mut dx, mut dr] = [zeros(&memory, dtype), zeros(&memory, other)];
+        let mut of_parameters = [(); 4].map(|()| zeros(&[cols], dtype));
+        {
+            let [w2, b2, w1, b1] = of_parameters
+                .each_mut()
+                .map(|tensor| Some(tensor.view_mut().unwrap()).filter(|_| problem.affine));
+            let [mut y_memory, mut h_memory, mut x_memory, mut r_memory] =
+                [&mut of_y, &mut of_h, &mut dx, &mut dr].map(|tensor| tensor.view_mut().unwrap());
+            let ((dy, to_x), (dh, to_r)) = (y_memory.in_place(), h_memory.in_place());
+            let [dy, dh] = [dy, dh].map(|view| view.with_layout(layout.clone()).unwrap());
+            let [input, residual] = match from_hidden {
+                false => [to_x, to_r],
+                true => [x_memory.reborrow(), r_memory.reborrow()],
+            }
+            .map(|view| view.with_layout(layout.clone()).unwrap());
+            let targets = SandwichGradients {
+                input: Some(input),
+                residual: Some(residual),
+                after_weight: w2,
+                after_bias: b2,
+                before_weight: w1,
+                before_bias: b1,
+            };
+            let sum = if from_hidden { laid_out(&h, &layout) } else { laid_out(&r, &layout) };
+            let from = if from_hidden { HiddenFrom::Hidden(&sum) } else { HiddenFrom::Residual(&sum) };
+            let statistics = saved.each_ref().map(|tensor| tensor.view().unwrap());
+            let workspace = &mut Workspace::new();
+            norms.backward_into(
+                &dy,
+                Some(&dh),
+                &laid_out(&x, &layout),
+                from,
+                statistics.each_ref(),
+                targets,
+                workspace,
+                stream,
+            )?;
+        }
+        let [to_x, to_r] = if from_hidden { [&dx, &dr] } else { [&of_y, &of_h] };
+        let names = ["input", "residual", "weight after", "bias after", "weight before", "bias before"];
+        let [w2, b2, w1, b1] = &of_parameters;
+        all.extend(names.into_iter().zip([to_x, to_r, w2, b2, w1, b1].map(bits)));
+    }
+    Ok(all)
+}
+
+fn laid_out<'t>(tensor: &'t DeviceTensor, layout: &Layout) -> View<'t> {
+    tensor.view().unwrap().with_layout(layout.clone()).unwrap()
+}
+
+fn bits(tensor: &DeviceTensor) -> Vec<u64> {
+    let numbers = tensor.read().unwrap().to_f64();
+    numbers.into_iter().map(|x| if x.is_nan() { u64::MAX } else { x.to_bits() }).collect()
 }
 
 /// Names the results that differ. Rows of more than four leaves may be more than a forced geometry can take.

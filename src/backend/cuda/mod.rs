@@ -59,7 +59,7 @@ pub(crate) fn backward(
     stream: &CudaStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm_backward::backward(norm, &operands, workspace, stream),
+        Spec::Norm(norm) => inner::backward(norm, operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

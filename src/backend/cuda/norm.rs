@@ -42,7 +42,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let of_inner = operands.inner.as_ref();
     let inner_statistics = of_inner.and_then(|inner| inner.statistics.as_ref());
     let inner_statistics = inner_statistics.map(|view| view.as_view());
-    let inner = inner::flags(spec, of_inner.is_some_and(|inner| inner.weight.is_some()), dtype)?;
+    let inner = of_inner.map(|of_inner| inner::flags(spec, of_inner.weight.is_some(), dtype));
+    let inner = inner.transpose()?.flatten();
     let applying = Flags {
         inner,
         apply,
