@@ -78,6 +78,7 @@ CPU_SANDWICH = "--features check --test sandwich"
 CUDA_SANDWICH = "--features check,cuda --test cuda_schedules both_sides"
 # Fewer kernels, compared with those of two passes.
 CUDA_TWO_PASSES = "--features check,cuda --test sandwich bits_of_two"
+CUDA_ROUNDED_ONCE = "--features check,cuda --test sandwich rounded_once"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -162,11 +163,11 @@ MUTATIONS = [
     Mutation("cuda: gradient of a branch's norm without that of the sum", "src/backend/cuda/inner.rs",
              "of_branch.grad_output = of_output.clone();",
              "let _ = of_output;",
-             (CUDA_SANDWICH,)),
+             (CUDA_TWO_PASSES,)),
     Mutation("cuda: gradient of a branch's norm from one that was rounded", "src/backend/cuda/inner.rs",
              "filter(|view| is_sum && view.dtype() == compute)",
              "filter(|_| is_sum)",
-             (CUDA_SANDWICH,)),
+             (CUDA_ROUNDED_ONCE,)),
     Mutation("cuda: sums of parameters around a branch's norm without its weight", "kernels/sums.cu",
              "to_statistics(row.inner.of(i));\n                x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], branch.scale.at[i],",
              "to_statistics(row.inner.of(i));\n                x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], F(1),",
