@@ -6,6 +6,7 @@
 #include "params.cuh"
 #include "normal.cuh"
 #include "rotary.cuh"
+#include "statistics.cuh"
 
 template <bool FIRST, class A, class B> struct Either {
     using Type = A;
@@ -24,6 +25,25 @@ DEVICE Stored<V, O> load_if_present(const Params<V>& p, const Place<V>& row, Ind
     }
 }
 
+// A normalized value, scaled and shifted.
+template <class Weight, class Bias, bool OFFSET, class F> DEVICE F scaled_and_shifted_by(F x, F weight, F bias, F offset) {
+    if constexpr (Weight::PRESENT) {
+        x = x * (OFFSET ? weight + offset : weight);
+    }
+    if constexpr (Bias::PRESENT) {
+        x = x + bias;
+    }
+    return x;
+}
+
+// The norm of a branch as the norm of a variant: its elements are the input's.
+template <class V> struct InnerNorm : V {
+    static constexpr Kind KIND = V::INNER_KIND;
+    static constexpr bool OUTSIDE = V::INNER_OUTSIDE;
+    static constexpr bool PREFIX = V::INNER_PREFIX;
+    static constexpr bool IS_INNER = true;
+};
+
 // The hidden value, which is what is normalized.
 template <class V> struct Prologue {
     using F = typename V::F;
@@ -36,6 +56,9 @@ template <class V> struct Prologue {
     // The input is shifted and scaled before a residual is added to it.
     using Shift = typename V::branch_bias;
     using Factor = typename V::branch_scale;
+    // The weight and the bias of a norm that it has instead.
+    using Weight = typename V::inner_weight;
+    using Bias = typename V::inner_bias;
     static constexpr bool IS_RESIDUAL = V::BEFORE == Before::Residual || V::BEFORE == Before::ScaledResidual;
     // How threads keep it: as it is stored, if it is.
     using Kept = typename Either<IS_MADE, Numbers<V>, Stored<V, Input>>::Type;
@@ -61,7 +84,7 @@ template <class V> struct Prologue {
         return x;
     }
 
-    // What shifts and scales columns of the input.
+    // What shifts and scales columns of the input, or of what a norm of its own makes of it.
     struct Branch {
         Numbers<V> bias = {}, scale = {};
     };
@@ -73,6 +96,12 @@ template <class V> struct Prologue {
         }
         if constexpr (Factor::PRESENT) {
             own.scale = load_quad<V, Factor>(p, row, col, end);
+        }
+        if constexpr (Bias::PRESENT) {
+            own.bias = load_quad<V, Bias>(p, row, col, end);
+        }
+        if constexpr (Weight::PRESENT) {
+            own.scale = load_quad<V, Weight>(p, row, col, end);
         }
         return own;
     }
@@ -97,16 +126,38 @@ template <class V> struct Prologue {
         return x;
     }
 
+    // Of the other operand's elements and those of the input, or what they have become.
+    DEVICE static Numbers<V> joined(const Params<V>& p, Numbers<V> x, const Stored<V, Other>& before) {
+        const Numbers<V> other = widened<V>(before);
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            x.at[k] = hidden(p, x.at[k], other.at[k]);
+        }
+        return x;
+    }
+
+    // What its norm makes of an element of a branch whose row has these statistics.
+    DEVICE static F of_inner(const Params<V>& p, const Statistics<F>& s, F x, F weight, F bias) {
+        F e = normalized<V::INNER_KIND == Kind::Moments>(s, x);
+        if constexpr (V::INNER_ROUND) {
+            e = device::widen_to<F>(device::narrow<typename Input::T>(e));
+        }
+        return scaled_and_shifted_by<Weight, Bias, V::INNER_OFFSET>(e, weight, bias, p.s.inner_offset);
+    }
+
+    // What is normalized of a branch's elements `x` of the columns from `col` on.
+    DEVICE static Numbers<V> with_inner(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> x) {
+        const Branch own = branch(p, row, col, end);
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            x.at[k] = of_inner(p, row.inner, x.at[k], own.scale.at[k], own.bias.at[k]);
+        }
+        return joined(p, x, load_stored<V, Other>(p, row, col, end));
+    }
+
     // Of elements that were loaded.
     DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before,
                             const Branch& own, u32 kept) {
         if constexpr (IS_MADE) {
-            Numbers<V> h = scaled(shifted(input, own, kept), own);
-            const Numbers<V> other = widened<V>(before);
-            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-                h.at[k] = hidden(p, h.at[k], other.at[k]);
-            }
-            return h;
+            return joined(p, scaled(shifted(input, own, kept), own), before);
         } else {
             return input;
         }
@@ -136,7 +187,9 @@ template <class V> struct Prologue {
 
     // Of the columns from `col` on; zeros from column `end` on.
     DEVICE static Kept load(const Params<V>& p, const Place<V>& row, I col, I end) {
-        if constexpr (IS_MADE) {
+        if constexpr (V::HAS_INNER) {
+            return with_inner(p, row, col, end, load_quad<V, Input>(p, row, col, end));
+        } else if constexpr (IS_MADE) {
             return made(p, load_stored<V, Input>(p, row, col, end), load_stored<V, Other>(p, row, col, end),
                         branch(p, row, col, end), kept_columns(p, row, col));
         } else {
@@ -149,13 +202,20 @@ template <class V> struct Prologue {
     }
 
     template <class O> DEVICE static F one_of(const Params<V>& p, const Place<V>& row, I col) {
-        return device::widen_to<F>(device::load<typename O::T, 1>(element<V, O>(p, row, col)).at[0]);
+        if constexpr (O::PRESENT) {
+            return device::widen_to<F>(device::load<typename O::T, 1>(element<V, O>(p, row, col)).at[0]);
+        } else {
+            return F(0);
+        }
     }
 
     // Of one column.
     DEVICE static F one(const Params<V>& p, const Place<V>& row, I col) {
         F x = one_of<Input>(p, row, col);
-        if constexpr (IS_MADE) {
+        if constexpr (V::HAS_INNER) {
+            x = of_inner(p, row.inner, x, one_of<Weight>(p, row, col), one_of<Bias>(p, row, col));
+            return hidden(p, x, one_of<Other>(p, row, col));
+        } else if constexpr (IS_MADE) {
             if constexpr (Shift::PRESENT) {
                 x = x + one_of<Shift>(p, row, col);
             }
@@ -257,11 +317,5 @@ template <class V> struct Epilogue {
 // What the norm gives of a normalized value.
 template <class V> DEVICE typename V::F scaled_and_shifted(const Params<V>& p, typename V::F x, typename V::F weight,
                                                            typename V::F bias) {
-    if constexpr (V::weight::PRESENT) {
-        x = x * (V::OFFSET ? weight + p.s.weight_offset : weight);
-    }
-    if constexpr (V::bias::PRESENT) {
-        x = x + bias;
-    }
-    return x;
+    return scaled_and_shifted_by<typename V::weight, typename V::bias, V::OFFSET>(x, weight, bias, p.s.weight_offset);
 }

@@ -22,16 +22,17 @@ template <> struct Window<double, false> {
     static constexpr u64 LOW = u64(1023 - 400) << 52, HIGH = u64(1023 + 450) << 52;
 };
 
-template <class V> struct LeafMoments {
+// `N` is the norm whose moments they are: the variant's, of what is normalized, or that of a branch, of the input.
+template <class V, class N = V> struct LeafMoments {
     using F = typename V::F;
     using I = Index<V>;
     using Kept = typename Prologue<V>::Kept;
     using Mask = typename V::mask;
-    static constexpr bool CENTRED = V::KIND == Kind::Moments;
-    static constexpr bool LARGEST = V::KIND == Kind::Largest;
-    static constexpr bool POWERS = V::KIND == Kind::IntegerPower || V::KIND == Kind::Power;
-    static constexpr bool SQUARES = CENTRED || V::KIND == Kind::MeanSquare || V::KIND == Kind::Norm2;
-    static constexpr bool ALL_COUNT = !V::PREFIX && !Mask::PRESENT;
+    static constexpr bool CENTRED = N::KIND == Kind::Moments;
+    static constexpr bool LARGEST = N::KIND == Kind::Largest;
+    static constexpr bool POWERS = N::KIND == Kind::IntegerPower || N::KIND == Kind::Power;
+    static constexpr bool SQUARES = CENTRED || N::KIND == Kind::MeanSquare || N::KIND == Kind::Norm2;
+    static constexpr bool ALL_COUNT = !N::PREFIX && !Mask::PRESENT;
     static constexpr int KEPT = Leaf<V>::HELD > 0 ? Leaf<V>::HELD : 1;
 
     const Params<V>& p;
@@ -45,7 +46,24 @@ template <class V> struct LeafMoments {
     // How far before the end the first element lies that counts.
     I before = 0;
 
-    DEVICE Numbers<V> input(I col) const { return Prologue<V>::numbers(p, leaf.place, col, leaf.end); }
+    DEVICE Numbers<V> input(I col) const {
+        if constexpr (N::IS_INNER) {
+            return load_quad<V, typename V::input>(p, leaf.place, col, leaf.end);
+        } else {
+            return Prologue<V>::numbers(p, leaf.place, col, leaf.end);
+        }
+    }
+
+    DEVICE F one(I col) const {
+        if constexpr (N::IS_INNER) {
+            return Prologue<V>::template one_of<typename V::input>(p, leaf.place, col);
+        } else {
+            return Prologue<V>::one(p, leaf.place, col);
+        }
+    }
+
+    // Columns that the statistic sees.
+    DEVICE i64 prefix() const { return N::IS_INNER ? p.s.inner_prefix : p.s.prefix; }
 
     // Calls `then(k)` for those of the columns from `col` on that the statistic sees.
     template <class Then> DEVICE void counted(I col, Then then) const {
@@ -55,8 +73,8 @@ template <class V> struct LeafMoments {
         }
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             bool counts = leaf.is_inside(col, k);
-            if constexpr (V::PREFIX) {
-                counts = counts && i64(col + I(k)) < p.s.prefix;
+            if constexpr (N::PREFIX) {
+                counts = counts && i64(col + I(k)) < prefix();
             }
             if constexpr (Mask::PRESENT) {
                 counts = counts && magnitude(mask.at[k]) != 0;
@@ -71,9 +89,9 @@ template <class V> struct LeafMoments {
     DEVICE F degree(F x) const {
         if constexpr (SQUARES) {
             return x * x;
-        } else if constexpr (V::KIND == Kind::IntegerPower) {
-            return integer_power<V::POWER>(absolute(x));
-        } else if constexpr (V::KIND == Kind::Power) {
+        } else if constexpr (N::KIND == Kind::IntegerPower) {
+            return integer_power<N::POWER>(absolute(x));
+        } else if constexpr (N::KIND == Kind::Power) {
             return real_power(absolute(x), p.s.power, p.s.power_low);
         } else {
             return absolute(x);
@@ -142,7 +160,7 @@ template <class V> struct LeafMoments {
     // How many elements count; where there is a mask, finds the first.
     DEVICE F count_elements() {
         if constexpr (!Mask::PRESENT) {
-            i64 from = i64(leaf.start), until = p.s.prefix < i64(leaf.end) ? p.s.prefix : i64(leaf.end);
+            i64 from = i64(leaf.start), until = prefix() < i64(leaf.end) ? prefix() : i64(leaf.end);
             return F(until > from ? until - from : 0);
         } else {
             F count = 0;
@@ -159,7 +177,7 @@ template <class V> struct LeafMoments {
     }
 
     DEVICE F first_shift() {
-        auto get = [&](I col) { return scale(Prologue<V>::one(p, leaf.place, col), -exponent); };
+        auto get = [&](I col) { return scale(one(col), -exponent); };
         if constexpr (Mask::PRESENT) {
             return before > 0 ? get(leaf.end - before) : F(0);
         } else {

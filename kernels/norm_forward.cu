@@ -3,7 +3,8 @@
 #include "quantize.cuh"
 // y = (x - mean) * rstd * weight + bias by leaves of rows, in up to three stages: COMPUTE the leaf's moments, FINISH them to
 // statistics, APPLY those to its elements. A leaf that is kept is read once. What x is made of, and what becomes of y, is
-// said in `fusion.cuh`; codes of 8 bits are those of `quantize.cuh`.
+// said in `fusion.cuh`; codes of 8 bits are those of `quantize.cuh`. The moments of a branch that has a norm of its own come
+// first, of the elements that are kept, if they are.
 
 template <class V> struct Forward {
     using F = typename V::F;
@@ -19,13 +20,13 @@ template <class V> struct Forward {
     Kept (&held)[KEPT];
 
     // Moments of all of the row, where the teams of a block have its leaves.
-    DEVICE Moments<F> merged(const Moments<F>& m) {
+    template <class N = V> DEVICE Moments<F> merged(const Moments<F>& m) {
         if constexpr (V::LEAVES == 1) {
             return m;
         } else {
             using Five = Quad<F, MOMENTS_SIZE>;
             Five all = leaf.across_leaves(to_numbers(m), to_numbers(no_moments<F>()), [&](const Five& a, const Five& b) {
-                return to_numbers(merge<V>(p.s, to_moments(a), to_moments(b)));
+                return to_numbers(merge<N>(p.s, to_moments(a), to_moments(b)));
             });
             return to_moments(all);
         }
@@ -47,11 +48,7 @@ template <class V> struct Forward {
             mask = load_quad<V, typename V::mask>(p, leaf.place, col, end());
         }
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-            F e = s.exponent == 0 ? x.at[k] : scale(x.at[k], -s.exponent);
-            if constexpr (CENTRED) {
-                e = (e - s.mean) - s.correction;
-            }
-            e = e * s.rstd;
+            F e = normalized<CENTRED>(s, x.at[k]);
             if constexpr (V::ROUND) {
                 e = device::widen_to<F>(device::narrow<typename Input::T>(e));
             }
@@ -148,11 +145,44 @@ template <class V> struct Forward {
     // Of the epilogue's other operand.
     DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, leaf.end); }
 
+    // Statistics of the branch's norm. Its elements are kept as they are.
+    DEVICE void enter_inner() {
+        using Norm = InnerNorm<V>;
+        static_assert(V::COMPUTE && V::FINISH && !V::SPLIT && !V::mask::PRESENT && !V::element::PRESENT);
+        if constexpr (Leaf<V>::HELD > 0) {
+            leaf.each([&](int i, I col) { held[i] = load_quad<V, Input>(p, leaf.place, col, leaf.end); });
+        }
+        LeafMoments<V, Norm> of_leaf = {p, leaf, held};
+        const Moments<F> m = merged<Norm>(of_leaf.moments());
+        Scalars<F> own = p.s;
+        own.eps = p.s.inner_eps;
+        own.eps_rstd = p.s.inner_eps_rstd;
+        own.eps_exponent = p.s.inner_eps_exponent;
+        leaf.place.inner = finish<Norm>(own, m);
+        if constexpr (V::LEAVES > 1) {
+            // The leaves of the sum meet where those of the branch may still be read.
+            device::barrier();
+        }
+        if constexpr (V::inner_statistics::PRESENT) {
+            if (leaf.is_first_of_row()) {
+                const auto numbers = to_numbers(leaf.place.inner);
+                set_numbers<V, typename V::inner_statistics>(p, leaf.place, 0, numbers);
+            }
+        }
+    }
+
     DEVICE void run() {
         Stored<V, Other> held_other[KEPT];
+        if constexpr (V::HAS_INNER) {
+            enter_inner();
+        }
         if constexpr (Leaf<V>::HELD > 0) {
             leaf.each([&](int i, I col) {
-                held[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
+                if constexpr (V::HAS_INNER) {
+                    held[i] = Prologue<V>::with_inner(p, leaf.place, col, leaf.end, held[i]);
+                } else {
+                    held[i] = Prologue<V>::load(p, leaf.place, col, leaf.end);
+                }
                 held_other[i] = other(col);
             });
         }

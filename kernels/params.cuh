@@ -63,12 +63,16 @@ template <class F> struct Scalars {
     i64 table_rows, cos_step, sin_step;
     // Columns that share a scale of codes.
     i64 block;
+    // Columns that the statistic of a branch's norm sees.
+    i64 inner_prefix;
     // The scale exponent that eps asks for.
     i32 eps_exponent;
     // Which of the parameters that are summed this launch finishes.
     u32 parameter;
     // Dropout's key, the upper half of its counter, and the least word of an element that is kept.
-    u32 drop_key[2], drop_upper[2], drop_threshold, unused;
+    u32 drop_key[2], drop_upper[2], drop_threshold;
+    // The scale exponent that the eps of a branch's norm asks for.
+    i32 inner_eps_exponent;
     // One over the elements of a row's last leaf.
     F inv_last;
     // eps, and the divisor's reciprocal where the statistic is zero.
@@ -82,6 +86,8 @@ template <class F> struct Scalars {
     F input_scale, residual_scale;
     // The scale of codes, or the largest magnitude that makes one larger; the code of that; and the least scale.
     F code_scale, code_bound, code_largest, code_least;
+    // Of the norm of a branch: eps, the divisor's reciprocal where the statistic is zero, the weight's offset; one fills up.
+    F inner_eps, inner_eps_rstd, inner_offset, unused;
 };
 
 // An axis of the index space, and every operand's stride along it, in elements.
@@ -115,8 +121,16 @@ template <> struct IndexOf<true> {
 };
 template <class V> using Index = typename IndexOf<V::WIDE>::Type;
 
+template <class F> struct Statistics;
+
+// What is known of the row of a branch that has a norm of its own.
+template <class V, bool IS_THERE> struct OfInner {};
+template <class V> struct OfInner<V, true> {
+    Statistics<typename V::F> inner;
+};
+
 // Where the elements of a row begin, or those of a column in their row: an offset for each operand.
-template <class V> struct Place {
+template <class V> struct Place : OfInner<V, V::HAS_INNER> {
     i64 at[V::SLOTS];
 };
 

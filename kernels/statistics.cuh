@@ -34,6 +34,15 @@ template <class F> DEVICE Statistics<F> to_statistics(const Quad<F, STATISTICS_S
     return {x.at[0], x.at[1], x.at[2], to_exponent(x.at[3])};
 }
 
+// An element, centred if the statistic is, over the divisor.
+template <bool CENTRED, class F> DEVICE F normalized(const Statistics<F>& s, F x) {
+    F e = s.exponent == 0 ? x : scale(x, -s.exponent);
+    if constexpr (CENTRED) {
+        e = (e - s.mean) - s.correction;
+    }
+    return e * s.rstd;
+}
+
 // Moments of no element.
 template <class F> DEVICE Moments<F> no_moments() {
     return {F(0), F(0), F(0), F(0), Limits<F>::NONE};

@@ -38,6 +38,8 @@ template <class V> struct AffineRow {
     Stored<V, typename V::after> after;
     Stored<V, typename V::mask> mask;
     NumbersOfColumns<V, typename V::statistics, STATISTICS_SIZE> statistics;
+    // Those of a branch's norm.
+    NumbersOfColumns<V, typename V::inner_statistics, STATISTICS_SIZE> inner;
     NumbersOfColumns<V, typename V::sums, SUMS_SIZE> sums;
     // The sums of all of a row, and the gradient that the hidden value has of its own: for the terms of a BRANCH.
     NumbersOfColumns<V, typename V::given, SUMS_SIZE> of_row;
@@ -58,7 +60,8 @@ template <class V> struct AffineTerms {
     const Index<V> col;
     // The parameters themselves, where the gradient depends on what the norm gave.
     Numbers<V> own_weight = {}, own_bias = {};
-    // Those of a branch: its bias's gradient is summed in the place of the bias's, its scale's in that of the weight's.
+    // Those of a branch's norm, or of a branch: its bias's gradient is summed in the place of the bias's, its scale's in that of
+    // the weight's.
     typename Prologue<V>::Branch branch;
 
     DEVICE AffineTerms(const Params<V>& params, Index<V> columns) : p(params), col(columns) {
@@ -95,6 +98,9 @@ template <class V> struct AffineTerms {
             if constexpr (NORMALIZES && V::before::PRESENT) {
                 x.before = load_stored<V, typename V::before>(p, row, col, cols);
             }
+            if constexpr (V::HAS_INNER) {
+                x.inner.load(p, row, col);
+            }
             if constexpr (V::given::PRESENT) {
                 x.of_row.load(p, row, col);
             }
@@ -112,6 +118,14 @@ template <class V> struct AffineTerms {
     }
 
     DEVICE Numbers<V> hidden(const Row& row) const {
+        if constexpr (V::HAS_INNER) {
+            Numbers<V> x = widened<V>(row.input);
+            UNROLL for (int i = 0; i < V::WIDTH; ++i) {
+                const Statistics<F> s = to_statistics(row.inner.of(i));
+                x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], branch.scale.at[i], branch.bias.at[i]);
+            }
+            return Prologue<V>::joined(p, x, row.before);
+        }
         return widened<V>(Prologue<V>::made(p, row.input, row.before, branch, row.kept));
     }
 

@@ -20,7 +20,9 @@ use normkit::backend::cuda::{
 use normkit::check::{Case, METHODS, compute};
 use normkit::norm::Quantized;
 use normkit::prelude::*;
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle, Scaling};
+use normkit::spec::{
+    Activation, Epilogue, EpsPosition, Fusion, Inner, Prologue, RotaryStyle, Scaling, Statistic,
+};
 use normkit::tensor::DType;
 use normkit::{Result, Stream};
 use std::collections::BTreeMap;
@@ -82,7 +84,26 @@ fn fused_cases() -> Vec<Case> {
             Case { positions, ..of("qk_norm", dtype, 128, Prologue::None, epilogue) }
         }));
     }
+    list.extend(
+        [F32, BF16].into_iter().flat_map(|dtype| [1024, 4096, 16_384].map(|cols| sandwich(dtype, cols))),
+    );
     list
+}
+
+/// The norm after a sublayer, the residual and the norm before the next one.
+fn sandwich(dtype: DType, cols: usize) -> Case {
+    let inner = Inner {
+        statistic: Statistic::MeanSquare,
+        prefix: cols,
+        eps: 1e-6,
+        eps_position: EpsPosition::Inside,
+        weight_offset: 0.0,
+        round_normalized: false,
+    };
+    let prologue = Prologue::Residual { input_scale: 1.0, residual_scale: 1.0 };
+    let mut case = Case::matrix("rms_norm", dtype, 2, cols);
+    (case.fusion, case.hidden) = (Fusion { prologue, inner: Some(inner), ..Fusion::default() }, true);
+    case
 }
 
 /// A device with the geometry of GPUs of this capability.

@@ -7,6 +7,8 @@ mod any_spec;
 #[path = "common/forced.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod forced;
+#[path = "common/sandwiches.rs"]
+mod sandwiches;
 
 use any_spec::{Problem, differences, elementwise, results};
 use forced::{a_parameter_for_each_column, forced};
@@ -102,6 +104,22 @@ fn branches_of_residuals() {
 #[test]
 fn rotary_embeddings() {
     check_in_any_order(&any_spec::rotaries());
+}
+
+/// Norms on both sides of a residual. Rows that a block cannot take are refused.
+#[test]
+fn norms_on_both_sides_of_a_residual() {
+    let mut different = Vec::new();
+    for order in [Schedule::Ascending, Schedule::Descending, Schedule::Random] {
+        let device = device(order);
+        for problem in sandwiches::all() {
+            for (name, overrides) in forced() {
+                let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
+                different.extend(sandwiches::differences(&problem, &stream, &format!("{name}, {order:?}")));
+            }
+        }
+    }
+    assert!(different.is_empty(), "{} results differ:\n{}", different.len(), different.join("\n"));
 }
 
 #[test]

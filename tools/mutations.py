@@ -75,6 +75,10 @@ CUDA_QUANTIZED = "--features check,cuda --test quantized"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
 CPU_SANDWICH = "--features check --test sandwich"
+CUDA_SANDWICH = "--features check,cuda --test cuda_schedules both_sides"
+# Fewer kernels, compared with those of two passes.
+CUDA_TWO_PASSES = "--features check,cuda --test sandwich bits_of_two"
+CUDA_ROUNDED_ONCE = "--features check,cuda --test sandwich rounded_once"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -136,6 +140,42 @@ MUTATIONS = [
              "&mut accumulators[norm]",
              "&mut accumulators[norm.min(0)]",
              (CPU_SANDWICH,)),
+    Mutation("cuda: eps of the norm around a branch for the branch's own", "kernels/norm_forward.cu",
+             "own.eps = p.s.inner_eps;",
+             "own.eps = p.s.eps;",
+             (CUDA_TWO_PASSES,)),
+    Mutation("cuda: a branch centred as the norm around it", "kernels/fusion.cuh",
+             "normalized<V::INNER_KIND == Kind::Moments>(s, x)",
+             "normalized<V::KIND == Kind::Moments>(s, x)",
+             (CUDA_TWO_PASSES,)),
+    Mutation("cuda: a branch that is read again is the sum", "kernels/moments.cuh",
+             "return load_quad<V, typename V::input>(p, leaf.place, col, leaf.end);",
+             "return Prologue<V>::numbers(p, leaf.place, col, leaf.end);",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: leaves of a branch and of the sum meet in one place without a barrier", "kernels/norm_forward.cu",
+             "            // The leaves of the sum meet where those of the branch may still be read.\n            device::barrier();",
+             "",
+             (CUDA_SANDWICH,)),
+    Mutation("cuda: a branch's statistic sees the columns that the sum's does", "kernels/moments.cuh",
+             "return N::IS_INNER ? p.s.inner_prefix : p.s.prefix;",
+             "return p.s.prefix;",
+             (CUDA_TWO_PASSES,)),
+    Mutation("cuda: gradient of a branch's norm without that of the sum", "src/backend/cuda/inner.rs",
+             "of_branch.grad_output = of_output.clone();",
+             "let _ = of_output;",
+             (CUDA_TWO_PASSES,)),
+    Mutation("cuda: gradient of a branch's norm from one that was rounded", "src/backend/cuda/inner.rs",
+             "filter(|view| is_sum && view.dtype() == compute)",
+             "filter(|_| is_sum)",
+             (CUDA_ROUNDED_ONCE,)),
+    Mutation("cuda: sums of parameters around a branch's norm without its weight", "kernels/sums.cu",
+             "to_statistics(row.inner.of(i));\n                x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], branch.scale.at[i],",
+             "to_statistics(row.inner.of(i));\n                x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], F(1),",
+             (CUDA_TWO_PASSES,)),
+    Mutation("cuda: statistics of the sum for those of its branch, backward", "kernels/norm_backward.cu",
+             "numbers_of<V, OfBranch, STATISTICS_SIZE>",
+             "numbers_of<V, Saved, STATISTICS_SIZE>",
+             (CUDA_SANDWICH,)),
     Mutation("oracle: gradient of a branch's output for that of its input", "src/oracle/inner.rs",
              "ExpectedGradients { input: inner.input,",
              "ExpectedGradients { input: around.input.clone(),",

@@ -187,7 +187,7 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
 /// Refuses what a backend does not have.
 fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
     let (fusion, backend) = (spec.fusion(), stream.device().backend());
-    if fusion.inner.is_some() && !matches!(stream, Stream::Cpu(_)) {
+    if fusion.inner.is_some() && backend == "wgpu" {
         return Err(Error::Unsupported { what: "a norm of the branch that a residual is added to", backend });
     }
     if !fusion.branch.is_none() && backend == "wgpu" {

@@ -4,6 +4,7 @@
 mod common;
 mod configuration;
 mod operands;
+mod sandwiches;
 
 use normkit::backend::cpu::Cpu;
 use normkit::check::{Case, run};

@@ -32,13 +32,18 @@ pub(super) fn scalars(spec: &Norm, compute: DType) -> Scalars {
     }
 }
 
-fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
-    let eps = F::of(spec.eps);
+/// eps, the scale exponent that it asks for, and the divisor's reciprocal where the statistic is zero.
+fn of_eps<F: Real>(eps: f64, position: EpsPosition) -> (F, i32, F) {
+    let eps = F::of(eps);
     let exponent = F::exponent(eps.magnitude());
-    let (eps_exponent, eps_rstd) = match spec.eps_position {
-        EpsPosition::Inside => (exponent.div_euclid(2), eps.rsqrt()),
-        EpsPosition::Outside | EpsPosition::Floor => (exponent, eps.recip()),
-    };
+    match position {
+        EpsPosition::Inside => (eps, exponent.div_euclid(2), eps.rsqrt()),
+        EpsPosition::Outside | EpsPosition::Floor => (eps, exponent, eps.recip()),
+    }
+}
+
+fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
+    let (eps, eps_exponent, eps_rstd) = of_eps::<F>(spec.eps, spec.eps_position);
     let cols = cols(spec);
     let last = cols - cols.saturating_sub(1) / tree::LEAF * tree::LEAF;
     let p = if let Statistic::Norm(p) = spec.statistic { p } else { 2.0 };
@@ -64,12 +69,20 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         },
         head: spec.shape.last().map_or(0, |&cols| cols as i64),
         scales: spec.fusion.scales().map(rounded),
-        dropout: spec.fusion.dropout.map_or([0; 6], |dropout| {
+        dropout: spec.fusion.dropout.map_or([0; 5], |dropout| {
             let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
-            [key_0, key_1, upper_0, upper_1, dropout.threshold(), 0]
+            [key_0, key_1, upper_0, upper_1, dropout.threshold()]
         }),
         block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as i64,
         codes: codes::numbers(spec.fusion.quantization).map(f64::from),
-        ..Scalars::default()
+        ..match spec.fusion.inner {
+            None => Scalars::default(),
+            Some(inner) => {
+                let (eps, inner_eps_exponent, eps_rstd) = of_eps::<F>(inner.eps, inner.eps_position);
+                let of_inner = [eps.to_f64(), eps_rstd.to_f64(), rounded(inner.weight_offset)];
+                let inner_prefix = inner.prefix as i64;
+                Scalars { inner: of_inner, inner_prefix, inner_eps_exponent, ..Scalars::default() }
+            }
+        }
     }
 }

@@ -336,10 +336,10 @@ mod tests {
             .unwrap();
         let number = |at: usize| i64::from_ne_bytes(planned.params[at..at + 8].try_into().unwrap());
         assert_eq!((number(0), number(8), number(16)), (1, 3, 6));
-        assert_eq!((number(232), number(240)), (1024, 2048 + 2 * 18));
+        assert_eq!((number(256), number(264)), (1024, 2048 + 2 * 18));
         // The axis of rows, then that of columns: size and strides.
-        assert_eq!([248, 256, 264, 272, 280, 288].map(number), [4, 6, -6, 6, 1, 1]);
-        assert_eq!(planned.params.len(), 296);
+        assert_eq!([272, 280, 288, 296, 304, 312].map(number), [4, 6, -6, 6, 1, 1]);
+        assert_eq!(planned.params.len(), 320);
         let Variant { axes, wide, slots, .. } = planned.variant;
         assert_eq!(
             (axes, wide, slots[0].access, slots[1].access),

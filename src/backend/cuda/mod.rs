@@ -13,6 +13,7 @@ mod fault;
 mod functions;
 mod fusion;
 mod geometry;
+mod inner;
 mod kernel;
 mod launch;
 mod norm;
@@ -58,7 +59,7 @@ pub(crate) fn backward(
     stream: &CudaStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm_backward::backward(norm, &operands, workspace, stream),
+        Spec::Norm(norm) => inner::backward(norm, operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

@@ -6,6 +6,7 @@ use super::between::merge_moments;
 use super::constants::{flags, scalars};
 use super::fault::limit;
 use super::fusion::{self, After, Before};
+use super::inner;
 use super::launch::{Operand, Problem, Role, enqueue};
 use super::schedule::{Pass, Schedule};
 use super::variant::{Entry, Flags};
@@ -25,7 +26,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
     let moments = operands.moments.as_ref().map(|view| view.as_view());
     let (shape, reduced, dtype) = (&spec.shape[..], &spec.reduced[..], operands.input.dtype());
-    let schedule = Schedule::new(spec, reduced, &operands.input, stream);
+    // Codes of a row share a scale, and the sum of an element and its residual needs the statistics of a branch's norm.
+    let is_whole = spec.fusion.inner.is_some() || Scaling::of(spec.fusion.quantization) == Some(Scaling::Row);
+    let schedule = Schedule::new(spec, reduced, is_whole, &operands.input, stream);
     let Schedule { compute, rows, .. } = schedule;
     let scalars = fusion::chosen(scalars(spec, compute), operands.rotary.as_ref());
     let apply = output.is_some();
@@ -36,7 +39,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     let bias = operands.bias.as_ref().filter(|_| apply);
     let after = operands.after.as_ref().filter(|_| apply);
     let of_spec = Flags { before: Before::of(spec.fusion), ..flags(spec)? };
+    let of_inner = operands.inner.as_ref();
+    let inner_statistics = of_inner.and_then(|inner| inner.statistics.as_ref());
+    let inner_statistics = inner_statistics.map(|view| view.as_view());
+    let inner = of_inner.map(|of_inner| inner::flags(spec, of_inner.weight.is_some(), dtype));
+    let inner = inner.transpose()?.flatten();
     let applying = Flags {
+        inner,
         apply,
         before: of_spec.before,
         after: After::of(spec.fusion.epilogue),
@@ -71,6 +80,9 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
             Operand::new("bias", Role::Load, bias)?,
             Operand::new("after", Role::Load, after)?,
             per_row("scales", scales.as_ref(), per_scales)?,
+            Operand::new("inner_weight", Role::Load, of_inner.and_then(|inner| inner.weight.as_ref()))?,
+            Operand::new("inner_bias", Role::Load, of_inner.and_then(|inner| inner.bias.as_ref()))?,
+            per_row("inner_statistics", inner_statistics.as_ref(), STATISTICS)?,
         ])
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {
@@ -102,6 +114,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         schedule.whole(&Pass { problem: whole, entry, flags, scalars, read: read_again })?
     {
         return enqueue(stream, "norm forward", planned);
+    }
+    if inner.is_some() {
+        return Err(limit(
+            "a norm of a branch",
+            "as many columns as the blocks that meet can take",
+            schedule.cols(),
+        ));
     }
     if flags.scaling == Some(Scaling::Row) {
         return Err(limit(

@@ -4,6 +4,7 @@ use super::CudaStream;
 use super::between::merge_sums;
 use super::constants::{flags, scalars};
 use super::fusion::{self, After, Before};
+use super::inner;
 use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::norm::rounds;
 use super::params::Scalars;
@@ -32,10 +33,10 @@ struct Passes<'s> {
 
 /// The gradients that have the input's shape.
 #[derive(Default, Clone, Copy)]
-struct Targets<'v> {
-    input: Option<&'v View<'v>>,
-    before: Option<&'v View<'v>>,
-    after: Option<&'v View<'v>>,
+pub(super) struct Targets<'v> {
+    pub(super) input: Option<&'v View<'v>>,
+    pub(super) before: Option<&'v View<'v>>,
+    pub(super) after: Option<&'v View<'v>>,
 }
 
 impl Targets<'_> {
@@ -76,6 +77,8 @@ impl<'s> Passes<'s> {
             (self.spec.fusion, ends.targets);
         let head = shape.last().copied().unwrap_or(0);
         let [cos, sin, positions] = fusion::tables(rotary.as_ref(), head)?;
+        let again = inner::Again::of(self.spec, self.operands)?;
+        let [inner_weight, inner_bias, inner_statistics] = again.operands;
         // What the norm gave is made again where gradients depend on it.
         let is_gate = around.epilogue == Epilogue::Gate;
         let gives = around.epilogue.is_curved() || is_gate && to_after.is_some();
@@ -97,6 +100,7 @@ impl<'s> Passes<'s> {
             } else {
                 After::None
             },
+            inner: again.flags,
             ..flags
         };
         let after = after.as_ref().filter(|_| is_gate);
@@ -128,6 +132,9 @@ impl<'s> Passes<'s> {
             Operand::element(self.spec),
             Operand::new("branch_bias", Role::Load, branch_bias)?,
             Operand::new("branch_scale", Role::Load, branch_scale)?,
+            inner_weight,
+            inner_bias,
+            inner_statistics,
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands)
@@ -242,10 +249,28 @@ impl<'s> Passes<'s> {
 
 pub(super) fn backward(
     spec: &Norm,
-    operands: &Backward<'_>,
+    operands: Backward<'_>,
     workspace: &mut Workspace,
     stream: &CudaStream<'_>,
 ) -> Result<()> {
+    let targets = [&operands.grad_input, &operands.grad_before, &operands.grad_after]
+        .map(|target| target.as_ref().map(|view| view.as_view()));
+    let [input, before, after] = targets.each_ref().map(Option::as_ref);
+    let mut kept = Vec::new();
+    let planned = launches(spec, &operands, Targets { input, before, after }, workspace, stream, &mut kept)?;
+    enqueue(stream, "norm backward", planned)
+}
+
+/// The launches that write the gradients that have the input's shape to `targets`, and the others where the operands say. What
+/// lives between them does so in `kept`, until they are enqueued.
+pub(super) fn launches(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    targets: Targets<'_>,
+    workspace: &mut Workspace,
+    stream: &CudaStream<'_>,
+    kept: &mut Vec<Scratch>,
+) -> Result<Vec<Planned>> {
     let Some(statistics) = &operands.statistics else {
         return Err(Error::argument("statistics", "those that the forward pass saved", "none"));
     };
@@ -257,10 +282,6 @@ pub(super) fn backward(
         &operands.sums,
     ]
     .map(|target| target.as_ref().map(|view| view.as_view()));
-    let targets = [&operands.grad_input, &operands.grad_before, &operands.grad_after]
-        .map(|target| target.as_ref().map(|view| view.as_view()));
-    let [input, before, after] = targets.each_ref().map(Option::as_ref);
-    let targets = Targets { input, before, after };
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let compute = operands.input.dtype().compute();
     let flags = Flags {
@@ -280,20 +301,19 @@ pub(super) fn backward(
     // The axes of a row that share parameters.
     let outer: Vec<usize> = reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
     let passes = |reduced| {
-        let schedule = Schedule::new(spec, reduced, &operands.input, stream);
+        let schedule = Schedule::new(spec, reduced, false, &operands.input, stream);
         Passes { spec, operands, statistics, scalars, schedule, reduced }
     };
     let of_rows = passes(reduced);
     let mut planned = Vec::new();
-    let mut kept = Vec::new();
     let layout = Layout::contiguous(&[of_rows.schedule.rows, SUMS]);
     let own = if (from_rows || of_branch) && sums.is_none() {
         Some(of_rows.schedule.scratch(1, SUMS)?)
     } else {
         None
     };
-    let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
-    let sums = sums.as_ref().or(own.as_ref());
+    let of_own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
+    let sums = sums.as_ref().or(of_own.as_ref());
     let parameters = Parameters { spec, compute, flags, scalars, wanted, branch: false };
     if of_branch {
         // For whichever sums take most of it, as launches that are planned keep its address.
@@ -303,7 +323,7 @@ pub(super) fn backward(
         let all =
             of_rows.fused(Flags { round, ..flags }, targets, sums, &parameters, (&mut *workspace, stream))?;
         if let Some(planned) = all {
-            return enqueue(stream, "norm backward", planned);
+            return Ok(planned);
         }
     }
     // The parameters' gradients come first where they read grad_output: grad_input may take its place.
@@ -319,7 +339,7 @@ pub(super) fn backward(
             // A parameter's gradient has no ties.
             let kind = flags.kind.applied();
             let plain = Flags { kind, plain: true, round, prefix: false, outer_weight: false, ..flags };
-            planned.extend(of_parts.sums(plain, None, &view, &mut kept)?);
+            planned.extend(of_parts.sums(plain, None, &view, kept)?);
             let source = Source::Sums { view: &view, reduced: &outer };
             planned.extend(parameters.launches(source, workspace, stream)?);
             drop(view);
@@ -331,7 +351,7 @@ pub(super) fn backward(
     // A branch's terms, too, need the sums of rows first.
     if let Some(view) = sums.filter(|_| of_branch) {
         if !flags.frozen || from_rows {
-            planned.extend(of_rows.sums(flags, None, view, &mut kept)?);
+            planned.extend(of_rows.sums(flags, None, view, kept)?);
             (given, wanted_sums) = (Some(view), None);
         }
         let of_row = given.filter(|_| !flags.frozen);
@@ -351,16 +371,18 @@ pub(super) fn backward(
             let sums = of_parts.schedule.scratch(1, SUMS)?;
             let view = sums.view(compute, Layout::contiguous(&[of_parts.schedule.rows, SUMS]))?;
             let plain = Flags { plain: true, ..flags };
-            planned.extend(of_parts.sums(plain, of_row, &view, &mut kept)?);
+            planned.extend(of_parts.sums(plain, of_row, &view, kept)?);
             let source = Source::Sums { view: &view, reduced: &outer };
             planned.extend(of_branch.launches(source, workspace, stream)?);
             drop(view);
             kept.push(sums);
         }
     }
-    planned.extend(of_rows.gradient(flags, targets, given, wanted_sums, &mut kept)?);
+    planned.extend(of_rows.gradient(flags, targets, given, wanted_sums, kept)?);
     if let Some(view) = sums.filter(|_| from_rows) {
         planned.extend(parameters.launches(Source::Sums { view, reduced }, workspace, stream)?);
     }
-    enqueue(stream, "norm backward", planned)
+    drop(of_own);
+    kept.extend(own);
+    Ok(planned)
 }

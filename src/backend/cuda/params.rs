@@ -21,10 +21,13 @@ pub(super) struct Scalars {
     pub(super) choice: [i64; 3],
     /// Columns that share a scale of codes.
     pub(super) block: i64,
+    /// Columns that the statistic of a branch's norm sees.
+    pub(super) inner_prefix: i64,
     pub(super) eps_exponent: i32,
     pub(super) parameter: u32,
-    /// Dropout's key, the upper half of its counter, the least word of an element that is kept, and a word that fills up.
-    pub(super) dropout: [u32; 6],
+    /// Dropout's key, the upper half of its counter, and the least word of an element that is kept.
+    pub(super) dropout: [u32; 5],
+    pub(super) inner_eps_exponent: i32,
     pub(super) inv_last: f64,
     pub(super) eps: f64,
     pub(super) eps_rstd: f64,
@@ -39,6 +42,8 @@ pub(super) struct Scalars {
     pub(super) scales: [f64; 2],
     /// The scale of codes, what bounds one, the code of the largest magnitude, and the least scale.
     pub(super) codes: [f64; 4],
+    /// Of the norm of a branch: eps, the divisor's reciprocal where the statistic is zero, and the weight's offset.
+    pub(super) inner: [f64; 3],
 }
 
 /// An axis of the index space: its size, and each operand's stride along it.
@@ -64,11 +69,11 @@ pub(super) fn bytes(
     inner: &[Axis],
 ) -> Vec<u8> {
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
-    let Scalars { partial_cols, leaf_base, turns, pairs, head, choice, block, .. } = *scalars;
-    let Scalars { power, inv_power, slope_power, scales, codes, .. } = *scalars;
-    let mut bytes = Vec::with_capacity(240 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
+    let Scalars { partial_cols, leaf_base, turns, pairs, head, choice, block, inner_prefix, .. } = *scalars;
+    let Scalars { power, inv_power, slope_power, scales, codes, inner: of_inner, .. } = *scalars;
+    let mut bytes = Vec::with_capacity(264 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
     let counts = [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns];
-    for number in counts.into_iter().chain([pairs, head]).chain(choice).chain([block]) {
+    for number in counts.into_iter().chain([pairs, head]).chain(choice).chain([block, inner_prefix]) {
         bytes.extend_from_slice(&number.to_ne_bytes());
     }
     bytes.extend_from_slice(&scalars.eps_exponent.to_ne_bytes());
@@ -76,6 +81,7 @@ pub(super) fn bytes(
     for word in scalars.dropout {
         bytes.extend_from_slice(&word.to_ne_bytes());
     }
+    bytes.extend_from_slice(&scalars.inner_eps_exponent.to_ne_bytes());
     let numbers = [
         scalars.inv_last,
         scalars.eps,
@@ -95,6 +101,11 @@ pub(super) fn bytes(
         codes[1],
         codes[2],
         codes[3],
+        of_inner[0],
+        of_inner[1],
+        of_inner[2],
+        // The struct's size is a multiple of eight bytes.
+        0.0,
     ];
     for number in numbers {
         match compute {
@@ -129,11 +140,14 @@ mod tests {
             first_row: 1,
             turns: 10,
             head: 12,
+            inner_prefix: 16,
             choice: [13, 14, 15],
             eps_exponent: -3,
             parameter: 2,
             inv_last: 0.5,
             scales: [2.0, 0.25],
+            inner: [0.125, 0.0, 0.0],
+            inner_eps_exponent: -7,
             ..Scalars::default()
         };
         let axis = |size| Axis { size, strides: vec![size + 1, size + 2, size + 3] };
@@ -144,10 +158,13 @@ mod tests {
                 _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
             };
             assert_eq!((number_at(&all, 72), number_at(&all, 88), number_at(&all, 112)), (10, 12, 15));
-            assert_eq!(all[128..136], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
-            assert_eq!((float_at(160), float_at(160 + 13 * size)), (0.5, 0.25));
-            let addresses = 160 + 18 * size;
-            assert_eq!(addresses, if size == 4 { 232 } else { 304 });
+            assert_eq!(number_at(&all, 128), 16);
+            assert_eq!(all[136..144], [(-3i32).to_ne_bytes(), 2u32.to_ne_bytes()].concat());
+            assert_eq!((float_at(168), float_at(168 + 13 * size)), (0.5, 0.25));
+            assert_eq!(all[164..168], (-7i32).to_ne_bytes());
+            assert_eq!(float_at(168 + 18 * size), 0.125);
+            let addresses = 168 + 22 * size;
+            assert_eq!(addresses, if size == 4 { 256 } else { 344 });
             assert_eq!((number_at(&all, addresses), number_at(&all, addresses + 16)), (11, 13));
             let outer = addresses + 24;
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));

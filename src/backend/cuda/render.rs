@@ -58,7 +58,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 30] = [
+const OPERANDS: [&str; 33] = [
     "input",
     "output",
     "weight",
@@ -89,6 +89,9 @@ const OPERANDS: [&str; 30] = [
     "positions",
     "branch_bias",
     "branch_scale",
+    "inner_weight",
+    "inner_bias",
+    "inner_statistics",
 ];
 
 /// A source to compile, and the names of its entries.
@@ -190,16 +193,11 @@ impl Text {
         let Shape { style, lanes, threads, width, steps, leaves, cluster, teams } = *shape;
         self.line(format_args!("struct V{index} {{"));
         self.line(format_args!("using F = {};", type_name(*compute)));
-        let (kind, power) = match flags.kind {
-            Kind::Moments => ("Moments", 0),
-            Kind::MeanSquare => ("MeanSquare", 0),
-            Kind::Norm2 => ("Norm2", 0),
-            Kind::Norm1 => ("Norm1", 0),
-            Kind::Largest => ("Largest", 0),
-            Kind::IntegerPower(power) => ("IntegerPower", power),
-            Kind::Power => ("Power", 0),
-        };
+        let (kind, power) = kind_name(flags.kind);
         self.line(format_args!("static constexpr Kind KIND = Kind::{kind};"));
+        let inner = flags.inner;
+        let (inner_kind, _) = kind_name(inner.map_or(Kind::MeanSquare, |inner| inner.kind));
+        self.line(format_args!("static constexpr Kind INNER_KIND = Kind::{inner_kind};"));
         self.line(format_args!("static constexpr Before BEFORE = Before::{};", flags.before.name()));
         self.line(format_args!("static constexpr After AFTER = After::{};", flags.after.name()));
         let scaling = match flags.scaling {
@@ -249,6 +247,12 @@ impl Text {
             ("FROM_SUMS", from_sums),
             ("BRANCH", branch),
             ("INVERSE_ROOT", inverse_root),
+            ("IS_INNER", false),
+            ("HAS_INNER", inner.is_some()),
+            ("INNER_PREFIX", inner.is_some_and(|inner| inner.prefix)),
+            ("INNER_OUTSIDE", inner.is_some_and(|inner| inner.outside)),
+            ("INNER_OFFSET", inner.is_some_and(|inner| inner.offset)),
+            ("INNER_ROUND", inner.is_some_and(|inner| inner.round)),
         ];
         for (name, value) in constants {
             self.line(format_args!("static constexpr bool {name} = {value};"));
@@ -268,6 +272,19 @@ impl Text {
             }
         }
         self.line("};");
+    }
+}
+
+/// A kind in C++, and its power.
+fn kind_name(kind: Kind) -> (&'static str, u32) {
+    match kind {
+        Kind::Moments => ("Moments", 0),
+        Kind::MeanSquare => ("MeanSquare", 0),
+        Kind::Norm2 => ("Norm2", 0),
+        Kind::Norm1 => ("Norm1", 0),
+        Kind::Largest => ("Largest", 0),
+        Kind::IntegerPower(power) => ("IntegerPower", power),
+        Kind::Power => ("Power", 0),
     }
 }
 

@@ -11,7 +11,7 @@ use super::variant::{Entry, Flags, Shape, Style};
 use crate::Result;
 use crate::backend::kind::Kind;
 use crate::plan::tree;
-use crate::spec::{Norm, Scaling};
+use crate::spec::Norm;
 use crate::tensor::{DType, View};
 
 /// How a norm's rows, those of the axes `reduced`, are worked on.
@@ -36,15 +36,20 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'s> Schedule<'s> {
-    pub(super) fn new(spec: &Norm, reduced: &[usize], input: &View<'_>, stream: &'s CudaStream<'s>) -> Self {
+    /// What becomes of an element of a row that `is_whole` needs all of it.
+    pub(super) fn new(
+        spec: &Norm,
+        reduced: &[usize],
+        is_whole: bool,
+        input: &View<'_>,
+        stream: &'s CudaStream<'s>,
+    ) -> Self {
         let overrides = stream.overrides();
         let size = |wanted: bool| -> usize {
             let axes = (0..spec.shape.len()).filter(|axis| reduced.contains(axis) == wanted);
             axes.map(|axis| spec.shape[axis]).product()
         };
         let (rows, cols) = (size(false), size(true));
-        // What becomes of an element needs all of its row.
-        let is_whole = spec.fusion.quantization.is_some_and(|codes| codes.scaling == Scaling::Row);
         let style = match geometry::style(&overrides, &spec.shape, reduced, input.layout()) {
             // Threads of its blocks have one leaf of a row.
             Style::Column if is_whole && cols > tree::LEAF => Style::Row,

@@ -1,6 +1,7 @@
 //! Gradients of parameters: sums over rows, in chunks whose partial sums live in the workspace.
 
 use super::fusion::{self, After, Before};
+use super::inner;
 use super::launch::{Operand, Planned, Problem, Role, Task};
 use super::norm::rounds;
 use super::params::Scalars;
@@ -108,6 +109,9 @@ impl Parameters<'_> {
         let before = before.as_ref().filter(|_| normalizes);
         let after = after.as_ref().filter(|_| around.epilogue == Epilogue::Gate);
         let weight = weight.as_ref().filter(|_| gives || self.branch);
+        let again =
+            if before.is_some() { inner::Again::of(self.spec, operands)? } else { inner::Again::default() };
+        let [inner_weight, inner_bias, inner_statistics] = again.operands;
         let Backward { grad_hidden, branch_bias, branch_scale, .. } = operands;
         let tensors = vec![
             Operand::new("grad_output", Role::Load, Some(grad_output))?,
@@ -130,11 +134,15 @@ impl Parameters<'_> {
             )?,
             Operand::new("grad_hidden", Role::Load, grad_hidden.as_ref().filter(|_| self.branch))?,
             Operand::per_row("given", given, shape, reduced, SUMS)?,
+            inner_weight,
+            inner_bias,
+            inner_statistics,
             partials,
         ];
         let flags = Flags {
             round: normalizes && rounds(self.spec, input.dtype()),
             offset: weight.is_some() && self.spec.weight_offset != 0.0,
+            inner: again.flags,
             before: if before.is_some() || self.branch { Before::of(*around) } else { Before::None },
             after: if gives || after.is_some() || rotary.is_some() {
                 After::of(around.epilogue)

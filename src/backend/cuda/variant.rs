@@ -94,6 +94,18 @@ pub(super) struct Flags {
     pub(super) after: After,
     /// What of the codes shares a scale, if the result becomes codes.
     pub(super) scaling: Option<Scaling>,
+    /// The norm of the branch that a residual is added to.
+    pub(super) inner: Option<InnerFlags>,
+}
+
+/// The same of the norm of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct InnerFlags {
+    pub(super) kind: Kind,
+    pub(super) prefix: bool,
+    pub(super) outside: bool,
+    pub(super) offset: bool,
+    pub(super) round: bool,
 }
 
 /// How a row is shared out.
