@@ -202,11 +202,9 @@ impl Case {
         self.fusion().branch
     }
 
-    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch, and a norm of a branch is for the
-    /// CPU alone.
+    /// Whether a backend has what the case is of: a norm of a branch is for the CPU alone.
     pub fn runs_on(&self, backend: &str) -> bool {
-        let has_branch = backend != "wgpu" || self.branch().is_none();
-        has_branch && (backend == "cpu" || self.fusion().inner.is_none())
+        backend == "cpu" || self.fusion().inner.is_none()
     }
 
     /// Whether the epilogue is a rotary embedding.
