@@ -6,7 +6,7 @@ use normkit::norm::{Quantized, steps};
 use normkit::prelude::*;
 use normkit::spec::{Dropout, Scaling};
 use normkit::tensor::{DType, Layout};
-use normkit::{DeviceTensor, Error, Gradients, Method, Result};
+use normkit::{DeviceTensor, Error, Gradients, Grads, Method, Result};
 
 fn host(shape: &[usize], phase: f64, dtype: DType) -> HostTensor {
     let len = shape.iter().product();
@@ -253,13 +253,31 @@ fn the_usual_sum_fits_few_bindings() {
     let (y, h, saved) = expected.forward_hidden(&x).unwrap();
     let of_rows = saved.statistics().unwrap().read().unwrap().to_f64();
     let expected = [y.to_f64(), h.to_f64(), of_rows];
+    {
+        let [x, r, w, b, c, s] = [&x, &r, &w, &b, &c, &s].map(|x| device.upload(x).unwrap());
+        let norm = LayerNorm::new([70]).weight(&w).bias(&b).branch_bias(&c).branch_scale(&s).residual(&r);
+        let (y, h, saved) = norm.forward_hidden(&x).unwrap();
+        let found = [&y, &h, saved.statistics().unwrap()].map(|x| x.read().unwrap().to_f64());
+        assert_eq!(found, expected);
+    }
+    // Backward, with the gradient that the sum has of its own.
+    let gradients = |grads: Grads<DeviceTensor>| {
+        let Grads { input, weight, bias, before, branch_bias, branch_scale, .. } = grads;
+        let rest = [weight, bias, before, branch_bias, branch_scale].map(Option::unwrap);
+        [vec![bits(&input)], rest.iter().map(bits).collect()].concat()
+    };
+    let [g, more] = [2.2, 3.1].map(|phase| host(&[9, 70], phase, DType::F32));
+    let on = |device: &Device| {
+        let [x, r, g, more] = [&x, &r, &g, &more].map(|x| device.upload(x).unwrap());
+        let [w, b, c, s] = [&w, &b, &c, &s].map(|x| device.upload(x).unwrap());
+        let norm = LayerNorm::new([70]).weight(&w).bias(&b).branch_bias(&c).branch_scale(&s).residual(&r);
+        let (_, saved) = norm.forward_train(&x).unwrap();
+        gradients(norm.backward_hidden(&g, Some(&more), &x, &saved).unwrap())
+    };
+    assert_eq!(on(&device), on(&Device::Cpu));
+    // In the place of the residual, and of the input.
     let [x, r, w, b, c, s] = [&x, &r, &w, &b, &c, &s].map(|x| device.upload(x).unwrap());
     let plain = LayerNorm::new([70]).weight(&w).bias(&b).branch_bias(&c).branch_scale(&s);
-    let norm = plain.clone().residual(&r);
-    let (y, h, saved) = norm.forward_hidden(&x).unwrap();
-    let found = [&y, &h, saved.statistics().unwrap()].map(|x| x.read().unwrap().to_f64());
-    assert_eq!(found, expected);
-    // In the place of the residual, and of the input.
     let [mut x_and_h, mut r_and_y] = [&x, &r].map(|x| device.upload(&x.read().unwrap()).unwrap());
     let mut statistics = device.zeros(&[9, normkit::spec::STATISTICS], DType::F32).unwrap();
     let mut y = device.zeros(&[9, 70], DType::F32).unwrap();
@@ -282,6 +300,34 @@ fn the_usual_sum_fits_few_bindings() {
             .unwrap();
     }
     let found = [&y, &r_and_y, &statistics].map(|x| x.read().unwrap().to_f64());
+    assert_eq!(found, expected);
+}
+
+/// No sums of a branch's own: everything in one pass, of copies of what shifts and scales it.
+#[cfg(feature = "wgpu")]
+#[test]
+fn constants_of_a_branch_fit_twelve_bindings() {
+    use normkit::backend::wgpu::{Options, WgpuDevice};
+    let some = Options { max_buffers: Some(12), ..Options::default() };
+    let some = Device::Wgpu(WgpuDevice::with_options(&some).expect("an adapter"));
+    let [expected, found] = [Device::Cpu, some].map(|device| {
+        let up = |shape: &[usize], phase| device.upload(&host(shape, phase, DType::F32)).unwrap();
+        let [x, r, g] = [0.2, 1.4, 2.2].map(|phase| up(&[9, 64], phase));
+        let [w, c, s] = [0.9, 0.5, 1.3].map(|phase| up(&[64], phase));
+        let norm = RmsNorm::new([64]).weight(&w).branch_bias(&c).branch_scale(&s).residual(&r);
+        let (_, saved) = norm.forward_train(&x).unwrap();
+        let statistics = saved.statistics().unwrap().view().unwrap();
+        let [mut dx, mut dw] = [&[9, 64][..], &[64]].map(|shape| device.zeros(shape, DType::F32).unwrap());
+        let grads = Gradients {
+            input: Some(dx.view_mut().unwrap()),
+            weight: Some(dw.view_mut().unwrap()),
+            ..Gradients::default()
+        };
+        let (g, x) = (g.view().unwrap(), x.view().unwrap());
+        let (mut workspace, stream) = (Workspace::new(), device.stream());
+        norm.backward_into(&g, &x, Some(&statistics), grads, &mut workspace, &stream).unwrap();
+        [bits(&dx), bits(&dw)]
+    });
     assert_eq!(found, expected);
 }
 

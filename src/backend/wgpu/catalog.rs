@@ -108,7 +108,7 @@ fn whole(entry: Entry) -> Vec<Variant> {
                 Role::Load | Role::Store => Access::Vector,
                 _ => Access::Element,
             };
-            Slot { name, role, place, access, dtype: DType::F32 }
+            Slot { name, role, place, access, dtype: DType::F32, host: None }
         })
         .collect();
     let of = |style| {

@@ -8,7 +8,7 @@ use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
 use super::operand::{Operand, share_buffer};
 use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Role, Shape};
-use super::{WgpuStream, WgpuTensor, fusion, geometry};
+use super::{WgpuStream, WgpuTensor, copy, fusion, geometry, packed};
 use crate::backend::Backward;
 use crate::plan::tree;
 use crate::spec::{Norm, STATISTICS, SUMS};
@@ -21,6 +21,8 @@ struct Passes<'s, 'e> {
     operands: &'s Backward<'s>,
     stream: &'s WgpuStream<'e>,
     scalars: Scalars,
+    /// The saved statistics in the buffer of the sums of rows, for passes that are given these.
+    beside: Option<&'s View<'s>>,
 }
 
 /// The gradients that a pass writes for each element.
@@ -50,7 +52,12 @@ struct PassOperands<'v> {
     partials: Option<&'v View<'v>>,
 }
 
-impl Passes<'_, '_> {
+impl<'s> Passes<'s, '_> {
+    /// The saved statistics, for a pass that is given these sums of rows.
+    fn statistics(&self, given: Option<&View<'_>>) -> Option<&'s View<'s>> {
+        self.beside.filter(|_| given.is_some()).or(self.operands.statistics.as_ref())
+    }
+
     fn run(&self, reduced: &[usize], flags: Flags, operands: PassOperands<'_>) -> Result<Vec<Dispatch>> {
         let (problem, form) = self.problem(reduced, flags, operands)?;
         launches(&problem, Entry::NormBackward, form, flags, self.scalars)
@@ -94,7 +101,7 @@ impl Passes<'_, '_> {
     ) -> Result<(Problem<'_>, Shape)> {
         let PassOperands { targets, given, sums, partials } = operands;
         let shape = &self.spec.shape[..];
-        let statistics = self.operands.statistics.as_ref();
+        let statistics = self.statistics(given);
         let value = flags.after.is_curved() || flags.after == After::Gate && targets.after.is_some();
         let weight = self.operands.weight.as_ref().filter(|_| !flags.plain || value || flags.branch);
         let is_of_hidden = targets.has_hidden() || flags.branch;
@@ -197,12 +204,13 @@ impl Passes<'_, '_> {
             self.spec.reduced.iter().copied().filter(|axis| !affine.contains(axis)).collect();
         let shared: usize = outer.iter().map(|&axis| shape[axis]).product();
         if shared == 1 {
-            let source = Source::Tensors { operands: self.operands, given };
+            let statistics = self.statistics(given);
+            let source = Source::Tensors { operands: self.operands, statistics, given };
             return parameters.launches(source, workspace, self.stream);
         }
         let count = shape.iter().product::<usize>() / shared.max(1);
         let own = scratch(self.stream.device(), count, 1, SUMS)?;
-        let view = row_view(&own, count, SUMS)?;
+        let view = row_view(&own, count, SUMS, 0)?;
         let mut dispatches = self.sums(&outer, plain, given, &view)?;
         let source = Source::Sums { view: &view, reduced: &outer };
         dispatches.extend(parameters.launches(source, workspace, self.stream)?);
@@ -212,11 +220,20 @@ impl Passes<'_, '_> {
 
 pub(super) fn backward(
     spec: &Norm,
-    operands: &Backward<'_>,
+    operands: Backward<'_>,
     workspace: &mut Workspace,
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     let device = stream.device();
+    let packs = packed::is_wanted(spec, stream);
+    let packed = if packs { packed::Parameters::new(spec, &operands, stream)? } else { None };
+    let (packed, copies) = packed.unzip();
+    let mut dispatches = copies.unwrap_or_default();
+    let mut operands = operands;
+    if let Some(packed) = &packed {
+        [operands.branch_bias, operands.branch_scale] = packed.views()?.map(Some);
+    }
+    let operands = &operands;
     let [grad_input, grad_before, grad_after] =
         [&operands.grad_input, &operands.grad_before, &operands.grad_after]
             .map(|target| target.as_ref().map(|view| view.as_view()));
@@ -233,6 +250,7 @@ pub(super) fn backward(
     let (flags, scalars) = (flags(spec)?, fusion::chosen(scalars(spec), operands.rotary.as_ref()));
     let reduced = &spec.reduced[..];
     let (rows, cols) = (rows(spec), cols(spec));
+    let statistics = operands.statistics.as_ref();
     let wanted = [grad_weight.as_ref(), grad_bias.as_ref()];
     let of_parameters = wanted.iter().any(Option::is_some);
     let wanted_of_branch = [grad_branch_scale.as_ref(), grad_branch_bias.as_ref()];
@@ -246,28 +264,36 @@ pub(super) fn backward(
     let rounds = flags.round && operands.input.dtype() != DType::F32;
     let from_rows = of_parameters && flags.outer_weight && !rounds;
 
-    let passes = Passes { spec, operands, stream, scalars };
-    let mut dispatches = Vec::new();
     let apply = targets.has_hidden() || grad_after.is_some();
     let given = operands.given.as_ref();
     let split = geometry::is_split(&stream.overrides(), cols);
     // A row's sums go where they are asked for, or are kept for the launches that need them.
     let needs_given = targets.has_hidden() && split || of_branch;
     let needs_sums = sums.is_some() || from_rows || needs_given && given.is_none() && !spec.frozen;
-    let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, SUMS)?) } else { None };
-    let own = own.as_ref().map(|tensor| row_view(tensor, rows, SUMS)).transpose()?;
+    let has_beside = packs && of_branch && needs_sums && sums.is_none() && statistics.is_some();
+    let numbers = if has_beside { STATISTICS + SUMS } else { SUMS };
+    let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, numbers)?) } else { None };
+    let beside = own.as_ref().filter(|_| has_beside);
+    let beside = beside.map(|tensor| row_view(tensor, rows, STATISTICS, 0)).transpose()?;
+    if let (Some(from), Some(to), true) = (statistics, &beside, rows > 0) {
+        dispatches.extend(copy::launches(from, to, stream)?);
+    }
+    let at = (numbers - SUMS) * rows;
+    let own = own.as_ref().map(|tensor| row_view(tensor, rows, SUMS, at)).transpose()?;
     let of_rows = sums.as_ref().or(own.as_ref());
+    let passes = Passes { spec, operands, stream, scalars, beside: beside.as_ref() };
     let parameters = sums::Parameters { spec, flags, scalars, wanted, branch: false };
     // The terms of a branch need the sums of rows first.
     let fused = apply && !split && given.is_none() && !of_branch;
     let compute = targets.has_hidden() && !spec.frozen || of_rows.is_some();
     let pass = Flags { compute, apply, ..flags };
     let whole_rows = PassOperands { targets, sums: of_rows.map(|view| (view, 1)), ..Default::default() };
-    if fused && of_parameters {
-        let whole = passes.fused(pass, whole_rows, &parameters, workspace)?;
-        if let Some(dispatches) = whole {
-            return stream.run("norm backward", &dispatches);
-        }
+    if fused
+        && of_parameters
+        && let Some(whole) = passes.fused(pass, whole_rows, &parameters, workspace)?
+    {
+        dispatches.extend(whole);
+        return stream.run("norm backward", &dispatches);
     }
     // The parameters' gradients come first where they read grad_output: grad_input may take its place.
     if of_parameters && !from_rows {
@@ -301,8 +327,8 @@ pub(super) fn backward(
     stream.run("norm backward", &dispatches)
 }
 
-/// A tensor of scratch as `[rows, numbers]`, which may be no rows at all.
-fn row_view<'t>(tensor: &'t WgpuTensor, rows: usize, numbers: usize) -> Result<View<'t>> {
+/// A tensor of scratch, from its element `first` on, as `[rows, numbers]`, which may be no rows at all.
+fn row_view<'t>(tensor: &'t WgpuTensor, rows: usize, numbers: usize, first: usize) -> Result<View<'t>> {
     let view = tensor.view()?;
-    view.with_layout(Layout::contiguous(&[rows, numbers]))
+    view.with_layout(Layout::strided(&[rows, numbers], &[numbers as isize, 1], first)?)
 }

@@ -346,9 +346,15 @@ impl Variant {
         } else {
             (along.replace("(col)", &format!("({first})")), "ALONG")
         };
-        with_bases(&files.concat(), base, &part)
+        let number = 1 + self.slots[..index].iter().filter(|slot| slot.host.is_none()).count();
+        let mut text = files.concat();
+        if let Some(host) = slot.host {
+            // Without the first line, which declares the binding.
+            text = text.split_once('\n').map_or("", |(_, rest)| rest).replace("NAME[", &format!("{host}["));
+        }
+        with_bases(&text, base, &part)
             .replace("NAME", slot.name)
-            .replace("BINDING", &(index + 1).to_string())
+            .replace("BINDING", &number.to_string())
             .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
             .replace("WORDS", words)
             .replace("DTYPE", slot.dtype.name())

@@ -27,6 +27,7 @@ pub(super) enum Source<'s> {
     /// The tensors, whose elements have a parameter each.
     Tensors {
         operands: &'s Backward<'s>,
+        statistics: Option<&'s View<'s>>,
         /// The sums of rows, for the terms of a branch.
         given: Option<&'s View<'s>>,
     },
@@ -67,7 +68,7 @@ impl Parameters<'_> {
         for cols in sums.blocks(cols) {
             let partials = Operand::flat("partials", Role::Set, &scratch)?;
             let operands = match &source {
-                Source::Tensors { operands, given } => {
+                Source::Tensors { operands, statistics, given } => {
                     let after = self.flags.after;
                     let weight = operands.weight.as_ref().filter(|_| after.is_curved() || self.branch);
                     let grad_hidden = operands.grad_hidden.as_ref().filter(|_| self.branch);
@@ -79,7 +80,7 @@ impl Parameters<'_> {
                         Operand::new("grad_output", Role::Load, Some(&operands.grad_output))?,
                         Operand::new("input", Role::Load, Some(&operands.input))?,
                         Operand::new("mask", Role::Load, operands.mask.as_ref())?,
-                        per_row("statistics", operands.statistics.as_ref(), STATISTICS)?,
+                        per_row("statistics", *statistics, STATISTICS)?,
                         per_row("given", *given, SUMS)?,
                         Operand::new("grad_hidden", Role::Load, grad_hidden)?,
                         Operand::new("weight", Role::Load, weight)?,

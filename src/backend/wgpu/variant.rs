@@ -79,6 +79,8 @@ pub(crate) struct Slot {
     pub(crate) place: Place,
     pub(crate) access: Access,
     pub(crate) dtype: DType,
+    /// The operand whose binding it shares, which is read in the same way.
+    pub(crate) host: Option<&'static str>,
 }
 
 /// How the threads of a row combine their sums.
