@@ -6,7 +6,7 @@ use normkit::norm::{Quantized, steps};
 use normkit::prelude::*;
 use normkit::spec::{Dropout, Scaling};
 use normkit::tensor::{DType, Layout};
-use normkit::{DeviceTensor, Error, Gradients, Grads, Method, Result};
+use normkit::{DeviceTensor, Error, Gradients, Method, Result};
 
 fn host(shape: &[usize], phase: f64, dtype: DType) -> HostTensor {
     let len = shape.iter().product();
@@ -261,8 +261,8 @@ fn the_usual_sum_fits_few_bindings() {
         assert_eq!(found, expected);
     }
     // Backward, with the gradient that the sum has of its own.
-    let gradients = |grads: Grads<DeviceTensor>| {
-        let Grads { input, weight, bias, before, branch_bias, branch_scale, .. } = grads;
+    let gradients = |grads: normkit::Grads<DeviceTensor>| {
+        let normkit::Grads { input, weight, bias, before, branch_bias, branch_scale, .. } = grads;
         let rest = [weight, bias, before, branch_bias, branch_scale].map(Option::unwrap);
         [vec![bits(&input)], rest.iter().map(bits).collect()].concat()
     };

@@ -189,11 +189,26 @@ fn branches(whole: &Variant) -> Vec<Variant> {
             let without_targets = if plain { &without_targets[..] } else { &[] };
             let sums = Variant { flags, shape, ..without(&some, without_targets) };
             all.push(without(&sums, &["mask", "grad_hidden", "branch_scale"]));
+            all.push(with_few_bindings(&sums));
             all.push(sums);
         }
+        all.push(with_few_bindings(&some));
         all.push(some);
     }
     all
+}
+
+/// The kernel with operands in the bindings of others.
+fn with_few_bindings(variant: &Variant) -> Variant {
+    let mut slots = variant.slots.clone();
+    for slot in slots.iter_mut() {
+        slot.host = match slot.name {
+            "branch_scale" => Some("branch_bias"),
+            "given" => Some("statistics"),
+            _ => None,
+        };
+    }
+    Variant { slots, ..variant.clone() }
 }
 
 /// Rotary embeddings, in each style of pairs, with all operands and with those that most launches have.
