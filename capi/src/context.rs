@@ -136,10 +136,9 @@ mod gpu {
 }
 
 /// Makes a context of the CPU. Its calls have finished when they return. threads: how many threads they run on; 1 is the calling
-/// thread alone, 0 is a pool that all such contexts of the process share, of as many threads as the machine has. Results do not
-/// depend on it.
+/// thread alone, 0 is as many as the machine has, which all such contexts of the process share. Results do not depend on it.
 ///
-/// A process that was forked has none of its parent's threads: there, make a context anew, with threads not 0.
+/// A process that was forked has none of its parent's threads: there, make a context anew, unless threads was 0.
 ///
 /// On errors *context is NULL: threads negative, or more than the system gives.
 #[unsafe(no_mangle)]

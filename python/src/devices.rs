@@ -5,13 +5,7 @@ use normkit::backend::cpu::Cpu;
 use normkit::{Device, Error};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The process that first used this module. What a forked child inherits of threads and devices does not work.
-static HOME: OnceLock<u32> = OnceLock::new();
-
-/// The CPU of a forked child, with threads of its own.
-static CHILD: Mutex<Option<(u32, Cpu)>> = Mutex::new(None);
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The GPUs in use, by backend and number.
 static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
@@ -25,24 +19,6 @@ struct Opened {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The CPU. The thread pool of a parent process has no threads in its children, which so get one of their own.
-pub(crate) fn cpu() -> PyResult<Cpu> {
-    let process = std::process::id();
-    if *HOME.get_or_init(|| process) == process {
-        return Ok(Cpu::default());
-    }
-    let mut child = lock(&CHILD);
-    if let Some((owner, cpu)) = &*child
-        && *owner == process
-    {
-        return Ok(cpu.clone());
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let cpu = Cpu::default().with_threads(threads).map_err(exception)?;
-    *child = Some((process, cpu.clone()));
-    Ok(cpu)
 }
 
 /// The first device of a backend other than the CPU.
@@ -124,7 +100,7 @@ pub(crate) fn backends(py: Python<'_>) -> Vec<&'static str> {
 #[pyfunction]
 pub(crate) fn devices(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let mut found: Vec<(&str, Result<String, String>)> = Vec::new();
-    let cpu = cpu()?;
+    let cpu = Cpu::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     found.push(("cpu", Ok(format!("{} on {threads} threads", cpu.isa().name()))));
     match py.detach(|| named("wgpu")) {

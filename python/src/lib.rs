@@ -22,6 +22,7 @@ mod heads;
 mod low;
 mod low_running;
 mod memory;
+mod openmp;
 mod place;
 mod quantized;
 mod running;
@@ -58,6 +59,7 @@ mod _normkit {
     /// What is no function.
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::openmp::settle();
         pyo3::types::PyModuleMethods::add(module, "__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -5,6 +5,7 @@ use crate::devices;
 use crate::errors::value_error;
 use crate::export::Exporter;
 use crate::memory::{Memory, Residence};
+use crate::openmp;
 use normkit::backend::cpu::Cpu;
 use normkit::backend::cuda::CudaDevice;
 use normkit::tensor::{DType, HostTensor, Layout, Tensor, View, ViewMut};
@@ -37,7 +38,10 @@ impl Place {
     /// Where a call with `input` runs: where the array is, unless `backend` names another.
     pub(crate) fn of(input: &Array<'_>, backend: Option<&str>) -> PyResult<Self> {
         match (input.memory.residence, backend) {
-            (Residence::Host, None | Some("cpu")) => devices::cpu().map(Place::Cpu),
+            (Residence::Host, None | Some("cpu")) => Ok(Place::Cpu(match input.source {
+                Source::Exchange(..) => openmp::cpu(),
+                _ => Cpu::default(),
+            })),
             (Residence::Host, Some(name)) => devices::named(name).map(Place::Copies),
             (Residence::Cuda(ordinal), None | Some("cuda")) => on_cuda(input, ordinal),
             (residence, Some(name)) => Err(value_error(format!(

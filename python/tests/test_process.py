@@ -125,6 +125,27 @@ def test_a_fork_of_a_fork_and_one_during_a_call() -> None:
     assert out.strip() == "True"
 
 
+def test_tensors_are_worked_on_by_torchs_threads() -> None:
+    """No further threads for them, as many as torch is told to use, and others for arrays of NumPy."""
+    out = run(
+        """
+        import os, numpy as np, torch, normkit
+        def threads(): return len(os.listdir("/proc/self/task"))
+        torch.set_num_threads(3)
+        x = torch.randn(4096, 512)
+        torch.nn.functional.layer_norm(x, (512,))
+        before = threads()
+        wanted = normkit.rms_norm(x, 512)
+        print(threads() - before)
+        torch.set_num_threads(1)
+        print(torch.equal(normkit.rms_norm(x, 512), wanted))
+        found = normkit.rms_norm(x.numpy(), 512)
+        print(threads() > before or os.cpu_count() == 1, np.array_equal(found, wanted.numpy()))
+        """
+    )
+    assert out.split() == ["0", "True", "True", "True"]
+
+
 def test_a_sub_interpreter_imports_or_is_refused() -> None:
     out = run(
         """

@@ -51,6 +51,7 @@ mod lines;
 mod memory;
 mod norm;
 mod norm_backward;
+mod pieces;
 mod pointwise;
 mod power;
 mod reader;
@@ -67,6 +68,8 @@ mod statistics;
 mod stored;
 mod sub_rows;
 mod tanh;
+mod team;
+mod threads;
 mod usual;
 mod usual_backward;
 #[cfg(target_arch = "x86_64")]
@@ -77,8 +80,16 @@ pub use isa::Isa;
 use crate::spec::Spec;
 use crate::tensor::DType;
 use crate::{Error, Result, Workspace};
+use team::Team;
+use threads::Threads;
+
+pub use threads::Pool;
 
 /// How the CPU runs launches. The numbers do not depend on it.
+///
+/// By default with the best instruction set there is, on the rayon pool that the caller is in, or, outside of any, on the calling
+/// thread and those that the process keeps for it: as many as rayon's global pool has. These serve one call at a time, and a call that meets
+/// another runs on its own thread alone. Without the feature `rayon` work is done on the calling thread.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     isa: Isa,
@@ -98,26 +109,9 @@ pub enum Schedule {
     Split,
 }
 
-/// Where tasks run.
-#[derive(Debug, Clone)]
-enum Threads {
-    /// On the calling thread.
-    Caller,
-    /// On the thread pool that the caller is in, or the global one.
-    #[cfg(feature = "rayon")]
-    Ambient,
-    /// On a pool of their own.
-    #[cfg(feature = "rayon")]
-    Own(std::sync::Arc<rayon::ThreadPool>),
-}
-
 impl Default for Cpu {
     fn default() -> Self {
-        #[cfg(feature = "rayon")]
-        let threads = Threads::Ambient;
-        #[cfg(not(feature = "rayon"))]
-        let threads = Threads::Caller;
-        Cpu { isa: Isa::best(), threads, schedule: None }
+        Cpu { isa: Isa::best(), threads: Threads::usual(), schedule: None }
     }
 }
 
@@ -131,23 +125,27 @@ impl Cpu {
         Ok(Cpu { isa, ..self })
     }
 
-    /// The same on `threads` threads; without the feature `rayon` only 1 is possible.
+    /// The same on `threads` threads, the calling one among them. The others are its own, shared by its clones.
+    /// They serve one call at a time, and a call that meets another runs on its own thread alone; they stay awake for 200 µs after
+    /// a call.
     pub fn with_threads(self, threads: usize) -> Result<Self> {
+        if threads == 0 {
+            return Err(Error::argument("threads", "at least 1", threads));
+        }
         if threads == 1 {
             return Ok(Cpu { threads: Threads::Caller, ..self });
         }
-        #[cfg(feature = "rayon")]
-        if threads > 1 {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let pool = pool.map_err(|e| Error::Backend {
-                backend: "cpu",
-                what: format!("a pool of {threads} threads"),
-                reason: e.to_string(),
-            })?;
-            return Ok(Cpu { threads: Threads::Own(pool.into()), ..self });
-        }
-        let most = if cfg!(feature = "rayon") { "at least 1" } else { "1, without the feature rayon" };
-        Err(Error::argument("threads", most, threads))
+        let team = Team::new(threads).map_err(|e| Error::Backend {
+            backend: "cpu",
+            what: format!("a team of {threads} threads"),
+            reason: e.to_string(),
+        })?;
+        Ok(self.with_pool(std::sync::Arc::new(team)))
+    }
+
+    /// The same on an engine's own threads.
+    pub fn with_pool(self, pool: std::sync::Arc<dyn Pool>) -> Self {
+        Cpu { threads: Threads::Pool(pool), ..self }
     }
 
     /// The same with norms always run by one schedule, where it can run them. For experiments: the choice that is made
@@ -158,38 +156,13 @@ impl Cpu {
 
     /// How many threads tasks run on.
     fn thread_count(&self) -> usize {
-        match &self.threads {
-            Threads::Caller => 1,
-            #[cfg(feature = "rayon")]
-            Threads::Ambient => rayon::current_num_threads(),
-            #[cfg(feature = "rayon")]
-            Threads::Own(pool) => pool.current_num_threads(),
-        }
+        self.threads.count()
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
     }
-}
-
-impl Threads {
-    /// Runs `task(0)` to `task(count - 1)`, in any order.
-    fn for_each(&self, count: usize, task: impl Fn(usize) + Send + Sync) {
-        match self {
-            Threads::Caller => (0..count).for_each(task),
-            #[cfg(feature = "rayon")]
-            Threads::Ambient => par_for_each(count, task),
-            #[cfg(feature = "rayon")]
-            Threads::Own(pool) => pool.install(|| par_for_each(count, task)),
-        }
-    }
-}
-
-#[cfg(feature = "rayon")]
-fn par_for_each(count: usize, task: impl Fn(usize) + Send + Sync) {
-    use rayon::prelude::*;
-    (0..count).into_par_iter().for_each(task);
 }
 
 /// Runs a forward pass.
