@@ -1,6 +1,7 @@
 // grad_input = rstd * (ghat - mean(ghat) - x_hat * mean(ghat * x_hat)), ghat = grad_output * weight, by leaves of rows, in
 // up to two stages: COMPUTE the leaf's sums, APPLY those of the row. PLAIN sums are those of the parameters' gradients,
-// over the part of a row that shares a parameter. A row that fits is read once and held in registers.
+// over the part of a row that shares a parameter, or, BRANCH, those of what shifts and scales a residual's branch. A row that
+// fits is read once and held in registers.
 
 var<private> held_hat: array<vec4<f32>, HELD_QUADS + 1u>;
 // The gradient of v, which is grad_output unless there is an epilogue, times the weight unless that is KEPT.
@@ -10,29 +11,14 @@ var<private> held_input: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> held_before: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_weight: array<vec4<f32>, HELD_QUADS + 1u>;
 var<private> kept_bias: array<vec4<f32>, HELD_QUADS + 1u>;
-var<private> s: Statistics;
-// Exponents taken out of the gradient of v and of the weight.
-var<private> g_exponent: INT;
-var<private> w_exponent: INT;
 // OR of the magnitude bits of all ghat; the largest of the gradient of v and of the weight.
 var<private> seen: vec4<u32>;
 var<private> most_g: vec4<u32>;
 var<private> most_w: vec4<u32>;
+// What is known of a row needs scaling.
+var<private> row_is_scaled: bool;
 // The pass counts elements, and those that attain the infinity norm.
 var<private> counting: bool;
-var<private> c1: REAL;
-var<private> c2: REAL;
-// The weight that is the same in all of the row, as a number of ordinary size and a power of two.
-var<private> outer_weight: REAL;
-var<private> outer_exponent: INT;
-
-fn x_hat(x: vec4<f32>) -> vec4<f32> {
-    let scaled = scale_row(x, -s.exponent);
-    if MOMENTS {
-        return opaque4(opaque4(opaque4(scaled - s.mean) - s.correction) * s.rstd);
-    }
-    return opaque4(scaled * s.rstd);
-}
 
 // As `x_hat`, for a row of exponent 0; others are read again.
 fn fast_hat(x: vec4<f32>) -> vec4<f32> {
@@ -67,26 +53,6 @@ fn plain_ghat(col: u32, hat: vec4<f32>, is_written: bool) -> vec4<f32> {
     return g;
 }
 
-fn scaled_ghat(g: vec4<f32>, weight: vec4<f32>) -> vec4<f32> {
-    let scaled = scale4(g, -g_exponent);
-    if INNER_WEIGHT {
-        return opaque4(scaled * scale4(weight, -w_exponent));
-    }
-    return scaled;
-}
-
-// Whether it attains the infinity norm.
-fn attains(x: vec4<f32>) -> vec4<bool> {
-    return magnitude4(scale_row(x, -s.exponent)) == vec4<u32>(magnitude(s.mean));
-}
-
-fn takes_part(col: u32) -> vec4<bool> {
-    if HAS_MASK {
-        return is_inside(col) & (magnitude4(mask_at(col)) != vec4<u32>(0u));
-    }
-    return is_inside(col);
-}
-
 fn only_part(col: u32, x: vec4<f32>) -> vec4<f32> {
     if EXACT && !HAS_MASK {
         return x;
@@ -110,7 +76,18 @@ fn held_ghat(i: u32) -> vec4<f32> {
     return held_g[i];
 }
 
+// Of a part of a row whose sums are known.
+fn branch_term(col: u32) -> Terms {
+    let read = read_again(col, row_is_scaled);
+    let both = of_branch(col, read.ghat, read.hat, row_is_scaled);
+    let inside = is_inside(col);
+    return Terms(select(vec4<f32>(0.0), both.bias, inside), select(vec4<f32>(0.0), both.scale, inside));
+}
+
 fn fast_term(i: u32, col: u32) -> Terms {
+    if BRANCH {
+        return branch_term(col);
+    }
     if HELD > 0u {
         return terms(col, held_ghat(i), held_hat[i]);
     }
@@ -135,10 +112,6 @@ fn slow_term(col: u32) -> Terms {
     return terms(col, scaled_ghat(g, weight), hat);
 }
 
-fn is_ordinary(bits: BITS) -> TRUTH {
-    return (bits > BITS(0u)) & (bits < BITS(INFINITY));
-}
-
 // 2^100
 fn is_small(x: REAL) -> TRUTH {
     return magnitude(x) < BITS(0x71800000u);
@@ -152,8 +125,10 @@ fn is_regular(sums: Sums) -> TRUTH {
 }
 
 fn leaf_sums() -> RowSums {
-    g_exponent = INT(0);
-    w_exponent = INT(0);
+    if !BRANCH {
+        g_exponent = INT(0);
+        w_exponent = INT(0);
+    }
     seen = vec4<u32>(0u);
     counting = false;
     var sums = fast_sums();
@@ -161,7 +136,7 @@ fn leaf_sums() -> RowSums {
     if PREFIX {
         of_row.count = REAL(f32(min(max(params.prefix, leaf_start()) - leaf_start(), leaf_length())));
     }
-    if HAS_MASK || LARGEST_ONE {
+    if (HAS_MASK || LARGEST_ONE) && !BRANCH {
         counting = true;
         let counts = slow_sums();
         counting = false;
@@ -198,53 +173,6 @@ fn leaf_sums() -> RowSums {
     return of_row;
 }
 
-fn row_constants(sums: RowSums) {
-    g_exponent = select(sums.g_exponent, INT(0), sums.g_exponent == INT(NONE));
-    w_exponent = select(sums.w_exponent, INT(0), sums.g_exponent == INT(NONE));
-    // Zeros that the products know nothing of: what is not finite stays so.
-    c1 = bitcast<REAL>(BITS(params.zero));
-    c2 = c1;
-    if FROZEN {
-        return;
-    }
-    if NORM {
-        c2 = sums.s2;
-        if LARGEST_ONE {
-            c2 = opaque(sums.s2 * nearest_recip(max(sums.ties, REAL(1.0)), REAL(0.0)));
-        }
-        c2 = select(c2, REAL(0.0), s.mean == REAL(0.0));
-        return;
-    }
-    var inv = REAL(params.inv_count);
-    if HAS_MASK || !COMPUTE {
-        inv = nearest_recip(sums.count, REAL(0.0));
-    }
-    c1 = opaque(sums.s1 * inv);
-    c2 = opaque(sums.s2 * inv);
-    if OUTSIDE && MOMENTS {
-        // The root's share of the divisor, which has not been saved.
-        let share = opaque(1.0 - opaque(s.rstd * scale(REAL(params.eps), -s.exponent)));
-        c2 = select(REAL(0.0), opaque(c2 * nearest_recip(share, REAL(0.0))), share > REAL(0.0));
-    } else if OUTSIDE {
-        c2 = select(opaque(c2 * nearest_recip_product(s.rstd, s.mean)), REAL(0.0), s.mean == REAL(0.0));
-    }
-}
-
-// What multiplies c2.
-fn direction(col: u32, hat: vec4<f32>) -> vec4<f32> {
-    if !SIGNED {
-        return hat;
-    }
-    let x = x_at(col);
-    let bits = magnitude4(x);
-    let sign = bitcast<vec4<u32>>(x) & vec4<u32>(0x80000000u);
-    if LARGEST_ONE {
-        return select(vec4<f32>(0.0), bitcast<vec4<f32>>(vec4<u32>(0x3f800000u) | sign), attains(x));
-    }
-    let of_power = bitcast<vec4<f32>>(magnitude4(slope(hat)) | sign);
-    return select(of_power, x, bits == vec4<u32>(0u));
-}
-
 // What the elements at `col` were made of.
 struct Parts {
     input: vec4<f32>,
@@ -277,37 +205,10 @@ fn read_again(col: u32, slow: bool) -> Read {
 
 // Writes the gradients of `count` elements from `col` on.
 fn write(col: u32, count: u32, read: Read, slow: bool) {
-    let ghat = read.ghat;
-    let hat = read.hat;
-    var d = ghat;
-    let product = opaque4(direction(col, hat) * c2);
-    if MOMENTS {
-        d = opaque4(opaque4(ghat - c1) - product);
-    } else if PREFIX {
-        d = select(ghat, opaque4(ghat - product), is_within(col, params.prefix));
-    } else {
-        d = opaque4(ghat - product);
-    }
-    d = opaque4(s.rstd * d);
-    if OUTER_WEIGHT {
-        d = opaque4(d * outer_weight);
-    }
-    if slow {
-        d = scale4(d, g_exponent + w_exponent - s.exponent + outer_exponent);
-    }
-    if HAS_MASK {
-        d = select(vec4<f32>(0.0), d, takes_part(col));
-    }
-    if HAS_GRAD_HIDDEN {
-        d = opaque4(d + grad_hidden_at(col));
-    }
-    var both = of_hidden(d, read.parts.input, read.parts.before);
-    if DROPOUT {
-        both.input = select(vec4<f32>(0.0), both.input, kept_at(col));
-    }
+    let both = of_parts(col, gradient_of(col, read.ghat, read.hat, slow), read.parts.input, read.parts.before);
     // Everything has been read: a gradient may be written in the place of another.
     if count > 0u {
-        grad_input_set(col, count, both.input);
+        grad_input_set(col, count, scaled_branch(col, both.input));
         grad_before_set(col, count, both.before);
     }
 }
@@ -323,16 +224,6 @@ fn fast_write(i: u32, col: u32) {
 
 fn slow_write(col: u32) {
     again(col, true);
-}
-
-fn enter_weight() {
-    // The same in every column of a row.
-    let w = row_number(full_weight(0u));
-    let bits = magnitude(w);
-    // Within 2^-63 and 2^63.
-    let usual = ((bits >= BITS(0x20000000u)) & (bits < BITS(0x5f000000u))) | !is_ordinary(bits);
-    outer_exponent = select(exponent_of(bits), INT(0), usual);
-    outer_weight = scale(w, -outer_exponent);
 }
 
 // What is to be done for the current rows' leaf.
@@ -357,6 +248,13 @@ fn backward_leaf() {
         }
     }
     var sums = RowSums(REAL(0.0), REAL(0.0), REAL(0.0), REAL(0.0), INT(0), INT(0));
+    if HAS_GIVEN {
+        sums = RowSums(given_get(0u), given_get(1u), given_get(2u), given_get(3u), INT(given_get(4u)),
+            INT(given_get(5u)));
+    }
+    if BRANCH {
+        row_is_scaled = enter_row(sums, 0u);
+    }
     if COMPUTE {
         sums = leaf_sums();
         if HAS_SUMS && is_first() {
@@ -368,17 +266,9 @@ fn backward_leaf() {
             sums_set(at + 4u, REAL(sums.g_exponent));
             sums_set(at + 5u, REAL(sums.w_exponent));
         }
-    } else if HAS_GIVEN {
-        sums = RowSums(given_get(0u), given_get(1u), given_get(2u), given_get(3u), INT(given_get(4u)),
-            INT(given_get(5u)));
     }
     if APPLY {
-        row_constants(sums);
-        outer_exponent = INT(0);
-        if OUTER_WEIGHT {
-            enter_weight();
-        }
-        if some((g_exponent | w_exponent | s.exponent | outer_exponent) != INT(0)) {
+        if enter_row(sums, 0u) {
             slow_apply();
         } else {
             fast_apply();

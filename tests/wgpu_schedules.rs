@@ -9,7 +9,7 @@ use any_spec::{Problem, differences, elementwise, results};
 use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
 use normkit::prelude::*;
 use normkit::spec::RotaryStyle::{HalfSplit, Interleaved};
-use normkit::spec::{Activation, Epilogue, Fusion, Prologue, RotaryStyle, Statistic};
+use normkit::spec::{Activation, Branch, Dropout, Epilogue, Fusion, Prologue, RotaryStyle, Statistic};
 use normkit::tensor::DType;
 use normkit::{Error, Stream};
 
@@ -137,6 +137,51 @@ fn fusions_of_other_rows() {
     ]);
 }
 
+/// LayerNorm and others after a residual whose branch is shifted and scaled.
+fn branch(shape: &[usize], reduced: &[usize], affine: &[usize], change: impl Fn(&mut Fusion)) -> Problem {
+    let branch = Branch { bias: true, scale: true };
+    let mut fusion = Fusion { prologue: SCALED, branch, ..Fusion::default() };
+    change(&mut fusion);
+    Problem { fusion, ..Problem::new(shape, reduced, affine, Statistic::Moments) }
+}
+
+const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.3, seed: 11, offset: 2 });
+
+#[test]
+fn branches_of_rows() {
+    let bf16 = Problem { dtype: DType::BF16, round: true, ..branch(&[35, 70], &[1], &[1], |_| {}) };
+    check_forced(&[
+        ("row", branch(&[40, 64], &[1], &[1], |fusion| fusion.dropout = DROPOUT)),
+        ("row through workgroup memory", Problem { statistic: Statistic::MeanSquare, ..bf16 }),
+        ("column", Problem { mask: true, ..branch(&[9, 33], &[1], &[1], |f| f.epilogue = GELU_TANH) }),
+        ("row split", branch(&[3, 9001], &[1], &[1], |fusion| fusion.branch.bias = false)),
+    ]);
+}
+
+/// Parameters of channels, which parts of rows share, and of rows.
+#[test]
+fn branches_of_other_rows() {
+    let channels = branch(&[6, 8, 35], &[0, 2], &[1], |fusion| fusion.epilogue = Epilogue::Gate);
+    let groups = branch(&[2, 3, 4, 20], &[2, 3], &[1, 2], |fusion| fusion.dropout = DROPOUT);
+    check_forced(&[
+        ("column", Problem { order: vec![0, 2, 1], ..channels }),
+        ("row", Problem { mask: true, ..groups }),
+        ("row", Problem { frozen: true, ..branch(&[4, 6, 10], &[0, 2], &[1], |_| {}) }),
+        ("row split", branch(&[2, 4500, 3], &[1, 2], &[2], |_| {})),
+        ("row", Problem { statistic: Statistic::Norm(3.0), ..branch(&[7, 50], &[1], &[0], |_| {}) }),
+        ("column", Problem { order: vec![1, 0], ..branch(&[40, 37], &[1], &[0, 1], |_| {}) }),
+    ]);
+}
+
+#[test]
+fn branches_out_of_range() {
+    check_forced(&[
+        ("row", Problem { values: (0.0, 1e30), eps: 0.0, ..branch(&[17, 64], &[1], &[1], |_| {}) }),
+        ("column", Problem { gradient: 1e-38, eps: 0.0, ..branch(&[17, 6, 4], &[1, 2], &[1], |_| {}) }),
+        ("row", Problem { gradient: 1e-38, eps: 0.0, ..branch(&[17, 64], &[1], &[1], |_| {}) }),
+    ]);
+}
+
 /// LayerNorm of the last axis with a rotary embedding.
 fn rotary(shape: &[usize], style: RotaryStyle, dims: usize, prologue: Prologue) -> Problem {
     let last = shape.len() - 1;
@@ -199,7 +244,9 @@ fn fusions_with_few_bindings() {
 
     let [x, w] = [&[3, 8][..], &[8]].map(|shape| device.zeros(shape, DType::F32).expect("memory"));
     let norm = LayerNorm::new([8]).weight(&w).bias(&w).residual(&x).output_gate(&x).mask(&x);
-    let error = norm.forward_hidden(&x).unwrap_err();
+    // The sum is written by a launch of its own.
+    norm.forward_hidden(&x).unwrap();
+    let error = norm.branch_bias(&w).forward_hidden(&x).unwrap_err();
     assert!(matches!(error, Error::Limit { .. }), "{error}");
 }
 

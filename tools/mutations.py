@@ -35,6 +35,7 @@ WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
 WGPU_FORWARD = "shaders/norm_forward.wgsl"
 WGPU_BACKWARD = "shaders/norm_backward.wgsl"
+WGPU_ROW_GRADIENT = "shaders/row_gradient.wgsl"
 WGPU_LEAF_ROW = "shaders/leaf_row.wgsl"
 WGPU_LEAF_COLUMN = "shaders/leaf_column.wgsl"
 WGPU_FOLD = "shaders/fold_workgroup.wgsl"
@@ -92,6 +93,7 @@ WGPU_FUSED_RANGE = "--features check,wgpu --test wgpu_schedules fusions_out_of_r
 WGPU_ROTARY_ROWS = "--features check,wgpu --test wgpu_schedules rotary_embeddings_of_rows"
 WGPU_ROTARY_COLUMNS = "--features check,wgpu --test wgpu_schedules rotary_embeddings_by_columns"
 WGPU_ROTARY_RANGE = "--features check,wgpu --test wgpu_schedules rotary_embeddings_out_of_range"
+WGPU_BRANCHES = "--features check,wgpu --test wgpu_schedules branches"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 # Every forced geometry on the host driver, compared with the CPU's bits.
 CUDA_MASKS = "--features check,cuda --test cuda_schedules masks"
@@ -475,11 +477,11 @@ MUTATIONS = [
              "    shared_b[lane] = b;\n    workgroupBarrier();",
              "    shared_b[lane] = b;",
              (WGPU_BARRIERS,)),
-    Mutation("wgpu: backward forgets the mean", WGPU_BACKWARD,
+    Mutation("wgpu: backward forgets the mean", WGPU_ROW_GRADIENT,
              "d = opaque4(opaque4(ghat - c1) - product);",
              "d = opaque4(ghat - product);",
              (WGPU_SAMPLE,)),
-    Mutation("wgpu: an outer weight forgotten", WGPU_BACKWARD,
+    Mutation("wgpu: an outer weight forgotten", WGPU_ROW_GRADIENT,
              "d = opaque4(d * outer_weight);",
              "d = opaque4(d);",
              (WGPU_BATCH,)),
@@ -495,10 +497,38 @@ MUTATIONS = [
              "let other = low_a * high_b + (middle & 0xffffu);",
              "let other = low_a * high_b;",
              ("--features check,wgpu --test fused dropout",)),
-    Mutation("wgpu: the input's gradient not dropped", WGPU_BACKWARD,
+    Mutation("wgpu: the input's gradient not dropped", WGPU_ROW_GRADIENT,
              "both.input = select(vec4<f32>(0.0), both.input, kept_at(col));",
              "both.input = both.input;",
              ("--features check,wgpu --test fused dropout",)),
+    Mutation("wgpu: a branch that is dropped not shifted", WGPU_VALUE,
+             "if HAS_BEFORE && HAS_BRANCH_BIAS {",
+             "if HAS_BEFORE && HAS_BRANCH_BIAS && !DROPOUT {",
+             (WGPU_BRANCHES,)),
+    Mutation("wgpu: a branch not scaled in the sum", WGPU_VALUE,
+             "return scaled_branch(col, shifted_at(col));",
+             "return shifted_at(col);",
+             (WGPU_BRANCHES,)),
+    Mutation("wgpu: the gradient of a branch's scale by what is not shifted", WGPU_ROW_GRADIENT,
+             "opaque4(d * shifted_at(col))",
+             "opaque4(d * input_at(col))",
+             (WGPU_BRANCHES,)),
+    Mutation("wgpu: a branch's terms of columns not scaled back", "shaders/affine_branch.wgsl",
+             "let terms = of_branch(col, scaled_ghat(g, weight), hat, slow);",
+             "let terms = of_branch(col, scaled_ghat(g, weight), hat, false);",
+             (WGPU_BRANCHES,)),
+    Mutation("wgpu: exponents of a row forgotten in a branch's terms of its parts", WGPU_BACKWARD,
+             "    if !BRANCH {\n        g_exponent = INT(0);",
+             "    if true {\n        g_exponent = INT(0);",
+             (WGPU_BRANCHES,)),
+    Mutation("wgpu: a sum of its own beside what takes its operands' place", "src/backend/wgpu/norm.rs",
+             "let both = if is_read(&hidden) { [rest, alone] } else { [alone, rest] };",
+             "let both = [alone, rest];",
+             ("--features check,wgpu --test branch few_bindings",)),
+    Mutation("wgpu: the place of what shares a binding in its own", "src/backend/wgpu/bindings.rs",
+             "for at in [host, guest] {",
+             "for at in [host] {",
+             ("--features check,wgpu --test branch few_bindings",)),
     Mutation("wgpu: a quotient of codes without its rest", "shaders/codes.wgsl",
              "let better = opaque4(q + rest);",
              "let better = opaque4(q * 1.0000001);",
@@ -583,15 +613,15 @@ MUTATIONS = [
              "let rise = opaque4(GELU_0 + opaque4(GELU_3 * m));",
              "let rise = opaque4(GELU_0 + opaque4(GELU_1 * m));",
              (WGPU_FUSED_ROWS,)),
-    Mutation("wgpu: the gradient of the hidden value forgotten", WGPU_BACKWARD,
+    Mutation("wgpu: the gradient of the hidden value forgotten", WGPU_ROW_GRADIENT,
              "d = opaque4(d + grad_hidden_at(col));",
              "d = opaque4(d);",
              (WGPU_FUSED_ROWS,)),
-    Mutation("wgpu: the gradient of v of another scale", WGPU_BACKWARD,
+    Mutation("wgpu: the gradient of v of another scale", WGPU_ROW_GRADIENT,
              "let scaled = scale4(g, -g_exponent);",
              "let scaled = g;",
              (WGPU_FUSED_RANGE,)),
-    Mutation("wgpu: the parameters' gradients from the output's", WGPU_AFFINE,
+    Mutation("wgpu: the parameters' gradients from the output's", "shaders/affine_parameters.wgsl",
              "let g = of_output(col, grad_output_at(col), value(col, hat, full_weight(col), bias_at(col))).value;",
              "let g = grad_output_at(col);",
              (WGPU_FUSED_ROWS,)),

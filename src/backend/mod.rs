@@ -190,10 +190,6 @@ fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
     if fusion.inner.is_some() && backend == "wgpu" {
         return Err(Error::Unsupported { what: "a norm of the branch that a residual is added to", backend });
     }
-    if !fusion.branch.is_none() && backend == "wgpu" {
-        let name = if fusion.branch.bias { "branch_bias" } else { "branch_scale" };
-        return Err(Error::argument(name, format!("none on the {backend} backend"), "a tensor"));
-    }
     Ok(())
 }
 

@@ -202,9 +202,9 @@ impl Case {
         self.fusion().branch
     }
 
-    /// Whether a backend has what the case is of: WebGPU does not shift or scale a residual's branch, nor normalize it.
+    /// Whether a backend has what the case is of: WebGPU has no norm of a residual's branch.
     pub fn runs_on(&self, backend: &str) -> bool {
-        backend != "wgpu" || self.branch().is_none() && self.fusion().inner.is_none()
+        backend != "wgpu" || self.fusion().inner.is_none()
     }
 
     /// Whether the epilogue is a rotary embedding.

@@ -44,9 +44,7 @@ pub(crate) fn varied(device: &Device) -> Vec<Case> {
             case.name = format!("masked, {cols} columns");
             list.push(case);
         }
-        if super::has_branch(device) {
-            list.extend(branches(dtype));
-        }
+        list.extend(branches(dtype));
         list.extend(fused(dtype).into_iter().step_by(if few { 2 } else { 1 }));
         list.extend(rotated(dtype).into_iter().skip(usize::from(few)).step_by(if few { 2 } else { 1 }));
         list.extend(sandwiched(dtype).into_iter().filter(|case| case.runs_on(device.backend())));

@@ -60,11 +60,6 @@ pub(crate) fn wgpu_device_without_subgroups() -> normkit::backend::wgpu::WgpuDev
     WgpuDevice::with_options(&Options { subgroups: false, ..Options::default() }).expect("an adapter")
 }
 
-/// Whether a device can shift and scale the branch of a residual.
-pub(crate) fn has_branch(device: &Device) -> bool {
-    device.backend() != "wgpu"
-}
-
 /// The dtypes that a device computes in.
 pub(crate) fn dtypes(device: &Device) -> impl Iterator<Item = DType> + use<> {
     let without_f64 = device.backend() == "wgpu";

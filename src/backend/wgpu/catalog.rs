@@ -46,8 +46,11 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
     for entry in ENTRIES {
         for whole in whole(entry) {
             let plain = without(&whole, fusion::operands(entry));
-            variants.extend(rotaries(&whole));
+            let of_branch = ["branch_bias", "branch_scale"];
+            variants.extend(rotaries(&without(&whole, &of_branch)));
             let whole = without(&whole, &["cos", "sin", "positions"]);
+            variants.extend(branches(&whole));
+            let whole = without(&whole, &of_branch);
             variants.extend(fusions(&whole));
             variants.extend(codes(&whole));
             variants.extend(operands(&plain));
@@ -105,7 +108,7 @@ fn whole(entry: Entry) -> Vec<Variant> {
                 Role::Load | Role::Store => Access::Vector,
                 _ => Access::Element,
             };
-            Slot { name, role, place, access, dtype: DType::F32 }
+            Slot { name, role, place, access, dtype: DType::F32, host: None }
         })
         .collect();
     let of = |style| {
@@ -162,6 +165,50 @@ fn fusions(whole: &Variant) -> Vec<Variant> {
         all.push(some);
     }
     all
+}
+
+/// Residuals whose branch is shifted and scaled, and the sums of those parameters' gradients.
+fn branches(whole: &Variant) -> Vec<Variant> {
+    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
+        return Vec::new();
+    }
+    let kinds = [Kind::Moments, Kind::Largest, Kind::IntegerPower(3), Kind::Power];
+    let mut all = Vec::new();
+    for (index, kind) in kinds.into_iter().enumerate() {
+        let bit = |n: usize| index >> n & 1 == 1;
+        let before = if bit(0) { Before::ScaledResidual } else { Before::Residual };
+        let after = if bit(1) { After::Gate } else { After::None };
+        let flags = Flags { kind, before, after, dropout: bit(1), outer_weight: bit(0), ..whole.flags };
+        let some = Variant { flags, ..without(whole, if bit(1) { &[] } else { &["after", "grad_after"] }) };
+        all.push(without(&some, &["mask", "moments", "grad_hidden", "before", "branch_bias"]));
+        if whole.entry != Entry::NormForward {
+            let held = 0;
+            let (shape, plain) = (Shape { held, ..whole.shape }, whole.entry == Entry::NormBackward);
+            let flags = Flags { branch: true, plain, apply: false, prefix: bit(1), ..flags };
+            let without_targets = ["grad_input", "grad_before", "grad_after", "partials"];
+            let without_targets = if plain { &without_targets[..] } else { &[] };
+            let sums = Variant { flags, shape, ..without(&some, without_targets) };
+            all.push(without(&sums, &["mask", "grad_hidden", "branch_scale"]));
+            all.push(with_few_bindings(&sums));
+            all.push(sums);
+        }
+        all.push(with_few_bindings(&some));
+        all.push(some);
+    }
+    all
+}
+
+/// The kernel with operands in the bindings of others.
+fn with_few_bindings(variant: &Variant) -> Variant {
+    let mut slots = variant.slots.clone();
+    for slot in slots.iter_mut() {
+        slot.host = match slot.name {
+            "branch_scale" => Some("branch_bias"),
+            "given" => Some("statistics"),
+            _ => None,
+        };
+    }
+    Variant { slots, ..variant.clone() }
 }
 
 /// Rotary embeddings, in each style of pairs, with all operands and with those that most launches have.

@@ -2,7 +2,7 @@
 
 use super::WgpuStream;
 use super::geometry;
-use super::launch::{Launch, Problem, Scalars};
+use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
 use crate::plan::tree;
@@ -24,11 +24,18 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             format!("{:?}", input.shape()),
         ));
     }
+    stream.run("copy", &launches(input, &output, stream)?)
+}
+
+/// The launches of a copy between tensors of one shape, not of rank zero, and dtype.
+pub(super) fn launches(
+    input: &View<'_>,
+    output: &View<'_>,
+    stream: &WgpuStream<'_>,
+) -> Result<Vec<Dispatch>> {
     let axes: Dims = (0..input.shape().len()).collect();
-    let operands = [
-        Operand::new("input", Role::Load, Some(input))?,
-        Operand::new("output", Role::Store, Some(&output))?,
-    ];
+    let operands =
+        [Operand::new("input", Role::Load, Some(input))?, Operand::new("output", Role::Store, Some(output))?];
     let problem = Problem::new(stream.device(), input.shape(), &axes[axes.len() - 1..], operands)?;
     let cols = problem.grid.cols;
     let split = geometry::is_split(&stream.overrides(), cols);
@@ -47,5 +54,5 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>)
             scalars: Scalars { leaves: leaves as u32, turns: 1, ..Scalars::default() },
         })?);
     }
-    stream.run("copy", &dispatches)
+    Ok(dispatches)
 }

@@ -52,7 +52,13 @@ pub struct Options {
     /// The most bytes that one binding may have, if less than the adapter allows.
     pub max_binding: Option<u64>,
     /// The most storage buffers that one launch may bind, if less than the adapter allows. A norm by itself needs no more
-    /// than 8, which every WebGPU device has.
+    /// than 8, which every WebGPU device has; what surrounds a norm may need more, and a call that does not fit is an
+    /// [`Error::Limit`](crate::Error::Limit).
+    ///
+    /// With 8, a residual whose branch has a bias and a scale fits beside weight and bias, with saved statistics, a sum that is
+    /// written, and every gradient, that of the sum included; the bias and the scale must have one dtype for that. What does not
+    /// fit beside all of these is a mask, the operand of an epilogue, rotary tables, an activation's backward pass, and gradients
+    /// of the input and of the residual that are written in the places of the output's and of the sum's.
     pub max_buffers: Option<u32>,
 }
 

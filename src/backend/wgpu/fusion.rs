@@ -176,7 +176,9 @@ pub(super) fn of_codes(scaling: Option<Scaling>) -> Vec<&'static str> {
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => &["before", "after", "hidden", "scales", "cos", "sin", "positions"],
+        Entry::NormForward => {
+            &["before", "after", "hidden", "scales", "cos", "sin", "positions", "branch_bias", "branch_scale"]
+        }
         Entry::NormBackward => &[
             "bias",
             "before",
@@ -187,30 +189,50 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
             "cos",
             "sin",
             "positions",
+            "branch_bias",
+            "branch_scale",
         ],
-        Entry::Affine => &["weight", "bias", "before", "after", "cos", "sin", "positions"],
+        Entry::Affine => &[
+            "weight",
+            "bias",
+            "before",
+            "after",
+            "given",
+            "grad_hidden",
+            "cos",
+            "sin",
+            "positions",
+            "branch_bias",
+            "branch_scale",
+        ],
         _ => &[],
     }
 }
 
 /// What a backward pass reads to make `h` of the input and the gradient of `v` of the output's; `value` says whether it
-/// needs `v` itself.
+/// needs `v` itself, and `returns` whether it goes from the gradient of `h` to that of the input.
 pub(super) fn of_terms(
     spec: &Norm,
     operands: &Backward<'_>,
     after: After,
     value: bool,
-) -> Result<[Option<Operand>; 6]> {
+    returns: bool,
+) -> Result<[Option<Operand>; 8]> {
     // The gradient of a residual is that of the output.
     let gate = operands.after.as_ref().filter(|_| after == After::Gate);
     let bias = operands.bias.as_ref().filter(|_| value);
     let [cos, sin, positions] = tables(operands.rotary.as_ref(), spec)?;
+    let before = operands.before.as_ref();
+    let branch_bias = operands.branch_bias.as_ref().filter(|_| before.is_some());
+    let branch_scale = operands.branch_scale.as_ref().filter(|_| before.is_some() || returns);
     Ok([
         cos,
         sin,
         positions,
         Operand::new("bias", Role::Load, bias)?,
-        Operand::new("before", Role::Load, operands.before.as_ref())?,
+        Operand::new("before", Role::Load, before)?,
         Operand::new("after", Role::Load, gate)?,
+        Operand::new("branch_bias", Role::Load, branch_bias)?,
+        Operand::new("branch_scale", Role::Load, branch_scale)?,
     ])
 }

@@ -3,15 +3,16 @@
 
 use super::WgpuDevice;
 use super::axes::Axes;
+use super::bindings::Binding;
 use super::fault::{limit, lost, scoped};
 use super::fusion::Rotation;
 use super::operand::Operand;
 use super::pipeline::Pipeline;
 use super::text::PARTS;
 use super::variant::{Access, Entry, Flags, Place, Role, Shape, Slot, Style, Variant, parts};
+use crate::Result;
 use crate::plan::{Grid, Walk, fold};
 use crate::tensor::Layout;
-use crate::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -71,32 +72,12 @@ pub(super) struct Scalars {
     pub(super) dropout: [u32; 5],
 }
 
-/// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
-fn reach(sizes: &[usize], strides: &[isize], range: &Range<usize>) -> (i128, i128) {
-    let (mut low, mut high) = (0i128, 0i128);
-    let (mut first, mut last) = (range.start, range.end.max(range.start + 1) - 1);
-    let mut below: usize = sizes.iter().product();
-    let mut whole = false;
-    for (&size, &stride) in sizes.iter().zip(strides) {
-        below /= size.max(1);
-        // Once an axis differs between the two ends, the axes after it are walked in full.
-        let (from, to) = if whole { (0, size - 1) } else { (first / below, last / below) };
-        whole |= from != to;
-        first %= below;
-        last %= below;
-        let (a, b) = (from as i128 * stride as i128, to as i128 * stride as i128);
-        low += a.min(b);
-        high += a.max(b);
-    }
-    (low, high)
-}
-
 /// Operands over one index space.
 pub(super) struct Problem<'a> {
     pub(super) device: &'a WgpuDevice,
     pub(super) grid: Grid,
-    operands: Vec<(Operand, Option<Walk>)>,
-    rotation: Option<Rotation>,
+    pub(super) operands: Vec<(Operand, Option<Walk>)>,
+    pub(super) rotation: Option<Rotation>,
     /// How the indices of elements are walked, as if they were places in memory, where kernels want to know them.
     elements: Option<Walk>,
 }
@@ -111,13 +92,6 @@ pub(super) struct Launch {
     pub(super) scalars: Scalars,
     /// Workgroups.
     pub(super) groups: usize,
-}
-
-/// The part of a buffer that an operand is bound to, and where its index zero lies in it, in elements.
-struct Binding {
-    offset: u64,
-    size: u64,
-    start: u32,
 }
 
 impl<'a> Problem<'a> {
@@ -189,11 +163,6 @@ impl<'a> Problem<'a> {
             .all(|(op, walk)| self.access(op, walk, Style::Row) != Access::Element)
     }
 
-    /// Whether a launch of the device can have all operands.
-    pub(super) fn fits_bindings(&self) -> bool {
-        self.operands.len() <= self.device.limits().max_storage_buffers_per_shader_stage as usize
-    }
-
     /// Cuts `rows` until every operand's part fits a binding; cuts fall on multiples of `granule`.
     pub(super) fn split(
         &self,
@@ -213,33 +182,6 @@ impl<'a> Problem<'a> {
         let mut parts = self.split(rows.start..middle, cols, granule)?;
         parts.extend(self.split(middle..rows.end, cols, granule)?);
         Ok(parts)
-    }
-
-    /// First and last element, from the range's start, that rows and columns of a launch reach; conservative.
-    fn span(
-        &self,
-        op: &Operand,
-        walk: Option<&Walk>,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-    ) -> (i128, i128) {
-        let Some(walk) = walk else { return (0, (op.range.size() / op.dtype.size() as u64) as i128 - 1) };
-        // A column may be read for another of its head.
-        let cols = if self.rotation.is_some() { &(0..self.grid.cols) } else { cols };
-        let outer = reach(&self.grid.outer, &walk.outer, rows);
-        let mut inner = reach(&self.grid.inner, &walk.inner, cols);
-        if let (Role::Table, Some(Rotation { pairs, head, .. })) = (op.role, &self.rotation) {
-            // Only so many of a head's columns are there.
-            let missing = (head - pairs) as i128 * walk.inner.last().map_or(0, |&stride| stride as i128);
-            if missing > 0 {
-                inner.1 -= missing
-            } else {
-                inner.0 -= missing
-            }
-            inner = (inner.0 + op.away.min(0), inner.1 + op.away.max(0));
-        }
-        let offset = walk.offset as i128;
-        (offset + outer.0 + inner.0, offset + outer.1 + inner.1 + op.numbers as i128 - 1)
     }
 
     /// How an operand's four elements are reached, wherever in the problem they are.
@@ -278,46 +220,11 @@ impl<'a> Problem<'a> {
         }
     }
 
-    fn bind(
-        &self,
-        operand: &Operand,
-        walk: Option<&Walk>,
-        rows: &Range<usize>,
-        cols: &Range<usize>,
-    ) -> Result<Binding> {
-        let limits = self.device.limits();
-        let (low, high) = self.span(operand, walk, rows, cols);
-        let (size, base) = (operand.dtype.size() as i128, i128::from(operand.range.start()));
-        let align = i128::from(limits.min_storage_buffer_offset_alignment.max(16));
-        let offset = (base + low * size) / align * align;
-        // Bindings are whole words; the last may hold a neighbour's element, which is never changed.
-        let end = (base + (high + 1) * size + 3) / 4 * 4;
-        let bytes = end - offset;
-        // Offsets are counted in 32 bits.
-        let most = i128::from(limits.max_storage_buffer_binding_size).min(i128::from(i32::MAX) * size);
-        if bytes > most {
-            let found = format!("{bytes} bytes in one piece");
-            return Err(limit(operand.name, format!("{most} bytes a binding"), found));
-        }
-        if end > i128::from(operand.range.buffer().size()) {
-            let expected = "a buffer of whole 4-byte words";
-            return Err(Error::argument(
-                operand.name,
-                expected,
-                format!("{} bytes", operand.range.buffer().size()),
-            ));
-        }
-        let first = walk.map_or(0, |walk| walk.offset as i128);
-        let start = (base + first * size - offset) / size;
-        Ok(Binding { offset: offset as u64, size: bytes as u64, start: start as u32 })
-    }
-
     /// The launch with its pipeline compiled and its operands bound.
     pub(super) fn prepare(&self, launch: Launch) -> Result<Dispatch> {
         let Launch { entry, shape, flags, rows, cols, mut scalars, groups } = launch;
         if !self.fits_bindings() {
-            let most = self.device.limits().max_storage_buffers_per_shader_stage;
-            return Err(limit("storage buffers a shader", most, self.operands.len()));
+            return Err(limit("storage buffers a shader", self.most_bindings(), self.count_bindings()));
         }
         let written = |op: &Operand| {
             self.operands.iter().any(|(o, _)| o.role.writes() && o.range.buffer() == op.range.buffer())
@@ -335,10 +242,9 @@ impl<'a> Problem<'a> {
         let mut inner = Axes::new(axes.1, width, inner_sizes);
         let (mut starts, mut flat_starts) = (vec![0; width], [0; 4]);
         let mut slots = SmallVec::new();
-        let mut bindings = Vec::with_capacity(self.operands.len());
+        let (hosts, bindings) = (self.hosts(), self.bindings(&rows, &cols)?);
         let (mut full, mut flat) = (0u8, 0u8);
-        for (operand, walk) in &self.operands {
-            let binding = self.bind(operand, walk.as_ref(), &rows, &cols)?;
+        for (((operand, walk), host), binding) in self.operands.iter().zip(&hosts).zip(&bindings) {
             let (place, access) = match walk {
                 Some(walk) => {
                     let n = take(&mut full);
@@ -354,8 +260,8 @@ impl<'a> Problem<'a> {
                 }
             };
             let (name, role, dtype) = (operand.name, operand.role, operand.dtype);
-            slots.push(Slot { name, role, place, access, dtype });
-            bindings.push(binding);
+            let host = host.map(|host| self.operands[host].0.name);
+            slots.push(Slot { name, role, place, access, dtype, host });
         }
         if let Some(walk) = &self.elements {
             let n = take(&mut full);
@@ -414,7 +320,9 @@ impl<'a> Problem<'a> {
             uniform.unmap();
             let mut entries =
                 vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-            for (index, ((operand, _), binding)) in self.operands.iter().zip(bindings).enumerate() {
+            let bound = self.operands.iter().zip(bindings).zip(self.hosts());
+            let bound = bound.filter(|(_, host)| host.is_none()).map(|(bound, _)| bound);
+            for (index, ((operand, _), binding)) in bound.enumerate() {
                 entries.push(wgpu::BindGroupEntry {
                     binding: index as u32 + 1,
                     resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {

@@ -9,6 +9,7 @@ mod text;
 
 mod axes;
 mod between;
+mod bindings;
 mod catalog;
 mod copy;
 mod device;
@@ -19,6 +20,7 @@ mod launch;
 mod norm;
 mod norm_backward;
 mod operand;
+mod packed;
 mod pipeline;
 mod pointwise;
 #[cfg(feature = "check")]
@@ -60,7 +62,7 @@ pub(crate) fn backward(
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm_backward::backward(norm, &operands, workspace, stream),
+        Spec::Norm(norm) => norm_backward::backward(norm, operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

@@ -13,7 +13,7 @@ use crate::backend::codes::{self, Scaling};
 use crate::backend::kind::Kind;
 use crate::plan::{Walk, tree};
 use crate::spec::{EpsPosition, MOMENTS, Norm, STATISTICS, Statistic};
-use crate::tensor::{DType, Tensor, View};
+use crate::tensor::{DType, Overlap, Tensor, View, overlap};
 
 /// A float64 number, to which `rest` is missing, as two float32 numbers.
 fn two_numbers(x: f64, rest: f64) -> [f32; 2] {
@@ -103,10 +103,10 @@ pub(super) fn form(problem: &Problem<'_>, flags: Flags, stream: &WgpuStream<'_>)
     geometry::norm(problem.device, &overrides, style, problem.grid.cols, vector)
 }
 
-/// Whether a row may be kept in registers. Kept rows of real powers came out wrong on the software adapter (norms off by
+/// Whether a row may be kept in registers, which a branch's terms are not made from. Kept rows of real powers came out wrong on the software adapter (norms off by
 /// tens of percent, from 128 columns on, where rows read again are right to the last bit); why is not known.
 fn may_be_held(flags: Flags) -> bool {
-    flags.kind != Kind::Power
+    flags.kind != Kind::Power && !flags.branch
 }
 
 /// The launches of a norm's kernel over all rows, or over all leaves of them.
@@ -156,18 +156,20 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let numbers = |name, role, view: Option<&View<'_>>, numbers, of_row| {
         Operand::per_row(name, role, view, shape, reduced, [numbers, of_row])
     };
-    let read = || -> Result<[Option<Operand>; 3]> {
+    let read = || -> Result<[Option<Operand>; 5]> {
         Ok([
             tensor("input", Role::Load, Some(&operands.input))?,
             tensor("before", Role::Load, operands.before.as_ref())?,
             tensor("mask", Role::Load, operands.mask.as_ref())?,
+            tensor("branch_bias", Role::Load, operands.branch_bias.as_ref())?,
+            tensor("branch_scale", Role::Load, operands.branch_scale.as_ref())?,
         ])
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let rotation = Rotation::of(spec).filter(|_| output.is_some());
     let scales = operands.scales.as_ref().map(|view| view.as_view());
     let per_scales = spec.fusion.quantization.and_then(|codes| codes.scales(cols(spec))).unwrap_or(0);
-    let written = || -> Result<[Option<Operand>; 9]> {
+    let written_but_hidden = || -> Result<[Option<Operand>; 8]> {
         let rotary = operands.rotary.as_ref().filter(|_| output.is_some());
         let [cos, sin, positions] = fusion::tables(rotary, spec)?;
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
@@ -177,7 +179,6 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
             tensor("weight", Role::Load, weight)?,
             tensor("bias", Role::Load, bias)?,
             tensor("after", Role::Load, operands.after.as_ref().filter(|_| output.is_some()))?,
-            tensor("hidden", Role::Store, hidden.as_ref())?,
             cos,
             sin,
             positions,
@@ -194,24 +195,50 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
     let is_counted = spec.fusion.dropout.is_some();
+    // A launch that writes elements and has these numbers of rows; two, if one would have more operands than can be bound.
+    let run_writing = |numbers: [Option<Operand>; 2], flags: Flags| -> Result<Vec<Dispatch>> {
+        let of = |operands: Vec<Option<Operand>>, rotation| {
+            Ok(Problem::counted(device, shape, reduced, operands, is_counted)?.rotated(rotation))
+        };
+        let to_hidden = || tensor("hidden", Role::Store, hidden.as_ref());
+        let rest: Vec<_> = read()?.into_iter().chain(numbers).chain(written_but_hidden()?).collect();
+        let whole: Problem<'_> = of(rest.iter().cloned().chain([to_hidden()?]).collect(), rotation)?;
+        let is_read = |view: &Option<View<'_>>| {
+            let read = [Some(&operands.input), operands.before.as_ref()];
+            let overlaps = |view| read.iter().flatten().any(|read| overlap(view, read) != Overlap::None);
+            view.as_ref().is_some_and(overlaps)
+        };
+        let is_one = hidden.is_none() || output.is_none() || is_read(&hidden) && is_read(&output);
+        if is_one || whole.fits_bindings() {
+            return run(&whole, flags);
+        }
+        // No more than the prologue.
+        let (after, scaling) = (After::None, None);
+        let alone = Flags { compute: false, finish: false, apply: true, after, scaling, ..flags };
+        let alone = (of(read()?.into_iter().chain([to_hidden()?]).collect(), None)?, alone);
+        let rest = (of(rest, rotation)?, flags);
+        // What takes the place of what is read comes last.
+        let both = if is_read(&hidden) { [rest, alone] } else { [alone, rest] };
+        let mut dispatches = Vec::new();
+        for (problem, flags) in &both {
+            dispatches.extend(run(problem, *flags)?);
+        }
+        Ok(dispatches)
+    };
     let (rows, cols) = (rows(spec), cols(spec));
     let split = geometry::is_split(&stream.overrides(), cols);
     let apply = output.is_some() || hidden.is_some();
     if let Some(given) = &operands.given {
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
-        let all = read()?.into_iter().chain([given, statistics]).chain(written()?);
-        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
-        let dispatches = run(&problem, Flags { apply, split, ..flags })?;
+        let dispatches = run_writing([given, statistics], Flags { apply, split, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
     if !split {
         let finish = apply || statistics.is_some();
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
-        let all = read()?.into_iter().chain([moments, statistics]).chain(written()?);
-        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
-        let dispatches = run(&problem, Flags { compute: true, finish, apply, ..flags })?;
+        let dispatches = run_writing([moments, statistics], Flags { compute: true, finish, apply, ..flags })?;
         return stream.run("norm forward", &dispatches);
     }
     let leaves = cols.div_ceil(tree::LEAF);
@@ -236,10 +263,8 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     )?);
     if apply {
         let given = numbers("given", Role::Number, statistics.as_ref(), STATISTICS, STATISTICS)?;
-        let all = read()?.into_iter().chain([given]).chain(written()?);
-        let problem = Problem::counted(device, shape, reduced, all, is_counted)?.rotated(rotation);
         let split = flags.scaling != Some(Scaling::Row);
-        dispatches.extend(run(&problem, Flags { apply, split, ..flags })?);
+        dispatches.extend(run_writing([given, None], Flags { apply, split, ..flags })?);
     }
     stream.run("norm forward", &dispatches)
 }

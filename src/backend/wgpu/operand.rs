@@ -7,6 +7,7 @@ use crate::tensor::{DType, Dims, Layout, Memory, View};
 use crate::{Error, Result};
 
 /// An operand of a problem.
+#[derive(Clone)]
 pub(super) struct Operand {
     pub(super) name: &'static str,
     pub(super) role: Role,

@@ -65,9 +65,10 @@ fn compile(device: &WgpuDevice, variant: &Variant) -> Result<Pipeline> {
         count: None,
     };
     let mut entries = vec![buffer(0, wgpu::BufferBindingType::Uniform)];
-    for index in 0..variant.slots.len() {
+    let bound = (0..variant.slots.len()).filter(|&index| variant.slots[index].host.is_none());
+    for (number, index) in bound.enumerate() {
         let read_only = !variant.is_writable(index);
-        entries.push(buffer(index + 1, wgpu::BufferBindingType::Storage { read_only }));
+        entries.push(buffer(number + 1, wgpu::BufferBindingType::Storage { read_only }));
     }
     let raw = device.raw();
     scoped(device, &what, || {

@@ -64,9 +64,10 @@ impl Note {
         bound: impl Iterator<Item = (&'a wgpu::Buffer, u64, u64)>,
     ) -> Self {
         let (mut storage, mut buffers) = (Vec::new(), Vec::new());
-        for (index, (buffer, offset, size)) in bound.enumerate() {
+        let bound = bound.enumerate().filter(|&(index, _)| variant.slots[index].host.is_none());
+        for (index, (buffer, offset, size)) in bound {
             storage.push(RecordedBinding {
-                buffer: index,
+                buffer: buffers.len(),
                 offset,
                 size,
                 writable: variant.is_writable(index),

@@ -1,7 +1,7 @@
 //! A variant as WGSL.
 
 use super::fusion::{self, After, Before};
-use super::text::{PARTS, each_part};
+use super::text::{PARTS, each_part, halvings};
 use super::unroll::unroll;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Style, Target, Variant};
 use crate::backend::kind::Kind;
@@ -25,7 +25,11 @@ impl Variant {
         self.render_constants(&mut text);
         text.push_str(&each_part(shader!("params"), self.parts()));
         PARTS[..self.parts()].iter().for_each(|part| text += &shader!("along").replace("PART", part));
-        text.push_str(styled!(self.shape.style, "quad"));
+        text.push_str(match self.entry {
+            // Columns that have parameters may have statistics of their own.
+            Entry::Affine => shader!("quad_columns"),
+            _ => styled!(self.shape.style, "quad"),
+        });
         text.push_str(shader!("convert"));
         text.push_str(shader!("math"));
         for &(name, role) in self.entry.operands() {
@@ -88,7 +92,7 @@ impl Variant {
                 files.extend([shader!("row_sums"), sums, again]);
                 files.extend(self.slope());
                 files.extend(self.surroundings());
-                files.extend([apply, apply_again, shader!("norm_backward")]);
+                files.extend([shader!("row_gradient"), apply, apply_again, shader!("norm_backward")]);
                 files.extend(again_written);
                 if self.flags.fused {
                     files.extend([shader!("columns"), shader!("norm_backward_fused")]);
@@ -111,6 +115,14 @@ impl Variant {
             Entry::Affine => {
                 files.push(shader!("columns"));
                 files.extend(self.surroundings());
+                if self.flags.branch {
+                    files.extend(statistics);
+                    files.push(shader!("row_sums"));
+                    files.extend(self.slope());
+                    files.extend([shader!("row_gradient"), shader!("affine_branch")]);
+                } else {
+                    files.push(shader!("affine_parameters"));
+                }
                 files.push(shader!("affine"));
             }
             Entry::Finish => files.extend([shader!("columns"), shader!("finish")]),
@@ -181,7 +193,7 @@ impl Variant {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
-        let Flags { before, after, dropout, .. } = self.flags;
+        let Flags { before, after, dropout, branch, .. } = self.flags;
         let (is_rotary, halves, whole) = match after {
             After::Rotary { halves, whole } => (true, halves, whole),
             _ => (false, false, false),
@@ -230,11 +242,12 @@ impl Variant {
             ("FINISH", finish),
             ("APPLY", apply),
             ("PLAIN", plain),
+            ("BRANCH", branch),
             ("KEPT", kept),
             ("FUSED", fused),
             ("CONSTANT_IN_ROW", constant),
-            ("OUTER_WEIGHT", has("weight") && outer_weight && !plain),
-            ("INNER_WEIGHT", has("weight") && !outer_weight && !plain),
+            ("OUTER_WEIGHT", has("weight") && outer_weight && (!plain || branch)),
+            ("INNER_WEIGHT", has("weight") && !outer_weight && (!plain || branch)),
             ("ACCUMULATE", accumulate),
             ("SUM_WEIGHT", sums[0]),
             ("SUM_BIAS", sums[1]),
@@ -251,6 +264,8 @@ impl Variant {
             ("HAS_GRADIENT", has("gradient")),
             ("HAS_BEFORE", has("before")),
             ("HAS_HIDDEN", has("hidden")),
+            ("HAS_BRANCH_BIAS", has("branch_bias")),
+            ("HAS_BRANCH_SCALE", has("branch_scale")),
             ("HAS_GRAD_HIDDEN", has("grad_hidden")),
             ("HAS_GRAD_AFTER", has("grad_after")),
             ("HAS_EPILOGUE", after != After::None),
@@ -331,9 +346,15 @@ impl Variant {
         } else {
             (along.replace("(col)", &format!("({first})")), "ALONG")
         };
-        with_bases(&files.concat(), base, &part)
+        let number = 1 + self.slots[..index].iter().filter(|slot| slot.host.is_none()).count();
+        let mut text = files.concat();
+        if let Some(host) = slot.host {
+            // Without the first line, which declares the binding.
+            text = text.split_once('\n').map_or("", |(_, rest)| rest).replace("NAME[", &format!("{host}["));
+        }
+        with_bases(&text, base, &part)
             .replace("NAME", slot.name)
-            .replace("BINDING", &(index + 1).to_string())
+            .replace("BINDING", &number.to_string())
             .replace("ACCESS", if self.is_writable(index) { "read_write" } else { "read" })
             .replace("WORDS", words)
             .replace("DTYPE", slot.dtype.name())
@@ -360,20 +381,6 @@ fn with_bases(text: &str, base: &str, part: &str) -> String {
         .replace("BASE_1", &format!("start_1.{part}"))
         .replace("BASE_2", &format!("start_2.{part}"))
         .replace("BASE_3", &format!("start_3.{part}"))
-}
-
-/// Statements that halve the sums `a` and `b` of a thread's quads.
-fn halvings(quads: u32) -> String {
-    let mut text = String::new();
-    let mut half = quads / 2;
-    while half > 0 {
-        for (name, quad) in ["a", "b"].iter().flat_map(|name| (0..half).map(move |quad| (name, quad))) {
-            let other = quad + half;
-            writeln!(text, "    {name}[{quad}u] += {name}[{other}u];").expect("a String takes any text");
-        }
-        half /= 2;
-    }
-    text
 }
 
 /// What stands in for an operand that a launch does not have; the kernel's constants keep it from being called.

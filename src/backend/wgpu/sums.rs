@@ -4,9 +4,9 @@ use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape};
 use super::{WgpuDevice, WgpuStream, fusion, geometry};
-use crate::backend::Backward;
+use crate::backend::{Backward, params_per_column};
 use crate::plan::tree;
-use crate::spec::{Affine, Norm, STATISTICS, SUMS};
+use crate::spec::{Affine, Norm, STATISTICS, SUMS, Spec};
 use crate::tensor::{Dims, Layout, View};
 use crate::{Result, Workspace};
 use std::ops::Range;
@@ -25,17 +25,24 @@ pub(super) struct Sums {
 /// What the terms of a norm's gradients are made of.
 pub(super) enum Source<'s> {
     /// The tensors, whose elements have a parameter each.
-    Tensors { operands: &'s Backward<'s>, statistics: Option<&'s View<'s>> },
+    Tensors {
+        operands: &'s Backward<'s>,
+        statistics: Option<&'s View<'s>>,
+        /// The sums of rows, for the terms of a branch.
+        given: Option<&'s View<'s>>,
+    },
     /// Sums over the elements that share a parameter in a row, which are those of the axes `reduced`.
     Sums { view: &'s View<'s>, reduced: &'s [usize] },
 }
 
-/// The gradients of a norm's weight and bias.
+/// The gradients of a norm's weight and bias, or of a branch's scale and bias.
+#[derive(Clone, Copy)]
 pub(super) struct Parameters<'s> {
     pub(super) spec: &'s Norm,
     pub(super) flags: Flags,
     pub(super) scalars: Scalars,
     pub(super) wanted: [Option<&'s View<'s>>; 2],
+    pub(super) branch: bool,
 }
 
 impl Parameters<'_> {
@@ -61,25 +68,26 @@ impl Parameters<'_> {
         for cols in sums.blocks(cols) {
             let partials = Operand::flat("partials", Role::Set, &scratch)?;
             let operands = match &source {
-                Source::Tensors { operands, statistics } => {
+                Source::Tensors { operands, statistics, given } => {
                     let after = self.flags.after;
-                    let weight = operands.weight.as_ref().filter(|_| after.is_curved());
+                    let weight = operands.weight.as_ref().filter(|_| after.is_curved() || self.branch);
+                    let grad_hidden = operands.grad_hidden.as_ref().filter(|_| self.branch);
+                    let per_row = |name, view, numbers| {
+                        let (role, reduced) = (Role::NumberOfColumn, &self.spec.reduced[..]);
+                        Operand::per_row(name, role, view, shape, reduced, [numbers, numbers])
+                    };
                     let mut all = vec![
                         Operand::new("grad_output", Role::Load, Some(&operands.grad_output))?,
                         Operand::new("input", Role::Load, Some(&operands.input))?,
                         Operand::new("mask", Role::Load, operands.mask.as_ref())?,
-                        Operand::per_row(
-                            "statistics",
-                            Role::NumberOfColumn,
-                            *statistics,
-                            shape,
-                            &self.spec.reduced,
-                            [STATISTICS, STATISTICS],
-                        )?,
+                        per_row("statistics", *statistics, STATISTICS)?,
+                        per_row("given", *given, SUMS)?,
+                        Operand::new("grad_hidden", Role::Load, grad_hidden)?,
                         Operand::new("weight", Role::Load, weight)?,
                         partials,
                     ];
-                    all.extend(fusion::of_terms(self.spec, operands, after, after.is_curved())?);
+                    let value = after.is_curved();
+                    all.extend(fusion::of_terms(self.spec, operands, after, value, self.branch)?);
                     all
                 }
                 Source::Sums { view, .. } => {
@@ -93,7 +101,8 @@ impl Parameters<'_> {
             let problem = Problem::counted(device, &sizes, &at(&affine.axes), operands, is_counted)?;
             let problem = problem.rotated(rotation);
             let scalars = sums.scalars(&cols, self.scalars);
-            dispatches.extend(sums.partials(&problem, Entry::Affine, self.flags, &cols, scalars)?);
+            let flags = Flags { branch: self.branch && is_tensors, ..self.flags };
+            dispatches.extend(sums.partials(&problem, Entry::Affine, flags, &cols, scalars)?);
             dispatches.extend(self.finish(&sums, device, &scratch, &cols)?);
         }
         Ok(dispatches)
@@ -107,7 +116,8 @@ impl Parameters<'_> {
     pub(super) fn sums(&self, summed: &[usize]) -> Sums {
         let kept = |axis: &usize| !self.spec.affine.axes.contains(axis) && !summed.contains(axis);
         let rows = (0..self.spec.shape.len()).filter(kept).map(|axis| self.spec.shape[axis]).product();
-        Sums::new([self.wanted[0].is_some(), self.wanted[1].is_some(), false], 2, rows, self.cols())
+        let params = params_per_column(&Spec::Norm(self.spec.clone()));
+        Sums::new([self.wanted[0].is_some(), self.wanted[1].is_some(), false], params, rows, self.cols())
     }
 
     /// The launches that write the gradients of the columns `cols`.

@@ -79,6 +79,8 @@ pub(crate) struct Slot {
     pub(crate) place: Place,
     pub(crate) access: Access,
     pub(crate) dtype: DType,
+    /// The operand whose binding it shares, which is read in the same way.
+    pub(crate) host: Option<&'static str>,
 }
 
 /// How the threads of a row combine their sums.
@@ -124,6 +126,8 @@ pub(crate) struct Flags {
     pub(crate) apply: bool,
     /// Sums of a parameter's gradient over a part of a row.
     pub(crate) plain: bool,
+    /// And that parameter is what a residual's branch is shifted or scaled by.
+    pub(crate) branch: bool,
     /// The weight is the same in all of a row.
     pub(crate) outer_weight: bool,
     /// Weight and bias are the same element for all of a row.
@@ -237,6 +241,8 @@ impl Entry {
                 ("cos", Table),
                 ("sin", Table),
                 ("positions", Position),
+                ("branch_bias", Load),
+                ("branch_scale", Load),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -257,6 +263,8 @@ impl Entry {
                 ("cos", Table),
                 ("sin", Table),
                 ("positions", Position),
+                ("branch_bias", Load),
+                ("branch_scale", Load),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -267,15 +275,19 @@ impl Entry {
                 ("input", Load),
                 ("mask", Load),
                 ("statistics", NumberOfColumn),
+                ("given", NumberOfColumn),
                 ("sums", NumberOfColumn),
                 ("partials", Set),
                 ("weight", Load),
                 ("bias", Load),
                 ("before", Load),
                 ("after", Load),
+                ("grad_hidden", Load),
                 ("cos", Table),
                 ("sin", Table),
                 ("positions", Position),
+                ("branch_bias", Load),
+                ("branch_scale", Load),
             ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {
