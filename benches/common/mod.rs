@@ -4,17 +4,14 @@
 //! surrounds a norm. The copy in each group moves as many bytes between buffers that exist, on as many threads.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use normkit::backend::cpu::Cpu;
 use normkit::spec::Prologue;
 use normkit::tensor::{DType, HostTensor, Tensor};
 use normkit::{Device, DeviceTensor, Gradients, Method, Workspace};
-use rayon::prelude::*;
 
 /// Rows and columns of the schedules that work on the last axis, the first so that a 16-bit tensor has 16 MiB.
 #[allow(dead_code, reason = "benchmarks of other schedules have shapes of their own")]
 pub(crate) const SHAPE: [usize; 2] = [8192, 1024];
-
-/// Bytes of a thread's piece of the copy; small enough for plain stores, which the CPU backend uses too.
-const PIECE: usize = 256 << 10;
 
 /// The CPU, with the feature `wgpu` the best adapter, and with `cuda` a GPU if there is one.
 pub(crate) fn devices() -> Vec<Device> {
@@ -48,8 +45,8 @@ pub(crate) fn wait(device: &Device) {
 fn copy(from: &DeviceTensor, to: &mut DeviceTensor) {
     match (from, to) {
         (DeviceTensor::Host(from), DeviceTensor::Host(to)) => {
-            let parts = to.bytes_mut().par_chunks_mut(PIECE).zip(from.bytes().par_chunks(PIECE));
-            parts.for_each(|(to, from)| to.copy_from_slice(from));
+            let (from, mut to) = (from.view().expect("a view"), to.view_mut().expect("a view"));
+            normkit::backend::cpu::copy(&from, &mut to, &Cpu::default()).expect("a copy");
         }
         #[cfg(feature = "wgpu")]
         (DeviceTensor::Wgpu(from), DeviceTensor::Wgpu(to)) => {

@@ -3,13 +3,12 @@
 use crate::device::Place;
 use crate::failure::{Failure, Result};
 use normkit::Device;
+use normkit::backend::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use normkit::backend::cuda::{CudaStream, CudaTensor};
 #[cfg(feature = "wgpu")]
 use normkit::backend::wgpu::{WgpuStream, WgpuTensor};
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-use normkit::tensor::Tensor;
-use normkit::tensor::{DType, HostTensor};
+use normkit::tensor::{DType, HostTensor, Tensor};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -18,6 +17,7 @@ pub(crate) enum Copy {
     Host {
         from: HostTensor,
         to: HostTensor,
+        cpu: Cpu,
         pool: ThreadPool,
     },
     #[cfg(feature = "wgpu")]
@@ -45,7 +45,7 @@ impl Copy {
                 let pool = ThreadPoolBuilder::new().num_threads(place.threads()).build();
                 let pool = pool.map_err(|e| Failure::new(format!("no threads to copy with: {e}")))?;
                 let zeros = || HostTensor::zeros(&[rows, cols], dtype);
-                Ok(Copy::Host { from: zeros()?, to: zeros()?, pool })
+                Ok(Copy::Host { from: zeros()?, to: zeros()?, cpu: place.cpu().clone(), pool })
             }
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => {
@@ -64,7 +64,7 @@ impl Copy {
     /// How many ways there are to copy; the fastest counts.
     pub(crate) fn ways(&self) -> usize {
         match self {
-            Copy::Host { .. } => 2,
+            Copy::Host { .. } => 3,
             #[cfg(feature = "wgpu")]
             Copy::Wgpu { .. } => 1,
             #[cfg(feature = "cuda")]
@@ -72,13 +72,16 @@ impl Copy {
         }
     }
 
-    /// Copies in the given way: on the CPU in pieces, with ordinary stores, or in one part per thread, for which the
-    /// C library may choose stores past the caches.
+    /// Copies in the given way: on the CPU in pieces, with ordinary stores, on the kernels' threads or on rayon's, or in one part
+    /// per thread, for which the C library may choose stores past the caches.
     pub(crate) fn run(&mut self, way: usize) -> Result<()> {
         match self {
-            Copy::Host { from, to, pool } => {
+            Copy::Host { from, to, cpu, .. } if way == 0 => {
+                Ok(normkit::backend::cpu::copy(&from.view()?, &mut to.view_mut()?, cpu)?)
+            }
+            Copy::Host { from, to, pool, .. } => {
                 let (from, to) = (from.bytes(), to.bytes_mut());
-                let part = if way == 0 { PIECE } else { from.len().div_ceil(pool.current_num_threads()) };
+                let part = if way == 1 { PIECE } else { from.len().div_ceil(pool.current_num_threads()) };
                 let part = part.max(1);
                 pool.install(|| {
                     let parts = to.par_chunks_mut(part).zip(from.par_chunks(part));

@@ -184,6 +184,11 @@ impl Place {
         self.device.backend()
     }
 
+    /// How the CPU is to run.
+    pub(crate) fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
     /// Threads that share a launch on the CPU.
     pub(crate) fn threads(&self) -> usize {
         self.overrides.threads.unwrap_or_else(rayon::current_num_threads)

@@ -27,6 +27,7 @@ mod chunks;
 mod codes;
 mod column;
 mod column_backward;
+mod copy;
 mod curve;
 #[cfg(test)]
 mod definition;
@@ -75,6 +76,7 @@ mod usual_backward;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use copy::copy;
 pub use isa::Isa;
 
 use crate::spec::Spec;
