@@ -10,7 +10,7 @@ pub(crate) struct Streaming(());
 impl Streaming {
     /// From this many bytes on, a tensor is written past the caches: what would be left of it there is less than it
     /// evicts. The machine of `docs/speed.md` has 32 MiB of last-level cache.
-    const LEAST: usize = 32 << 20;
+    const LEAST: usize = 16 << 20;
 
     /// For a tensor of so many bytes.
     pub(super) fn of(isa: Isa, bytes: usize) -> Option<Self> {
