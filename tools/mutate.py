@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Break kernels in small ways and see that the tests notice each: `make mutate`.
 
-Every breakage of tools/mutations.py is applied to a copy of the tree, on its own, and the tests that it names must
+Every breakage of tools/mutations/ is applied to a copy of the tree, on its own, and the tests that it names must
 then fail. A breakage that no test notices survives; one survivor, or one whose old text is not found exactly once,
 makes the run fail. The copy lives under target/mutate; its dependencies are those that are built already.
 
