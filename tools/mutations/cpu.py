@@ -315,7 +315,7 @@ MUTATIONS = [
              (CPU_ROTARIES,)),
     Mutation("cpu: a call does not wait for the helpers that entered it", "src/backend/cpu/team.rs",
              "while shared.done.load(Ordering::Acquire) < entered {",
-             "while shared.done.load(Ordering::Acquire) > entered {",
+             "while shared.done.load(Ordering::Acquire) < 0 * entered {",
              ("--lib backend::cpu::team",)),
     Mutation("cpu: a helper sleeps on", "src/backend/cpu/team.rs",
              "if helper.asleep.swap(false, Ordering::SeqCst) {",

@@ -232,17 +232,25 @@ mod tests {
         for threads in [1, 2, 3, 7] {
             let team = Team::new(threads).expect("threads");
             assert_eq!(team.threads(), threads);
-            for _ in 0..500 {
+            let (over, late) = (AtomicBool::new(false), AtomicUsize::new(0));
+            for round in 0..300 {
                 let calls: Vec<_> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
-                let over = AtomicBool::new(false);
+                over.store(false, Ordering::Release);
                 team.run(&|me| {
-                    assert!(!over.load(Ordering::Acquire));
+                    if me > 0 {
+                        thread::sleep(Duration::from_micros(20));
+                    }
+                    late.fetch_add(usize::from(over.load(Ordering::Acquire)), Ordering::Relaxed);
                     calls[me].fetch_add(1, Ordering::Relaxed);
                 });
                 over.store(true, Ordering::Release);
-                let calls: Vec<_> = calls.into_iter().map(AtomicUsize::into_inner).collect();
+                let calls: Vec<_> = calls.iter().map(|calls| calls.load(Ordering::Relaxed)).collect();
                 assert!(calls[0] == 1 && calls.iter().all(|&calls| calls <= 1), "{calls:?}");
+                if round % 10 == 0 {
+                    thread::sleep(WATCH);
+                }
             }
+            assert_eq!(late.into_inner(), 0);
         }
     }
 
@@ -252,13 +260,15 @@ mod tests {
         for _ in 0..20 {
             thread::sleep(2 * WATCH);
             let came = AtomicUsize::new(0);
-            // Each waits for all, so the helpers must come for the call to end.
+            let since = Instant::now();
+            // Each waits for all.
             team.run(&|_| {
                 came.fetch_add(1, Ordering::AcqRel);
-                while came.load(Ordering::Acquire) < 3 {
+                while came.load(Ordering::Acquire) < 3 && since.elapsed() < Duration::from_secs(20) {
                     thread::yield_now();
                 }
             });
+            assert_eq!(came.into_inner(), 3);
         }
     }
 
