@@ -31,7 +31,10 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, cpu: &Cpu) -> Result<()>
     if bytes == 0 {
         return Ok(());
     }
-    // SAFETY: both views are of so many bytes in line, the one borrowed and the other borrowed by nobody else.
+    if from.addr() < to.addr() + bytes && to.addr() < from.addr() + bytes {
+        return Err(Error::argument("output", "memory apart from the input's", "memory that overlaps it"));
+    }
+    // SAFETY: both views are of so many bytes in line, which do not meet, the one borrowed and the other borrowed by nobody else.
     let (from, to) =
         unsafe { (std::slice::from_raw_parts(from, bytes), std::slice::from_raw_parts_mut(to, bytes)) };
     let to = Shared::new(to);
@@ -80,6 +83,8 @@ mod tests {
         let layout = Layout::strided(&[3, 2], &[1, 3], 0).expect("a layout");
         let across = input.with_layout(layout).expect("a view");
         assert!(copy(&across, &mut output, &Cpu::default()).is_err());
+        let (input, mut same) = output.in_place();
+        assert!(copy(&input, &mut same, &Cpu::default()).is_err());
         assert_eq!(to, [0.0; 6]);
     }
 }
