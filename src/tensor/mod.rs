@@ -9,6 +9,7 @@ mod float8;
 mod host;
 mod layout;
 mod overlap;
+mod pages;
 mod view;
 
 pub use dtype::{DType, Element};
@@ -16,6 +17,7 @@ pub use float8::{F8E4M3, F8E5M2};
 pub use host::HostTensor;
 pub use layout::{Dims, Layout};
 pub(crate) use overlap::{Overlap, overlap};
+pub use pages::prefer_large_pages;
 pub(crate) use view::{Memory, MemoryMut};
 pub use view::{View, ViewMut};
 
