@@ -41,8 +41,8 @@ macro_rules! each {
     };
 }
 
-/// `len` zeros, or an error where the allocator has no room.
-fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
+/// `len` zeros, or [`Error::OutOfMemory`]. The system gives them without anybody writing them, many of them in large pages.
+pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
     // The system's pages are zeros already: nothing is written here.
     let data: Vec<T> = bytemuck::allocation::try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
         what: format!("{} bytes of host memory", len as u128 * size_of::<T>() as u128),

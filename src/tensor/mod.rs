@@ -14,7 +14,7 @@ mod view;
 
 pub use dtype::{DType, Element};
 pub use float8::{F8E4M3, F8E5M2};
-pub use host::HostTensor;
+pub use host::{HostTensor, zeros};
 pub use layout::{Dims, Layout};
 pub(crate) use overlap::{Overlap, overlap};
 pub use pages::prefer_large_pages;
