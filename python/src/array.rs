@@ -3,7 +3,7 @@
 use crate::capsule::Managed;
 use crate::dlpack;
 use crate::errors::{runtime_error, type_error, value_error};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, is_negated};
 use crate::memory::{Kind, Memory, wrong_dtype};
 use normkit::tensor::{DType, Dims};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, npyffi};
@@ -156,8 +156,7 @@ fn check_no_grad(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Refuses a tensor of PyTorch whose elements are the negatives of what lies in memory, which DLPack cannot say.
 fn check_plain(name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Some(is_negated) = object.getattr_opt(pyo3::intern!(object.py(), "is_neg"))? else { return Ok(()) };
-    if is_negated.call0()?.is_truthy()? {
+    if is_negated(object)? {
         let found = "one that is negated when it is read; use tensor.resolve_neg()";
         return Err(value_error(format!("{name}: expected a tensor with plain memory, found {found}")));
     }

@@ -8,6 +8,8 @@ use normkit::tensor::DType;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{NonNull, null_mut};
 
@@ -15,11 +17,63 @@ use std::ptr::{NonNull, null_mut};
 #[derive(Clone, Copy)]
 pub(crate) struct Exchange(&'static ExchangeApi);
 
+// SAFETY: a table that nobody writes, of functions that are called while Python is attached.
+unsafe impl Send for Exchange {}
+// SAFETY: as above.
+unsafe impl Sync for Exchange {}
+
 const CAPSULE: &CStr = c"dlpack_exchange_api";
+
+/// The first type that offered the functions, which most arguments are of, and its method that tells whether memory holds
+/// the negatives of a tensor's elements: looking them up again takes longer than a row's kernel.
+struct Usual {
+    kind: Py<PyType>,
+    exchange: Exchange,
+    is_neg: Option<Py<PyAny>>,
+}
+
+static USUAL: PyOnceLock<Usual> = PyOnceLock::new();
+
+/// Whether memory holds the negatives of a tensor's elements, which DLPack cannot say.
+pub(crate) fn is_negated(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    let usual = USUAL.get(py).filter(|usual| usual.kind.as_ptr().cast() == object.get_type_ptr());
+    if let Some(is_neg) = usual.and_then(|usual| usual.is_neg.as_ref()) {
+        // SAFETY: a method of the object's own type is called with the object alone; the call gives a new reference or an error.
+        let answer = unsafe {
+            let answer = ffi::PyObject_CallFunctionObjArgs(
+                is_neg.as_ptr(),
+                object.as_ptr(),
+                null_mut::<ffi::PyObject>(),
+            );
+            Bound::from_owned_ptr_or_err(py, answer)
+        };
+        return answer?.is_truthy();
+    }
+    let Some(is_neg) = object.getattr_opt(pyo3::intern!(py, "is_neg"))? else { return Ok(false) };
+    is_neg.call0()?.is_truthy()
+}
 
 impl Exchange {
     /// The functions that the type of `object` offers, if it does.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        let py = object.py();
+        if let Some(usual) = USUAL.get(py)
+            && usual.kind.as_ptr().cast() == object.get_type_ptr()
+        {
+            return Ok(Some(usual.exchange));
+        }
+        let found = Exchange::offered(object)?;
+        if let Some(exchange) = found {
+            let kind = object.get_type();
+            let is_neg = kind.getattr_opt(pyo3::intern!(py, "is_neg"))?.map(Bound::unbind);
+            // Of two threads that come at the same time one is first.
+            let _ = USUAL.set(py, Usual { kind: kind.unbind(), exchange, is_neg });
+        }
+        Ok(found)
+    }
+
+    fn offered(object: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
         let py = object.py();
         let name = pyo3::intern!(py, "__dlpack_c_exchange_api__");
         let Some(capsule) = object.get_type().getattr_opt(name)? else { return Ok(None) };

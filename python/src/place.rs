@@ -25,6 +25,11 @@ pub(crate) enum Place {
     Cuda(CudaDevice, Option<usize>),
 }
 
+/// Whether a call on an array is through, on the thread that makes it, before another could have taken over.
+fn is_small(memory: &Memory) -> bool {
+    memory.range().1 <= 64 << 10
+}
+
 /// An array that a call writes.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
@@ -39,7 +44,7 @@ impl Place {
     pub(crate) fn of(input: &Array<'_>, backend: Option<&str>) -> PyResult<Self> {
         match (input.memory.residence, backend) {
             (Residence::Host, None | Some("cpu")) => Ok(Place::Cpu(match input.source {
-                Source::Exchange(..) => openmp::cpu(),
+                Source::Exchange(..) if !is_small(&input.memory) => openmp::cpu(),
                 _ => Cpu::default(),
             })),
             (Residence::Host, Some(name)) => devices::named(name).map(Place::Copies),
@@ -55,7 +60,7 @@ impl Place {
         matches!(self, Place::Cpu(_))
     }
 
-    /// Runs `body` on views of `inputs` and `outputs`, in their order, with other Python threads running.
+    /// Runs `body` on views of `inputs` and `outputs`, in their order, with other Python threads running where it takes long.
     pub(crate) fn run<const I: usize, const O: usize>(
         &self,
         py: Python<'_>,
@@ -78,6 +83,11 @@ impl Place {
             }
         }
         let inputs = inputs.map(|input| input.map(|input| &input.memory));
+        if let Place::Cpu(cpu) = self
+            && inputs.iter().flatten().all(|memory| is_small(memory))
+        {
+            return Ok(in_place(&Stream::Cpu(cpu.clone()), inputs, outputs, body));
+        }
         let result = py.detach(|| match self {
             Place::Cpu(cpu) => in_place(&Stream::Cpu(cpu.clone()), inputs, outputs, body),
             Place::Copies(device) => copied(device, inputs, outputs, body),
