@@ -7,7 +7,7 @@ use crate::place::BACKENDS;
 use normkit::tensor::DType;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyString};
+use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 
 /// A conversion for each argument, since PyO3 does not tell one which argument it converts.
 macro_rules! named {
@@ -194,6 +194,10 @@ fn sizes(name: &str, object: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     // First, since an int that is asked for its items makes an exception.
     if object.is_instance_of::<PyInt>() {
         return Ok(vec![count(name, object)?]);
+    }
+    // What most callers give; iterators cost more.
+    if let Ok(items) = object.cast::<PyTuple>() {
+        return items.iter_borrowed().map(|item| count(name, &item)).collect();
     }
     let is_text = object.is_instance_of::<PyString>() || object.is_instance_of::<PyBytes>();
     if !is_text && let Ok(items) = object.try_iter() {
