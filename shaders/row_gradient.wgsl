@@ -70,7 +70,7 @@ fn row_constants(sums: RowSums) {
         let share = opaque(1.0 - opaque(s.rstd * scale(REAL(params.eps), -s.exponent)));
         c2 = select(REAL(0.0), opaque(c2 * nearest_recip(share, REAL(0.0))), share > REAL(0.0));
     } else if OUTSIDE {
-        c2 = select(opaque(c2 * nearest_recip_product(s.rstd, s.mean)), REAL(0.0), s.mean == REAL(0.0));
+        c2 = select(opaque(c2 * nearest_recip(opaque(s.rstd * s.mean), REAL(0.0))), REAL(0.0), s.mean == REAL(0.0));
     }
 }
 
