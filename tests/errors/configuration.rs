@@ -66,7 +66,7 @@ fn bad_shapes_of_the_family_are_named() {
     refuse(&InstanceNorm::new(4), &[2, 4], "input");
     refuse(&InstanceNorm::new(4), &[2, 4, 0], "input");
     // One value per channel has no variance.
-    for shape in [&[1, 4][..], &[1, 4, 1], &[1, 4, 1, 1], &[0, 4, 3]] {
+    for shape in [&[1, 4][..], &[1, 4, 1], &[1, 4, 1, 1]] {
         refuse(&BatchNorm::new(4), shape, "input");
     }
     for eps in [-1.0, f64::NAN, f64::INFINITY] {

@@ -31,7 +31,7 @@ _PLACES = {
 }
 
 _SCALES_AND_DROPOUT = (
-    "float input_scale, float residual_scale, float dropout_p, int dropout_seed, int dropout_offset"
+    "float input_scale, float residual_scale, float dropout_p, SymInt dropout_seed, SymInt dropout_offset"
 )
 
 
