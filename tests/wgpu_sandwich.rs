@@ -54,7 +54,7 @@ fn problems_in_a_schedule_each() {
 #[test]
 fn rows_in_turns() {
     let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
-    check(&device, &[(0, Around::new([1100, 64], [false, true]))]);
+    check(&device, &[(0, Around { partial: true, ..Around::new([1100, 64], [false, true]) })]);
 }
 
 /// One problem in all schedules.

@@ -43,6 +43,7 @@ WGPU_ROTARY_RANGE = "--features check,wgpu --test wgpu_schedules rotary_embeddin
 WGPU_BRANCHES = "--features check,wgpu --test wgpu_schedules branches"
 WGPU_SANDWICH = "--features check,wgpu --test wgpu_sandwich every_schedule"
 WGPU_SANDWICH_FEW = "--features check,wgpu --test wgpu_sandwich few_bindings"
+WGPU_SANDWICH_TURNS = "--features check,wgpu --test wgpu_sandwich rows_in_turns"
 WGPU_SANDWICH_ROUNDED = "--features check,wgpu --test wgpu_sandwich rounded"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
@@ -168,7 +169,7 @@ MUTATIONS = [
 """,
              """    ("PREFIX", "PREFIX"),
 """,
-             (WGPU_SANDWICH,)),
+             (WGPU_SANDWICH_TURNS,)),
     Mutation("wgpu: a residual in registers for the branch that has a norm", "shaders/inner_moments.wgsl",
              "held[step * QUADS + quad] = input_at(column(step, quad));",
              "held[step * QUADS + quad] = before_at(column(step, quad));",
@@ -180,7 +181,7 @@ MUTATIONS = [
     Mutation("wgpu: the weight of a branch's norm kept without what is added to it", "shaders/inner_kept.wgsl",
              "kept_inner_weight[i] = full_weight_of_inner(col);",
              "kept_inner_weight[i] = inner_weight_at(col);",
-             ("--features check,wgpu --test wgpu_sandwich turns",)),
+             (WGPU_SANDWICH_TURNS,)),
     Mutation("wgpu: gradients of parameters from a branch's norm of another row", "shaders/affine.wgsl",
              """            locate(row);
             enter_inner();
