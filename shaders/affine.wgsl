@@ -18,6 +18,7 @@ fn affine(
         var bias_leaf = zero4();
         for (var row = leaf; row < min(leaf + ROW_LEAF, end); row++) {
             locate(row);
+            enter_inner();
             let terms = both();
             weight_leaf += terms.weight;
             bias_leaf += terms.bias;

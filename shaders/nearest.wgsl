@@ -73,11 +73,3 @@ fn nearest_recip(hi: REAL, lo: REAL) -> REAL {
     let better = opaque(r + opaque(r * opaque(residual + opaque(residual * residual))));
     return unless_special(scale(better, -exponent), hi, infinity(), REAL(0.0));
 }
-
-// The nearest float32 to 1 / (a * b); the factors are brought to [1, 2) so that no part of the product is lost.
-fn nearest_recip_product(a: REAL, b: REAL) -> REAL {
-    let exponent_a = usual_exponent(magnitude(a));
-    let exponent_b = usual_exponent(magnitude(b));
-    let product = two_prod(scale(a, -exponent_a), scale(b, -exponent_b));
-    return scale(nearest_recip(product.hi, product.lo), -exponent_a - exponent_b);
-}

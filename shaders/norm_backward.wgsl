@@ -183,6 +183,14 @@ fn parts_at(col: u32) -> Parts {
     return Parts(branch_at(col), before_at(col));
 }
 
+// The same of a thread's i-th four elements.
+fn parts_first(i: u32, col: u32) -> Parts {
+    if HAS_INNER {
+        return Parts(of_inner_kept(i, col, input_at(col)), before_at(col));
+    }
+    return parts_at(col);
+}
+
 // The elements at `col`, and the gradient that reaches the norm.
 struct Read {
     parts: Parts,
@@ -229,11 +237,12 @@ fn slow_write(col: u32) {
 // What is to be done for the current rows' leaf.
 fn backward_leaf() {
     s = Statistics(statistics_get(0u), statistics_get(1u), statistics_get(2u), INT(statistics_get(3u)));
+    enter_inner();
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);
             let i = step * QUADS + quad;
-            let parts = parts_at(col);
+            let parts = parts_first(i, col);
             let hat = fast_hat(hidden_of(parts.input, parts.before));
             held_hat[i] = hat;
             if IS_PRODUCT {

@@ -34,6 +34,7 @@ fn norm_backward(
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
             kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
+            keep_inner(step * QUADS + quad, column(step, quad));
             weight_sum[step * QUADS + quad] = zero4();
             bias_sum[step * QUADS + quad] = zero4();
         }

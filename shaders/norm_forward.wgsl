@@ -11,17 +11,6 @@ var<private> row_weight: vec4<f32>;
 var<private> row_bias: vec4<f32>;
 var<private> statistics_of_row: Statistics;
 
-fn element(i: u32, col: u32) -> vec4<f32> {
-    if HELD > 0u {
-        return held[i];
-    }
-    return x_at(col);
-}
-
-fn first_held() -> vec4<f32> {
-    return scale_row(held[0], -exponent);
-}
-
 // What the norm gives of the scaled elements at `col`.
 fn normed(col: u32, x: vec4<f32>, weight: vec4<f32>, bias: vec4<f32>) -> vec4<f32> {
     let s = statistics_of_row;
@@ -66,13 +55,22 @@ fn slow_write(col: u32) {
     emit(col, x, normed_again(col, x));
 }
 
+// What is normalized, of a branch that is in registers if it has been normalized for itself.
+fn x_first(i: u32, col: u32) -> vec4<f32> {
+    if INNER_COMPUTED {
+        return hidden_of(of_inner_kept(i, col, held[i]), before_at(col));
+    }
+    return x_at(col);
+}
+
 // What is to be done for the current rows' leaf.
 fn forward_leaf() {
     var s: Statistics;
+    enter_inner();
     if COMPUTE {
         for (var step = 0u; step < HELD; step++) { // unrolled
             for (var quad = 0u; quad < QUADS; quad++) { // unrolled
-                held[step * QUADS + quad] = x_at(column(step, quad));
+                held[step * QUADS + quad] = x_first(step * QUADS + quad, column(step, quad));
             }
         }
         let m = leaf_moments();
@@ -120,6 +118,7 @@ fn norm_forward(
             for (var quad = 0u; quad < QUADS; quad++) { // unrolled
                 kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
                 kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
+                keep_inner(step * QUADS + quad, column(step, quad));
             }
         }
     }

@@ -72,6 +72,12 @@ struct Params {
     drop_upper_0: u32,
     drop_upper_1: u32,
     drop_threshold: u32,
+    // Of the norm of a branch.
+    inner_prefix: u32,
+    inner_eps: f32,
+    inner_eps_exponent: i32,
+    inner_eps_rstd: f32,
+    inner_weight_offset: f32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

@@ -1,6 +1,5 @@
 // The gradient of an element from the numbers of its row: the saved statistics and the sums of all of the row.
 
-var<private> s: Statistics;
 // Exponents taken out of the gradient of v and of the weight.
 var<private> g_exponent: INT;
 var<private> w_exponent: INT;
@@ -9,14 +8,6 @@ var<private> c2: REAL;
 // The weight that is the same in all of the row, as a number of ordinary size and a power of two.
 var<private> outer_weight: REAL;
 var<private> outer_exponent: INT;
-
-fn x_hat(x: vec4<f32>) -> vec4<f32> {
-    let scaled = scale_row(x, -s.exponent);
-    if MOMENTS {
-        return opaque4(opaque4(opaque4(scaled - s.mean) - s.correction) * s.rstd);
-    }
-    return opaque4(scaled * s.rstd);
-}
 
 fn scaled_ghat(g: vec4<f32>, weight: vec4<f32>) -> vec4<f32> {
     let scaled = scale4(g, -g_exponent);
@@ -70,7 +61,7 @@ fn row_constants(sums: RowSums) {
         let share = opaque(1.0 - opaque(s.rstd * scale(REAL(params.eps), -s.exponent)));
         c2 = select(REAL(0.0), opaque(c2 * nearest_recip(share, REAL(0.0))), share > REAL(0.0));
     } else if OUTSIDE {
-        c2 = select(opaque(c2 * nearest_recip_product(s.rstd, s.mean)), REAL(0.0), s.mean == REAL(0.0));
+        c2 = select(opaque(c2 * nearest_recip(opaque(s.rstd * s.mean), REAL(0.0))), REAL(0.0), s.mean == REAL(0.0));
     }
 }
 

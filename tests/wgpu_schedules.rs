@@ -242,12 +242,14 @@ fn fusions_with_few_bindings() {
     let different = differences(&expected, &results(&problem, &stream), "with few bindings");
     assert!(different.is_empty(), "{}", different.join("\n"));
 
-    let [x, w] = [&[3, 8][..], &[8]].map(|shape| device.zeros(shape, DType::F32).expect("memory"));
-    let norm = LayerNorm::new([8]).weight(&w).bias(&w).residual(&x).output_gate(&x).mask(&x);
+    let [x, w, b] = [&[3, 8][..], &[8], &[8]].map(|shape| device.zeros(shape, DType::F32).expect("memory"));
+    let norm = LayerNorm::new([8]).weight(&w).bias(&b).residual(&x).output_gate(&x).mask(&x);
     // The sum is written by a launch of its own.
     norm.forward_hidden(&x).unwrap();
-    let error = norm.branch_bias(&w).forward_hidden(&x).unwrap_err();
+    let error = norm.clone().branch_bias(&w).forward_hidden(&x).unwrap_err();
     assert!(matches!(error, Error::Limit { .. }), "{error}");
+    // In one buffer, weight and bias are bound as one.
+    norm.bias(&w).branch_bias(&w).forward_hidden(&x).unwrap();
 }
 
 #[test]

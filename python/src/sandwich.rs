@@ -213,7 +213,7 @@ fn backward<'py>(
 ///
 /// `input` is the output of a sublayer, `weight` that of the norm after it and `next_weight` that of the norm before the next one.
 /// The second norm sees `h` as it is computed; the `h` that is returned is rounded to the dtype of `residual`, which has the shape
-/// of `input` and may have another dtype. On the CPU and CUDA.
+/// of `input` and may have another dtype.
 ///
 /// Returns ``(y, h)``. `normalized_shape`, the weights, `eps`, `offset`, `cast`, `backend` and the errors are as in :func:`rms_norm`;
 /// `eps`, `offset` and `cast` are those of both norms.

@@ -26,6 +26,7 @@ ON_WGPU = (
     "weight_norm",
     "add_rms_norm",
     "layer_norm_add",
+    "rms_norm_add_rms_norm",
     "modulated_layer_norm, each",
     "gated_rms_norm, groups",
 )

@@ -15,7 +15,7 @@ pub mod wgpu;
 use crate::plan::tree;
 use crate::spec::{Norm, RotaryStyle, Spec};
 use crate::tensor::{DType, Dims, Layout, View, ViewMut};
-use crate::{Error, Result, Stream, Workspace};
+use crate::{Result, Stream, Workspace};
 
 /// The operands of a forward pass, checked. All but the statistics and moments have the spec's shape: parameters and
 /// masks are repeated, with strides of zero, along the axes they do not vary in.
@@ -186,18 +186,8 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
-/// Refuses what a backend does not have.
-fn check_supported(spec: &Spec, stream: &Stream<'_>) -> Result<()> {
-    let (fusion, backend) = (spec.fusion(), stream.device().backend());
-    if fusion.inner.is_some() && backend == "wgpu" {
-        return Err(Error::Unsupported { what: "a norm of the branch that a residual is added to", backend });
-    }
-    Ok(())
-}
-
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
-    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
@@ -216,7 +206,6 @@ pub(crate) fn backward(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    check_supported(spec, stream)?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]

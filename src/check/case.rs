@@ -202,11 +202,6 @@ impl Case {
         self.fusion().branch
     }
 
-    /// Whether a backend has what the case is of: WebGPU has no norm of a residual's branch.
-    pub fn runs_on(&self, backend: &str) -> bool {
-        backend != "wgpu" || self.fusion().inner.is_none()
-    }
-
     /// Whether the epilogue is a rotary embedding.
     pub fn is_rotary(&self) -> bool {
         self.pairs().is_some()

@@ -29,10 +29,10 @@ use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 ///
 /// `x` and `r` have one shape; `h` has the dtype of `r`, `y` that of `x`.
 ///
-/// On the CPU and CUDA. On CUDA, forward returns [`Error::Limit`] for rows that are too long for the blocks that can meet, backward
-/// takes memory of the size of `x` in float32 (float64 for that) unless the gradient of `r` is written in that type, and a `before`
-/// that rounds normalized values in 16 bits needs `r` where `h` has another dtype than `x` ([`Error::Unsupported`]). WebGPU returns
-/// [`Error::Unsupported`].
+/// On CUDA and WebGPU, backward takes memory of the size of `x` in float32 (float64 for that) unless the gradient of `r` is written in
+/// that type. On CUDA, forward returns [`Error::Limit`] for rows that are too long for the blocks that can meet, and a `before` that
+/// rounds normalized values in 16 bits needs `r` where `h` has another dtype than `x` ([`Error::Unsupported`]). On WebGPU, rows of more
+/// than 4096 elements are read once more for the statistics of `after`.
 ///
 /// Sources: Ding et al. 2021 (arXiv 2105.13290), Kim et al. 2025 (arXiv 2502.02732).
 ///

@@ -7,6 +7,9 @@ from .mutation import Mutation
 WGPU_MOMENTS = "shaders/moments.wgsl"
 WGPU_STATISTICS = "shaders/statistics.wgsl"
 WGPU_FORWARD = "shaders/norm_forward.wgsl"
+WGPU_HELD = "shaders/held.wgsl"
+WGPU_HIDDEN = "shaders/hidden.wgsl"
+WGPU_INNER_HOST = "src/backend/wgpu/inner.rs"
 WGPU_BACKWARD = "shaders/norm_backward.wgsl"
 WGPU_ROW_GRADIENT = "shaders/row_gradient.wgsl"
 WGPU_LEAF_ROW = "shaders/leaf_row.wgsl"
@@ -38,6 +41,10 @@ WGPU_ROTARY_ROWS = "--features check,wgpu --test wgpu_schedules rotary_embedding
 WGPU_ROTARY_COLUMNS = "--features check,wgpu --test wgpu_schedules rotary_embeddings_by_columns"
 WGPU_ROTARY_RANGE = "--features check,wgpu --test wgpu_schedules rotary_embeddings_out_of_range"
 WGPU_BRANCHES = "--features check,wgpu --test wgpu_schedules branches"
+WGPU_SANDWICH = "--features check,wgpu --test wgpu_sandwich every_schedule"
+WGPU_SANDWICH_FEW = "--features check,wgpu --test wgpu_sandwich few_bindings"
+WGPU_SANDWICH_TURNS = "--features check,wgpu --test wgpu_sandwich rows_in_turns"
+WGPU_SANDWICH_ROUNDED = "--features check,wgpu --test wgpu_sandwich rounded"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
 MUTATIONS = [
@@ -125,11 +132,11 @@ MUTATIONS = [
              "both.input = select(vec4<f32>(0.0), both.input, kept_at(col));",
              "both.input = both.input;",
              ("--features check,wgpu --test fused dropout",)),
-    Mutation("wgpu: a branch that is dropped not shifted", WGPU_VALUE,
+    Mutation("wgpu: a branch that is dropped not shifted", WGPU_HIDDEN,
              "if HAS_BEFORE && HAS_BRANCH_BIAS {",
              "if HAS_BEFORE && HAS_BRANCH_BIAS && !DROPOUT {",
              (WGPU_BRANCHES,)),
-    Mutation("wgpu: a branch not scaled in the sum", WGPU_VALUE,
+    Mutation("wgpu: a branch not scaled in the sum", WGPU_HIDDEN,
              "return scaled_branch(col, shifted_at(col));",
              "return shifted_at(col);",
              (WGPU_BRANCHES,)),
@@ -150,9 +157,51 @@ MUTATIONS = [
              "let both = [alone, rest];",
              ("--features check,wgpu --test branch few_bindings",)),
     Mutation("wgpu: the place of what shares a binding in its own", "src/backend/wgpu/bindings.rs",
-             "for at in [host, guest] {",
+             "for at in members() {",
              "for at in [host] {",
-             ("--features check,wgpu --test branch few_bindings",)),
+             ("--features check,wgpu --test branch few_bindings", WGPU_SANDWICH_FEW)),
+    Mutation("wgpu: a branch's norm with the eps of the norm around it", "src/backend/wgpu/text.rs",
+             "if OWN_NUMBERS.contains(&word)",
+             "if OWN_NUMBERS.contains(&word) && word != \"eps\"",
+             (WGPU_SANDWICH,)),
+    Mutation("wgpu: a branch's norm takes the other's part of a row", "src/backend/wgpu/text.rs",
+             """    ("PREFIX", "PREFIX_OF_INNER"),
+""",
+             """    ("PREFIX", "PREFIX"),
+""",
+             (WGPU_SANDWICH_TURNS,)),
+    Mutation("wgpu: a residual in registers for the branch that has a norm", "shaders/inner_moments.wgsl",
+             "held[step * QUADS + quad] = input_at(column(step, quad));",
+             "held[step * QUADS + quad] = before_at(column(step, quad));",
+             (WGPU_SANDWICH_FEW,)),
+    Mutation("wgpu: a branch in registers taken for the sum", WGPU_FORWARD,
+             "return hidden_of(of_inner_kept(i, col, held[i]), before_at(col));",
+             "return of_inner_kept(i, col, held[i]);",
+             (WGPU_SANDWICH_FEW,)),
+    Mutation("wgpu: the weight of a branch's norm kept without what is added to it", "shaders/inner_kept.wgsl",
+             "kept_inner_weight[i] = full_weight_of_inner(col);",
+             "kept_inner_weight[i] = inner_weight_at(col);",
+             (WGPU_SANDWICH_TURNS,)),
+    Mutation("wgpu: gradients of parameters from a branch's norm of another row", "shaders/affine.wgsl",
+             """            locate(row);
+            enter_inner();
+""",
+             """            enter_inner();
+            locate(row);
+""",
+             (WGPU_SANDWICH,)),
+    Mutation("wgpu: backward without the mean of a branch's norm", "shaders/inner_given.wgsl",
+             "s_of_inner = Statistics(inner_statistics_get(0u),",
+             "s_of_inner = Statistics(inner_statistics_get(1u),",
+             (WGPU_SANDWICH,)),
+    Mutation("wgpu: the gradient of a sum rounded before the branch's norm sees it", WGPU_INNER_HOST,
+             "filter(|view| is_sum && view.dtype() == DType::F32)",
+             "filter(|_| is_sum)",
+             (WGPU_SANDWICH_FEW,)),
+    Mutation("wgpu: normalized values rounded to the stream's dtype", WGPU_INNER_HOST,
+             "launches_of(spec, &operands, targets, rounded, workspace, stream)",
+             "launches_of(spec, &operands, targets, operands.input.dtype(), workspace, stream)",
+             (WGPU_SANDWICH_ROUNDED,)),
     Mutation("wgpu: a quotient of codes without its rest", "shaders/codes.wgsl",
              "let better = opaque4(q + rest);",
              "let better = opaque4(q * 1.0000001);",
@@ -177,7 +226,7 @@ MUTATIONS = [
              "live = there_is && first + row < end;",
              "live = there_is;",
              (WGPU_RANGE,)),
-    Mutation("wgpu: the first mean of a held row not scaled", WGPU_FORWARD,
+    Mutation("wgpu: the first mean of a held row not scaled", WGPU_HELD,
              "return scale_row(held[0], -exponent);",
              "return held[0];",
              (WGPU_RANGE,)),

@@ -75,12 +75,10 @@ fn cases(arguments: &ExportArguments) -> Vec<Case> {
     {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             if arguments.dtype.is_none_or(|wanted| wanted == dtype) {
-                let all = check::cases(method, dtype, effort);
-                cases.extend(all.into_iter().filter(|case| case.runs_on("wgpu")));
+                cases.extend(check::cases(method, dtype, effort));
             }
         }
     }
-    cases.retain(|case| case.runs_on("wgpu"));
     cases.sort_by_cached_key(|case| hash(format!("{} {} {}", case.method, case.dtype, case.name).as_bytes()));
     let mut turns: HashMap<(&str, DType), usize> = HashMap::new();
     cases.sort_by_cached_key(|case| {

@@ -17,7 +17,11 @@ pub(super) struct Binding {
 }
 
 /// Operands that may lie side by side in one buffer, to be bound as one where there are too many.
-const PAIRS: [[&str; 2]; 2] = [["branch_bias", "branch_scale"], ["statistics", "given"]];
+const GROUPS: [&[&str]; 3] = [
+    &["branch_bias", "branch_scale"],
+    &["statistics", "given"],
+    &["weight", "bias", "inner_weight", "inner_bias"],
+];
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.
 fn reach(sizes: &[usize], strides: &[isize], range: &Range<usize>) -> (i128, i128) {
@@ -57,11 +61,11 @@ impl Problem<'_> {
     pub(super) fn hosts(&self) -> Vec<Option<usize>> {
         let mut hosts = vec![None; self.operands.len()];
         if hosts.len() > self.most_bindings() {
-            let at = |name| self.operands.iter().position(|(op, _)| op.name == name);
-            for [name, other] in PAIRS {
-                if let (Some(host), Some(guest)) = (at(name), at(other))
-                    && self.are_alike(host, guest)
-                {
+            let at = |name: &str| self.operands.iter().position(|(op, _)| op.name == name);
+            for group in GROUPS {
+                let mut members = group.iter().filter_map(|name| at(name));
+                let Some(host) = members.next() else { continue };
+                for guest in members.filter(|&guest| self.are_alike(host, guest)) {
                     hosts[guest] = Some(host);
                 }
             }
@@ -89,11 +93,12 @@ impl Problem<'_> {
     pub(super) fn bindings(&self, rows: &Range<usize>, cols: &Range<usize>) -> Result<Vec<Binding>> {
         let bind = |(op, walk): &(Operand, Option<Walk>)| self.bind(op, walk.as_ref(), rows, cols);
         let mut all = self.operands.iter().map(bind).collect::<Result<Vec<_>>>()?;
-        for (guest, host) in self.hosts().into_iter().enumerate() {
-            let Some(host) = host else { continue };
-            let (a, b) = (&all[host], &all[guest]);
-            let (offset, end) = (a.offset.min(b.offset), (a.offset + a.size).max(b.offset + b.size));
-            for at in [host, guest] {
+        let hosts = self.hosts();
+        for host in (0..all.len()).filter(|&host| hosts.contains(&Some(host))) {
+            let members = || (0..hosts.len()).filter(|&at| at == host || hosts[at] == Some(host));
+            let offset = members().map(|at| all[at].offset).min().unwrap_or(0);
+            let end = members().map(|at| all[at].offset + all[at].size).max().unwrap_or(0);
+            for at in members() {
                 let (own, size) = (&mut all[at], self.operands[at].0.dtype.size() as u64);
                 own.start = own.start.wrapping_add(((own.offset - offset) / size) as u32);
                 (own.offset, own.size) = (offset, end - offset);

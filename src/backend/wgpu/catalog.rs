@@ -1,10 +1,9 @@
 //! The shaders that plans can produce, listed for whoever wants to look at them or to validate them.
 
-use super::fusion::{self, After, Before};
+use super::catalog_fused::{branches, codes, fusions, rotaries, sandwiches};
+use super::fusion;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
-use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
-use crate::spec::Activation;
 use crate::tensor::DType;
 use smallvec::SmallVec;
 
@@ -35,7 +34,7 @@ const ENTRIES: [Entry; 13] = [
     Entry::Total,
     Entry::Copy,
 ];
-const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
+pub(super) const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
 
 /// Every constant that a plan can put into a shader, each beside a plain choice of the others: all operands, dtypes
 /// and accesses; all ways to share a row, for subgroups of 4 to 128, or to have four to oneself; all flags of the specs;
@@ -47,6 +46,8 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
         for whole in whole(entry) {
             let plain = without(&whole, fusion::operands(entry));
             let of_branch = ["branch_bias", "branch_scale"];
+            variants.extend(sandwiches(&without(&whole, &of_branch)));
+            let whole = without(&whole, &["inner_weight", "inner_bias", "inner_statistics"]);
             variants.extend(rotaries(&without(&whole, &of_branch)));
             let whole = without(&whole, &["cos", "sin", "positions"]);
             variants.extend(branches(&whole));
@@ -124,7 +125,7 @@ fn whole(entry: Entry) -> Vec<Variant> {
 }
 
 /// The kernel without some of its operands.
-fn without(variant: &Variant, names: &[&str]) -> Variant {
+pub(super) fn without(variant: &Variant, names: &[&str]) -> Variant {
     let mut slots = variant.slots.clone();
     slots.retain(|slot| !names.contains(&slot.name));
     let mut full = 0;
@@ -134,143 +135,6 @@ fn without(variant: &Variant, names: &[&str]) -> Variant {
         }
     }
     Variant { slots, ..variant.clone() }
-}
-
-/// Everything that may surround a norm, with all operands and with those that most launches have.
-fn fusions(whole: &Variant) -> Vec<Variant> {
-    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
-        return Vec::new();
-    }
-    let activations =
-        [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluTanh].map(After::Activation);
-    let afters = [After::None, After::Residual, After::Gate].into_iter().chain(activations);
-    let befores = [Before::None, Before::Residual, Before::ScaledResidual, Before::Gate];
-    let mut all = Vec::new();
-    for (index, (after, before)) in afters.flat_map(|a| befores.map(|b| (a, b))).enumerate() {
-        let bit = |n: usize| index >> n & 1 == 1;
-        let half = if bit(0) { DType::BF16 } else { DType::F16 };
-        let dropout = before == Before::ScaledResidual && bit(2);
-        let flags = Flags { after, before, dropout, round: bit(1), ..whole.flags };
-        let mut slots = whole.slots.clone();
-        for slot in slots.iter_mut().filter(|slot| fusion::operands(whole.entry).contains(&slot.name)) {
-            slot.dtype = if bit(2) { half } else { DType::F32 };
-            slot.access = if bit(3) { Access::Element } else { slot.access };
-        }
-        let some = Variant { slots, flags, ..whole.clone() };
-        let few = ["mask", "moments", "hidden", "grad_hidden", "grad_before", "grad_after"];
-        all.push(without(&some, &few));
-        all.push(without(&some, &["before", "bias"]));
-        let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
-        all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
-        all.push(some);
-    }
-    all
-}
-
-/// Residuals whose branch is shifted and scaled, and the sums of those parameters' gradients.
-fn branches(whole: &Variant) -> Vec<Variant> {
-    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
-        return Vec::new();
-    }
-    let kinds = [Kind::Moments, Kind::Largest, Kind::IntegerPower(3), Kind::Power];
-    let mut all = Vec::new();
-    for (index, kind) in kinds.into_iter().enumerate() {
-        let bit = |n: usize| index >> n & 1 == 1;
-        let before = if bit(0) { Before::ScaledResidual } else { Before::Residual };
-        let after = if bit(1) { After::Gate } else { After::None };
-        let flags = Flags { kind, before, after, dropout: bit(1), outer_weight: bit(0), ..whole.flags };
-        let some = Variant { flags, ..without(whole, if bit(1) { &[] } else { &["after", "grad_after"] }) };
-        all.push(without(&some, &["mask", "moments", "grad_hidden", "before", "branch_bias"]));
-        if whole.entry != Entry::NormForward {
-            let held = 0;
-            let (shape, plain) = (Shape { held, ..whole.shape }, whole.entry == Entry::NormBackward);
-            let flags = Flags { branch: true, plain, apply: false, prefix: bit(1), ..flags };
-            let without_targets = ["grad_input", "grad_before", "grad_after", "partials"];
-            let without_targets = if plain { &without_targets[..] } else { &[] };
-            let sums = Variant { flags, shape, ..without(&some, without_targets) };
-            all.push(without(&sums, &["mask", "grad_hidden", "branch_scale"]));
-            all.push(with_few_bindings(&sums));
-            all.push(sums);
-        }
-        all.push(with_few_bindings(&some));
-        all.push(some);
-    }
-    all
-}
-
-/// The kernel with operands in the bindings of others.
-fn with_few_bindings(variant: &Variant) -> Variant {
-    let mut slots = variant.slots.clone();
-    for slot in slots.iter_mut() {
-        slot.host = match slot.name {
-            "branch_scale" => Some("branch_bias"),
-            "given" => Some("statistics"),
-            _ => None,
-        };
-    }
-    Variant { slots, ..variant.clone() }
-}
-
-/// Rotary embeddings, in each style of pairs, with all operands and with those that most launches have.
-fn rotaries(whole: &Variant) -> Vec<Variant> {
-    if !matches!(whole.entry, Entry::NormForward | Entry::NormBackward | Entry::Affine) {
-        return Vec::new();
-    }
-    let whole = without(whole, &["after", "grad_after"]);
-    let mut all = Vec::new();
-    for index in 0..8usize {
-        let bit = |n: usize| index >> n & 1 == 1;
-        let after = After::Rotary { halves: bit(0), whole: bit(1) };
-        let before = if bit(2) { Before::Gate } else { Before::None };
-        let flags = Flags { after, before, ..whole.flags };
-        let mut slots = whole.slots.clone();
-        for slot in slots.iter_mut() {
-            if slot.role == Role::Position {
-                slot.dtype = if bit(2) { DType::I64 } else { DType::I32 };
-            } else if slot.role == Role::Table {
-                slot.dtype = if bit(2) { DType::BF16 } else { DType::F32 };
-            } else if !bit(1) && whole.shape.style == Style::Row {
-                slot.access = Access::Element;
-            }
-        }
-        let some = Variant { slots, flags, ..whole.clone() };
-        let few = ["mask", "moments", "hidden", "grad_hidden", "grad_before", "before", "bias"];
-        all.push(without(&some, &few));
-        let fused = whole.entry == Entry::NormBackward && whole.shape.style == Style::Row;
-        all.push(Variant { flags: Flags { fused, kept: fused, ..flags }, ..some.clone() });
-        all.push(Variant { flags: Flags { compute: false, ..flags }, shared: true, ..some.clone() });
-        all.push(some);
-    }
-    all
-}
-
-/// Every kind of codes, with a residual and without.
-fn codes(whole: &Variant) -> Vec<Variant> {
-    if whole.entry != Entry::NormForward || whole.shape.style != Style::Row {
-        return Vec::new();
-    }
-    let mut all = Vec::new();
-    for (at, dtype) in DType::CODES.into_iter().enumerate() {
-        for scaling in [Scaling::Static, Scaling::Row, Scaling::Block] {
-            for access in [Access::Vector, Access::Element] {
-                let held = if access == Access::Vector { whole.shape.held } else { 0 };
-                let reduction = [Reduction::Subgroup, Reduction::Workgroup][at % 2];
-                let shape = Shape { held, reduction, ..whole.shape };
-                let flags = Flags { scaling: Some(scaling), before: Before::Residual, ..whole.flags };
-                let mut slots = whole.slots.clone();
-                for slot in slots.iter_mut().filter(|slot| slot.name == "output") {
-                    (slot.dtype, slot.access) = (dtype, access);
-                }
-                let some = Variant { slots, shape, flags, ..whole.clone() };
-                let few = ["mask", "moments", "statistics", "after"];
-                let few = without(&some, &few);
-                let flags = Flags { before: Before::None, split: scaling != Scaling::Row, ..flags };
-                all.push(Variant { flags, ..without(&few, &["before", "hidden", "bias"]) });
-                all.push(few);
-            }
-        }
-    }
-    all
 }
 
 /// All dtypes and accesses of the tensors and of the parameters, and every operand that may be absent.

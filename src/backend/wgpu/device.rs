@@ -58,7 +58,8 @@ pub struct Options {
     /// With 8, a residual whose branch has a bias and a scale fits beside weight and bias, with saved statistics, a sum that is
     /// written, and every gradient, that of the sum included; the bias and the scale must have one dtype for that. What does not
     /// fit beside all of these is a mask, the operand of an epilogue, rotary tables, an activation's backward pass, and gradients
-    /// of the input and of the residual that are written in the places of the output's and of the sum's.
+    /// of the input and of the residual that are written in the places of the output's and of the sum's. Norms on both sides of a
+    /// residual fit whole.
     pub max_buffers: Option<u32>,
 }
 

@@ -176,9 +176,20 @@ pub(super) fn of_codes(scaling: Option<Scaling>) -> Vec<&'static str> {
 /// The operands that a kernel has for a fusion only.
 pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
     match entry {
-        Entry::NormForward => {
-            &["before", "after", "hidden", "scales", "cos", "sin", "positions", "branch_bias", "branch_scale"]
-        }
+        Entry::NormForward => &[
+            "before",
+            "after",
+            "hidden",
+            "scales",
+            "cos",
+            "sin",
+            "positions",
+            "branch_bias",
+            "branch_scale",
+            "inner_weight",
+            "inner_bias",
+            "inner_statistics",
+        ],
         Entry::NormBackward => &[
             "bias",
             "before",
@@ -191,6 +202,9 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
             "positions",
             "branch_bias",
             "branch_scale",
+            "inner_weight",
+            "inner_bias",
+            "inner_statistics",
         ],
         Entry::Affine => &[
             "weight",
@@ -204,6 +218,9 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
             "positions",
             "branch_bias",
             "branch_scale",
+            "inner_weight",
+            "inner_bias",
+            "inner_statistics",
         ],
         _ => &[],
     }

@@ -68,8 +68,14 @@ pub(super) struct Scalars {
     pub(super) choice: [u32; 3],
     pub(super) block: u32,
     pub(super) codes: [f32; 4],
-    // What follows is made of four numbers, and so are these.
     pub(super) dropout: [u32; 5],
+    pub(super) inner_prefix: u32,
+    pub(super) inner_eps: f32,
+    pub(super) inner_eps_exponent: i32,
+    pub(super) inner_eps_rstd: f32,
+    pub(super) inner_weight_offset: f32,
+    // What follows is made of four numbers, and so are these.
+    pub(super) filler: [u32; 3],
 }
 
 /// Operands over one index space.

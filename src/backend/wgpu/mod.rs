@@ -11,16 +11,19 @@ mod axes;
 mod between;
 mod bindings;
 mod catalog;
+mod catalog_fused;
 mod copy;
 mod device;
 mod fault;
 mod fusion;
 mod geometry;
+mod inner;
 mod launch;
 mod norm;
 mod norm_backward;
 mod operand;
 mod packed;
+mod parts;
 mod pipeline;
 mod pointwise;
 #[cfg(feature = "check")]
@@ -49,7 +52,7 @@ use crate::{Result, Workspace};
 /// Enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm::forward(norm, &operands, stream),
+        Spec::Norm(norm) => inner::forward(norm, operands, stream),
         Spec::Pointwise(pointwise) => pointwise::forward(pointwise, &operands, stream),
     }
 }
@@ -62,7 +65,7 @@ pub(crate) fn backward(
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
     match spec {
-        Spec::Norm(norm) => norm_backward::backward(norm, operands, workspace, stream),
+        Spec::Norm(norm) => inner::backward(norm, operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
 }

@@ -6,7 +6,7 @@ use super::fusion::{self, After, Before, Rotation};
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
-use super::{WgpuDevice, WgpuStream, WgpuTensor, geometry};
+use super::{WgpuDevice, WgpuStream, WgpuTensor, geometry, inner};
 use crate::Result;
 use crate::backend::Forward;
 use crate::backend::codes::{self, Scaling};
@@ -62,6 +62,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
     let inverse = 1.0 / p;
     let [input_scale, residual_scale] = spec.fusion.scales().map(|scale| scale as f32);
     let rotation = Rotation::of(spec);
+    let of_inner = spec.inner().map(|inner| scalars(&inner)).unwrap_or_default();
     Scalars {
         power: two_numbers(p, 0.0),
         inv_power: two_numbers(inverse, inverse.mul_add(-p, 1.0) * inverse),
@@ -86,6 +87,11 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
             let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
             [key_0, key_1, upper_0, upper_1, dropout.threshold()]
         }),
+        inner_prefix: of_inner.prefix,
+        inner_eps: of_inner.eps,
+        inner_eps_exponent: of_inner.eps_exponent,
+        inner_eps_rstd: of_inner.eps_rstd,
+        inner_weight_offset: of_inner.weight_offset,
         ..Scalars::default()
     }
 }
@@ -145,24 +151,37 @@ pub(super) fn scratch(device: &WgpuDevice, rows: usize, leaves: usize, numbers: 
     device.zeros(&[rows.max(1), leaves.max(1), numbers], DType::F32)
 }
 
-pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+/// The launches of a forward pass. `of_inner` are the statistics of the norm of a branch, if there is one and they are known.
+pub(super) fn forward(
+    spec: &Norm,
+    operands: &Forward<'_>,
+    of_inner: Option<&View<'_>>,
+    stream: &WgpuStream<'_>,
+) -> Result<Vec<Dispatch>> {
     let device = stream.device();
     let output = operands.output.as_ref().map(|view| view.as_view());
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
     let moments = operands.moments.as_ref().map(|view| view.as_view());
-    let (flags, scalars) = (flags(spec)?, fusion::chosen(scalars(spec), operands.rotary.as_ref()));
+    let inner = inner::flags(spec, operands.inner.as_ref(), of_inner.is_none())?;
+    let flags = Flags { inner, ..flags(spec)? };
+    let scalars = fusion::chosen(scalars(spec), operands.rotary.as_ref());
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
     let tensor = |name, role, view: Option<&View<'_>>| Operand::new(name, role, view);
     let numbers = |name, role, view: Option<&View<'_>>, numbers, of_row| {
         Operand::per_row(name, role, view, shape, reduced, [numbers, of_row])
     };
-    let read = || -> Result<[Option<Operand>; 5]> {
+    let read = || -> Result<[Option<Operand>; 8]> {
+        let [inner_weight, inner_bias, inner_statistics] =
+            inner::of_forward(spec, operands.inner.as_ref(), of_inner)?;
         Ok([
             tensor("input", Role::Load, Some(&operands.input))?,
             tensor("before", Role::Load, operands.before.as_ref())?,
             tensor("mask", Role::Load, operands.mask.as_ref())?,
             tensor("branch_bias", Role::Load, operands.branch_bias.as_ref())?,
             tensor("branch_scale", Role::Load, operands.branch_scale.as_ref())?,
+            inner_weight,
+            inner_bias,
+            inner_statistics,
         ])
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
@@ -188,10 +207,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
         let form = form(problem, flags, stream);
         let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
-        // The row, weight and bias.
+        // The row, weight and bias, and those of the branch's norm.
+        let arrays = if flags.inner.is_some_and(|inner| inner.computed) { 5 } else { 3 };
         let kept = flags.apply && flags.scaling != Some(Scaling::Block);
         let shared = kept && !constant && problem.has_parameters(Walk::is_shared_by_rows);
-        let kept = shared && geometry::keeps(device, &form, 3);
+        let kept = shared && geometry::keeps(device, &form, arrays);
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };
     let is_counted = spec.fusion.dropout.is_some();
@@ -231,15 +251,13 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
     if let Some(given) = &operands.given {
         let given = numbers("given", Role::Number, Some(given), STATISTICS, STATISTICS)?;
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
-        let dispatches = run_writing([given, statistics], Flags { apply, split, ..flags })?;
-        return stream.run("norm forward", &dispatches);
+        return run_writing([given, statistics], Flags { apply, split, ..flags });
     }
     if !split {
         let finish = apply || statistics.is_some();
         let statistics = numbers("statistics", Role::SetNumber, statistics.as_ref(), STATISTICS, STATISTICS)?;
         let moments = numbers("moments", Role::SetNumber, moments.as_ref(), MOMENTS, MOMENTS)?;
-        let dispatches = run_writing([moments, statistics], Flags { compute: true, finish, apply, ..flags })?;
-        return stream.run("norm forward", &dispatches);
+        return run_writing([moments, statistics], Flags { compute: true, finish, apply, ..flags });
     }
     let leaves = cols.div_ceil(tree::LEAF);
     let parts = scratch(device, rows, leaves, MOMENTS)?;
@@ -266,5 +284,5 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &WgpuStream<'
         let split = flags.scaling != Some(Scaling::Row);
         dispatches.extend(run_writing([given, None], Flags { apply, split, ..flags })?);
     }
-    stream.run("norm forward", &dispatches)
+    Ok(dispatches)
 }

@@ -8,7 +8,7 @@ use super::norm::{cols, flags, form, launches, rows, scalars, scratch};
 use super::operand::{Operand, share_buffer};
 use super::sums::{self, Source};
 use super::variant::{Entry, Flags, Role, Shape};
-use super::{WgpuStream, WgpuTensor, copy, fusion, geometry, packed};
+use super::{WgpuStream, WgpuTensor, copy, fusion, geometry, inner, packed};
 use crate::backend::Backward;
 use crate::plan::tree;
 use crate::spec::{Norm, STATISTICS, SUMS};
@@ -27,10 +27,10 @@ struct Passes<'s, 'e> {
 
 /// The gradients that a pass writes for each element.
 #[derive(Clone, Copy, Default)]
-struct Targets<'v> {
-    input: Option<&'v View<'v>>,
-    before: Option<&'v View<'v>>,
-    after: Option<&'v View<'v>>,
+pub(super) struct Targets<'v> {
+    pub(super) input: Option<&'v View<'v>>,
+    pub(super) before: Option<&'v View<'v>>,
+    pub(super) after: Option<&'v View<'v>>,
 }
 
 impl Targets<'_> {
@@ -126,6 +126,7 @@ impl<'s> Passes<'s, '_> {
         ];
         let returns = targets.input.is_some() || flags.branch;
         all.extend(fusion::of_terms(self.spec, self.operands, flags.after, value, returns)?);
+        all.extend(inner::of_backward(self.spec, self.operands, Role::Number)?);
         let (device, is_counted) = (self.stream.device(), self.spec.fusion.dropout.is_some());
         let problem = Problem::counted(device, shape, reduced, all, is_counted)?;
         let problem = problem.rotated(Rotation::of(self.spec));
@@ -153,9 +154,10 @@ impl<'s> Passes<'s, '_> {
         let operands = PassOperands { partials: Some(&scratch), ..operands };
         let (problem, form) = self.problem(reduced, flags, operands)?;
         // The row, its gradient, the weight, and for each parameter the sums of a leaf of rows and of a chunk; perhaps the
-        // bias, and what a gated row is made of.
+        // bias, and what a gated row is made of, or the weight and the bias of the branch's norm.
         let has_bias = problem.walk("bias").is_some();
-        let arrays = 7 + u32::from(has_bias) + 2 * u32::from(flags.before == Before::Gate);
+        let has_two = flags.before == Before::Gate || flags.inner.is_some();
+        let arrays = 7 + u32::from(has_bias) + 2 * u32::from(has_two);
         if !problem.fits_bindings() || !geometry::keeps(device, &form, arrays) {
             return Ok(None);
         }
@@ -224,21 +226,34 @@ pub(super) fn backward(
     workspace: &mut Workspace,
     stream: &WgpuStream<'_>,
 ) -> Result<()> {
-    let device = stream.device();
     let packs = packed::is_wanted(spec, stream);
-    let packed = if packs { packed::Parameters::new(spec, &operands, stream)? } else { None };
+    let packed = if packs { packed::Parameters::of_branch(spec, &operands, stream)? } else { None };
     let (packed, copies) = packed.unzip();
     let mut dispatches = copies.unwrap_or_default();
     let mut operands = operands;
     if let Some(packed) = &packed {
-        [operands.branch_bias, operands.branch_scale] = packed.views()?.map(Some);
+        [operands.branch_bias, operands.branch_scale] = packed.views()?;
     }
-    let operands = &operands;
-    let [grad_input, grad_before, grad_after] =
-        [&operands.grad_input, &operands.grad_before, &operands.grad_after]
-            .map(|target| target.as_ref().map(|view| view.as_view()));
-    let targets =
-        Targets { input: grad_input.as_ref(), before: grad_before.as_ref(), after: grad_after.as_ref() };
+    let [input, before, after] = [&operands.grad_input, &operands.grad_before, &operands.grad_after]
+        .map(|target| target.as_ref().map(|view| view.as_view()));
+    let targets = Targets { input: input.as_ref(), before: before.as_ref(), after: after.as_ref() };
+    let rounded = operands.input.dtype();
+    dispatches.extend(launches_of(spec, &operands, targets, rounded, workspace, stream)?);
+    stream.run("norm backward", &dispatches)
+}
+
+/// The launches that write the gradients that have the input's shape to `targets`, and the others where the operands say.
+/// Normalized values are those of the dtype `rounded`, if they are rounded at all.
+pub(super) fn launches_of(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    targets: Targets<'_>,
+    rounded: DType,
+    workspace: &mut Workspace,
+    stream: &WgpuStream<'_>,
+) -> Result<Vec<Dispatch>> {
+    let (device, packs) = (stream.device(), packed::is_wanted(spec, stream));
+    let mut dispatches = Vec::new();
     let [grad_weight, grad_bias, grad_branch_scale, grad_branch_bias, sums] = [
         &operands.grad_weight,
         &operands.grad_bias,
@@ -247,7 +262,10 @@ pub(super) fn backward(
         &operands.sums,
     ]
     .map(|target| target.as_ref().map(|view| view.as_view()));
-    let (flags, scalars) = (flags(spec)?, fusion::chosen(scalars(spec), operands.rotary.as_ref()));
+    let inner = inner::flags_again(spec, operands.inner.as_ref())?;
+    let rounds = spec.round_normalized && rounded != operands.input.dtype();
+    let flags = Flags { inner, rounded: Some(rounded).filter(|_| rounds), ..flags(spec)? };
+    let scalars = fusion::chosen(scalars(spec), operands.rotary.as_ref());
     let reduced = &spec.reduced[..];
     let (rows, cols) = (rows(spec), cols(spec));
     let statistics = operands.statistics.as_ref();
@@ -261,16 +279,17 @@ pub(super) fn backward(
         return Err(Error::argument(name, expected, "a tensor"));
     }
     // The sums of a row are those of its parameters, where it shares one and its terms are the gradients'.
-    let rounds = flags.round && operands.input.dtype() != DType::F32;
+    let rounds = flags.round && rounded != DType::F32;
     let from_rows = of_parameters && flags.outer_weight && !rounds;
 
-    let apply = targets.has_hidden() || grad_after.is_some();
+    let apply = targets.has_hidden() || targets.after.is_some();
     let given = operands.given.as_ref();
     let split = geometry::is_split(&stream.overrides(), cols);
     // A row's sums go where they are asked for, or are kept for the launches that need them.
     let needs_given = targets.has_hidden() && split || of_branch;
     let needs_sums = sums.is_some() || from_rows || needs_given && given.is_none() && !spec.frozen;
-    let has_beside = packs && of_branch && needs_sums && sums.is_none() && statistics.is_some();
+    let is_crowded = packs && (of_branch || operands.inner.is_some());
+    let has_beside = is_crowded && needs_sums && sums.is_none() && statistics.is_some();
     let numbers = if has_beside { STATISTICS + SUMS } else { SUMS };
     let own = if needs_sums && sums.is_none() { Some(scratch(device, rows, 1, numbers)?) } else { None };
     let beside = own.as_ref().filter(|_| has_beside);
@@ -293,7 +312,7 @@ pub(super) fn backward(
         && let Some(whole) = passes.fused(pass, whole_rows, &parameters, workspace)?
     {
         dispatches.extend(whole);
-        return stream.run("norm backward", &dispatches);
+        return Ok(dispatches);
     }
     // The parameters' gradients come first where they read grad_output: grad_input may take its place.
     if of_parameters && !from_rows {
@@ -324,7 +343,7 @@ pub(super) fn backward(
         let source = Source::Sums { view, reduced };
         dispatches.extend(parameters.launches(source, workspace, stream)?);
     }
-    stream.run("norm backward", &dispatches)
+    Ok(dispatches)
 }
 
 /// A tensor of scratch, from its element `first` on, as `[rows, numbers]`, which may be no rows at all.

@@ -1,31 +1,31 @@
-//! Operands of a residual's branch, copied to lie side by side where a device has so few bindings that a backward pass needs them
-//! to be bound as one.
+//! Parameters, copied to lie side by side where a device has so few bindings that a pass needs them to be bound as one.
 
 use super::launch::Dispatch;
 use super::{WgpuStream, WgpuTensor, copy};
 use crate::Result;
 use crate::backend::Backward;
 use crate::spec::Norm;
-use crate::tensor::{Dims, Layout, Tensor, View};
+use crate::tensor::{DType, Dims, Layout, Tensor, View};
 
 /// Bindings of the backward pass that has most of them, a choice on the safe side.
 const MOST: u32 = 16;
 
-/// Whether it may be of use.
+/// Whether it may be of use for a backward pass with a branch's parameters or its norm.
 pub(super) fn is_wanted(spec: &Norm, stream: &WgpuStream<'_>) -> bool {
     let limits = stream.device().limits();
-    !spec.fusion.branch.is_none() && limits.max_storage_buffers_per_shader_stage < MOST
+    let has_more = !spec.fusion.branch.is_none() || spec.fusion.inner.is_some();
+    has_more && limits.max_storage_buffers_per_shader_stage < MOST
 }
 
-/// A branch's bias and scale, one after the other, each seen in the spec's shape.
-pub(super) struct Parameters {
+/// Those of `N` parameters that are there, one after the other, each seen in the spec's shape.
+pub(super) struct Parameters<const N: usize> {
     tensor: WgpuTensor,
-    layouts: [Layout; 2],
+    layouts: [Option<Layout>; N],
 }
 
-impl Parameters {
-    /// With the launches that copy them, if both are there and of one dtype.
-    pub(super) fn new(
+impl Parameters<2> {
+    /// A branch's bias and scale, if both are there and of one dtype.
+    pub(super) fn of_branch(
         spec: &Norm,
         operands: &Backward<'_>,
         stream: &WgpuStream<'_>,
@@ -33,7 +33,23 @@ impl Parameters {
         let (Some(bias), Some(scale)) = (&operands.branch_bias, &operands.branch_scale) else {
             return Ok(None);
         };
-        if bias.dtype() != scale.dtype() || spec.shape.contains(&0) {
+        if bias.dtype() != scale.dtype() {
+            return Ok(None);
+        }
+        Parameters::new(spec, [Some(bias), Some(scale)], bias.dtype(), stream)
+    }
+}
+
+impl<const N: usize> Parameters<N> {
+    /// With the launches that copy them, if there are two or more. The dtype holds all of their numbers.
+    pub(super) fn new(
+        spec: &Norm,
+        parameters: [Option<&View<'_>>; N],
+        dtype: DType,
+        stream: &WgpuStream<'_>,
+    ) -> Result<Option<(Self, Vec<Dispatch>)>> {
+        let present = parameters.iter().flatten().count();
+        if present < 2 || spec.shape.contains(&0) {
             return Ok(None);
         }
         let (shape, axes) = (&spec.shape[..], &spec.affine.axes[..]);
@@ -46,30 +62,38 @@ impl Parameters {
             (strides[axis], own[at]) = (count as isize, count as isize);
             count *= shape[axis].max(1);
         }
-        // Four elements begin at a multiple of four in both.
-        let offsets = [0, count.next_multiple_of(4)];
-        let tensor = stream.device().zeros(&[2 * offsets[1]], bias.dtype())?;
+        // Four elements begin at a multiple of four in all.
+        let step = count.next_multiple_of(4);
+        let tensor = stream.device().zeros(&[present * step], dtype)?;
         let mut dispatches = Vec::new();
         if sizes.is_empty() {
             sizes.push(1);
         }
-        for (from, offset) in [bias, scale].into_iter().zip(offsets) {
-            let strides: Dims<isize> = match axes {
+        let mut layouts = [const { None }; N];
+        let mut offset = 0;
+        for (from, seen) in parameters.into_iter().zip(&mut layouts) {
+            let Some(from) = from else { continue };
+            let of_copy: Dims<isize> = match axes {
                 [] => Dims::from_elem(1, 1),
                 _ => axes.iter().map(|&axis| from.layout().strides()[axis]).collect(),
             };
-            let layout = Layout::strided(&sizes, &strides, from.layout().offset())?;
+            let layout = Layout::strided(&sizes, &of_copy, from.layout().offset())?;
             let from = from.clone().with_own_layout(layout);
             let to = tensor.view()?.with_layout(Layout::strided(&sizes, &own, offset)?)?;
             dispatches.extend(copy::launches(&from, &to, stream)?);
+            *seen = Some(Layout::strided(shape, &strides, offset)?);
+            offset += step;
         }
-        let [bias, scale] = offsets.map(|offset| Layout::strided(shape, &strides, offset));
-        Ok(Some((Parameters { tensor, layouts: [bias?, scale?] }, dispatches)))
+        Ok(Some((Parameters { tensor, layouts }, dispatches)))
     }
 
-    /// The bias and the scale.
-    pub(super) fn views(&self) -> Result<[View<'_>; 2]> {
-        let [bias, scale] = self.layouts.clone();
-        Ok([self.tensor.view()?.with_own_layout(bias), self.tensor.view()?.with_own_layout(scale)])
+    /// The parameters that are there.
+    pub(super) fn views(&self) -> Result<[Option<View<'_>>; N]> {
+        let mut views = [const { None }; N];
+        for (view, layout) in views.iter_mut().zip(&self.layouts) {
+            let Some(layout) = layout else { continue };
+            *view = Some(self.tensor.view()?.with_own_layout(layout.clone()));
+        }
+        Ok(views)
     }
 }

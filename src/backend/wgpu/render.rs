@@ -1,7 +1,7 @@
 //! A variant as WGSL.
 
-use super::fusion::{self, After, Before};
-use super::text::{PARTS, each_part, halvings};
+use super::fusion::{After, Before};
+use super::text::{self, PARTS, each_part, halvings};
 use super::unroll::unroll;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Style, Target, Variant};
 use crate::backend::kind::Kind;
@@ -56,144 +56,20 @@ impl Variant {
         let Shape { threads, lanes, held, .. } = self.shape;
         let quads = lanes / 4 / threads;
         let bounds = [("QUADS", quads), ("HELD", held), ("HELD_QUADS", held * quads)];
-        for file in self.files() {
+        for file in self.files().into_iter().map(String::from).chain([text::of_inner(&self.files_of_inner())])
+        {
             let text_of = file.replace("INVOCATION", invocation).replace("    HALVE;\n", &halvings(quads));
             text.push_str(&unroll(&text_of, &bounds));
         }
         text
     }
 
-    /// The files that the kernel is made of, besides those that all kernels share.
-    fn files(&self) -> Vec<&'static str> {
-        let style = self.shape.style;
-        let mut statistics = vec![shader!("nearest")];
-        statistics.extend(self.root());
-        statistics.push(shader!("statistics"));
-        let (leaf, sums) = (styled!(style, "leaf"), styled!(style, "sums"));
-        let (again, first) = (styled!(style, "sums_again"), styled!(style, "first"));
-        let (apply, apply_again) = (styled!(style, "apply"), styled!(style, "apply_again"));
-        let [emit, again_written] = self.flags.after.writing(style);
-        let mut files = Vec::new();
-        match self.entry {
-            Entry::NormForward => {
-                files.extend([leaf]);
-                files.extend(statistics);
-                files.extend([sums, again, first]);
-                files.extend(self.degree());
-                files.extend(self.surroundings());
-                files.extend(fusion::of_codes(self.flags.scaling));
-                files.extend([shader!("moments"), apply, apply_again, shader!("norm_forward")]);
-                files.extend(emit);
-            }
-            Entry::NormBackward => {
-                files.extend([leaf]);
-                files.extend(statistics);
-                // Elements' powers take the constants of those of rows.
-                files.extend([shader!("row_sums"), sums, again]);
-                files.extend(self.slope());
-                files.extend(self.surroundings());
-                files.extend([shader!("row_gradient"), apply, apply_again, shader!("norm_backward")]);
-                files.extend(again_written);
-                if self.flags.fused {
-                    files.extend([shader!("columns"), shader!("norm_backward_fused")]);
-                } else {
-                    files.push(shader!("norm_backward_apart"));
-                }
-            }
-            Entry::MergeMoments => {
-                files.push(shader!("rows"));
-                files.extend(statistics);
-                files.push(shader!("merge_moments"));
-            }
-            Entry::MergeSums => files.extend([shader!("rows"), shader!("row_sums"), shader!("merge_sums")]),
-            Entry::FromRunning => files.extend([shader!("rows"), shader!("nearest"), shader!("running")]),
-            Entry::UpdateRunning => {
-                files.push(shader!("rows"));
-                files.extend(statistics);
-                files.push(shader!("update_running"));
-            }
-            Entry::Affine => {
-                files.push(shader!("columns"));
-                files.extend(self.surroundings());
-                if self.flags.branch {
-                    files.extend(statistics);
-                    files.push(shader!("row_sums"));
-                    files.extend(self.slope());
-                    files.extend([shader!("row_gradient"), shader!("affine_branch")]);
-                } else {
-                    files.push(shader!("affine_parameters"));
-                }
-                files.push(shader!("affine"));
-            }
-            Entry::Finish => files.extend([shader!("columns"), shader!("finish")]),
-            Entry::PointwiseForward => {
-                files.extend(self.function());
-                files.push(shader!("pointwise_forward"));
-            }
-            Entry::PointwiseBackward => {
-                files.extend(self.function());
-                files.extend([shader!("columns"), shader!("pointwise_backward")]);
-            }
-            Entry::Leaves => files.extend([leaf, again, shader!("leaves")]),
-            Entry::Total => files.push(shader!("total")),
-            Entry::Copy => files.extend([leaf, apply, shader!("copy")]),
-        }
-        files
-    }
-
-    /// From an element to what is normalized, and from that to the output.
-    fn surroundings(&self) -> Vec<&'static str> {
-        let mut files = fusion::files(self.flags.before, self.flags.after);
-        if self.entry != Entry::NormForward {
-            files.extend(self.flags.after.back());
-        }
-        files.push(if self.flags.dropout { shader!("dropout") } else { shader!("dropout_none") });
-        files.push(shader!("value"));
-        files
-    }
-
-    /// The elementwise function.
-    fn function(&self) -> Vec<&'static str> {
-        if self.flags.inverse_root {
-            return vec![shader!("slopes"), shader!("inverse_root")];
-        }
-        vec![shader!("slopes"), shader!("exponential"), shader!("tanh"), shader!("tanh_slopes")]
-    }
-
-    /// From a sum to the norm, and from one scale to another.
-    fn root(&self) -> Vec<&'static str> {
-        match self.flags.kind {
-            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => vec![shader!("root_2")],
-            Kind::Norm1 | Kind::Largest => vec![shader!("root_1")],
-            Kind::IntegerPower(_) => vec![shader!("power"), shader!("root_integer")],
-            Kind::Power => vec![shader!("power"), shader!("root_real")],
-        }
-    }
-
-    /// What of an element is summed.
-    fn degree(&self) -> Vec<&'static str> {
-        match self.flags.kind {
-            Kind::Moments | Kind::MeanSquare | Kind::Norm2 => vec![shader!("degree_2")],
-            Kind::Norm1 | Kind::Largest => vec![shader!("degree_1")],
-            Kind::IntegerPower(_) => vec![shader!("power_each"), shader!("degree_integer")],
-            Kind::Power => vec![shader!("power_each"), shader!("degree_real")],
-        }
-    }
-
-    /// The norm's derivative.
-    fn slope(&self) -> Vec<&'static str> {
-        match self.flags.kind {
-            Kind::IntegerPower(_) => vec![shader!("power_each"), shader!("slope_integer")],
-            Kind::Power => vec![shader!("power_each"), shader!("slope_real")],
-            _ => vec![shader!("slope_1")],
-        }
-    }
-
     fn render_constants(&self, text: &mut String) {
         let Shape { style, group, threads, lanes, held, exact, .. } = self.shape;
         let Flags { kind, prefix, outside, offset, round, frozen, constant, kept, fused, .. } = self.flags;
         let Flags { split, compute, finish, apply, plain, outer_weight, accumulate, sums, .. } = self.flags;
-        let Flags { before, after, dropout, branch, .. } = self.flags;
+        let Flags { before, after, dropout, branch, inner, rounded, .. } = self.flags;
+        let of_inner = inner.unwrap_or_default();
         let (is_rotary, halves, whole) = match after {
             After::Rotary { halves, whole } => (true, halves, whole),
             _ => (false, false, false),
@@ -221,7 +97,7 @@ impl Variant {
         let needs_starts = |slot: &super::variant::Slot| {
             slot.access == Access::Element && matches!(slot.place, Place::Full(_))
         };
-        let dtype = self.slot("input").map_or(DType::F32, |slot| slot.dtype);
+        let dtype = rounded.or(self.slot("input").map(|slot| slot.dtype)).unwrap_or(DType::F32);
         let flag = [
             ("EXACT", exact || style == Style::Column),
             // No operand's four rows need to be found apart.
@@ -278,6 +154,17 @@ impl Variant {
             ("HEADS", is_affine),
             ("HAS_POSITIONS", has("positions")),
             ("DROPOUT", dropout),
+            // The norm of a residual's branch.
+            ("HAS_INNER", inner.is_some()),
+            ("INNER_COMPUTED", of_inner.computed),
+            ("MOMENTS_OF_INNER", of_inner.kind == Kind::Moments),
+            ("PREFIX_OF_INNER", of_inner.prefix),
+            ("OUTSIDE_OF_INNER", of_inner.outside),
+            ("OFFSET_OF_INNER", of_inner.offset),
+            ("ROUND_OF_INNER", of_inner.round),
+            ("HAS_WEIGHT_OF_INNER", has("inner_weight")),
+            ("HAS_BIAS_OF_INNER", has("inner_bias")),
+            ("HAS_INNER_STATISTICS", has("inner_statistics")),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");

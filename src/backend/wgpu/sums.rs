@@ -3,7 +3,7 @@
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape};
-use super::{WgpuDevice, WgpuStream, fusion, geometry};
+use super::{WgpuDevice, WgpuStream, fusion, geometry, inner};
 use crate::backend::{Backward, params_per_column};
 use crate::plan::tree;
 use crate::spec::{Affine, Norm, STATISTICS, SUMS, Spec};
@@ -88,6 +88,7 @@ impl Parameters<'_> {
                     ];
                     let value = after.is_curved();
                     all.extend(fusion::of_terms(self.spec, operands, after, value, self.branch)?);
+                    all.extend(inner::of_backward(self.spec, operands, Role::NumberOfColumn)?);
                     all
                 }
                 Source::Sums { view, .. } => {

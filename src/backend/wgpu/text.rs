@@ -1,5 +1,6 @@
 //! Shaders' texts, and how some of them are multiplied.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 macro_rules! shader {
@@ -48,4 +49,74 @@ pub(super) fn halvings(quads: u32) -> String {
         half /= 2;
     }
     text
+}
+
+/// What stands in these files for the norm of a residual's branch, besides what they declare themselves.
+const NAMES_OF_INNER: [(&str, &str); 11] = [
+    ("MOMENTS", "MOMENTS_OF_INNER"),
+    ("PREFIX", "PREFIX_OF_INNER"),
+    ("OUTSIDE", "OUTSIDE_OF_INNER"),
+    ("OFFSET", "OFFSET_OF_INNER"),
+    ("ROUND", "ROUND_OF_INNER"),
+    ("HAS_WEIGHT", "HAS_WEIGHT_OF_INNER"),
+    ("HAS_BIAS", "HAS_BIAS_OF_INNER"),
+    // A sum is added to its result.
+    ("HAS_EPILOGUE", "true"),
+    ("weight_at", "inner_weight_at"),
+    ("bias_at", "inner_bias_at"),
+    ("x_at", "input_at"),
+];
+
+/// What a launch is told of either norm.
+const OWN_NUMBERS: [&str; 5] = ["prefix", "eps", "eps_exponent", "eps_rstd", "weight_offset"];
+
+/// `files` once more, for the norm of a residual's branch: what they declare, and what they know of a norm, is called otherwise. Their
+/// structs are those that are there.
+pub(super) fn of_inner(files: &[&str]) -> String {
+    let lines = || files.iter().flat_map(|file| file.lines());
+    let declared: HashSet<&str> = lines().filter_map(declared).collect();
+    let mut text = String::new();
+    let mut is_struct = false;
+    for line in lines() {
+        is_struct |= line.starts_with("struct ");
+        if !is_struct && !line.trim_start().starts_with("//") {
+            renamed(line, &declared, &mut text);
+            text.push('\n');
+        }
+        is_struct &= line != "}";
+    }
+    text
+}
+
+/// The function, variable or constant of a module that the line declares.
+fn declared(line: &str) -> Option<&str> {
+    let rest = ["fn ", "var<private> ", "const "].iter().find_map(|start| line.strip_prefix(start))?;
+    rest.split(|c| !is_of_word(c)).next()
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Appends the line with other names. What follows a point is a member.
+fn renamed(line: &str, declared: &HashSet<&str>, text: &mut String) {
+    let mut rest = line;
+    while let Some(start) = rest.find(is_of_word) {
+        let (before, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_of_word(c)).unwrap_or(word.len()));
+        text.push_str(before);
+        let other = NAMES_OF_INNER.iter().find(|(name, _)| *name == word).map(|(_, other)| *other);
+        if text.ends_with("params.") {
+            write!(text, "{}{word}", if OWN_NUMBERS.contains(&word) { "inner_" } else { "" })
+        } else if text.ends_with('.') {
+            write!(text, "{word}")
+        } else if let Some(other) = other {
+            write!(text, "{other}")
+        } else {
+            write!(text, "{word}{}", if declared.contains(word) { "_of_inner" } else { "" })
+        }
+        .expect("a String takes any text");
+        rest = after;
+    }
+    text.push_str(rest);
 }

@@ -149,6 +149,22 @@ pub(crate) struct Flags {
     pub(crate) dropout: bool,
     /// What of the codes shares a scale, if the result becomes codes.
     pub(crate) scaling: Option<Scaling>,
+    /// The norm of a residual's branch.
+    pub(crate) inner: Option<InnerFlags>,
+    /// What normalized values are rounded to, where that is not the input's dtype.
+    pub(crate) rounded: Option<DType>,
+}
+
+/// What distinguishes the norms of a residual's branch, as [`Flags`] does those around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct InnerFlags {
+    pub(crate) kind: Kind,
+    pub(crate) prefix: bool,
+    pub(crate) outside: bool,
+    pub(crate) offset: bool,
+    pub(crate) round: bool,
+    /// Its statistics are computed from the row, or else they are given.
+    pub(crate) computed: bool,
 }
 
 /// How a row is shared out.
@@ -243,6 +259,9 @@ impl Entry {
                 ("positions", Position),
                 ("branch_bias", Load),
                 ("branch_scale", Load),
+                ("inner_weight", Load),
+                ("inner_bias", Load),
+                ("inner_statistics", SetNumber),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -265,6 +284,9 @@ impl Entry {
                 ("positions", Position),
                 ("branch_bias", Load),
                 ("branch_scale", Load),
+                ("inner_weight", Load),
+                ("inner_bias", Load),
+                ("inner_statistics", Number),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -288,6 +310,9 @@ impl Entry {
                 ("positions", Position),
                 ("branch_bias", Load),
                 ("branch_scale", Load),
+                ("inner_weight", Load),
+                ("inner_bias", Load),
+                ("inner_statistics", NumberOfColumn),
             ],
             Entry::Finish => &[("partials", Set), ("gradient", Store)],
             Entry::PointwiseForward => {
