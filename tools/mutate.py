@@ -3,7 +3,8 @@
 
 Every breakage of tools/mutations/ is applied to a copy of the tree, on its own, and the tests that it names must
 then fail. A breakage that no test notices survives; one survivor, or one whose old text is not found exactly once,
-makes the run fail. The copy lives under target/mutate; its dependencies are those that are built already.
+makes the run fail. The copy lives under target/mutate; its dependencies are those that are built already. Shaders and
+CUDA kernels are read by the tests when they run, so that only breakages of Rust are built.
 
     python3 tools/mutate.py             all of them
     python3 tools/mutate.py eps tail    those whose name contains one of the words
@@ -12,10 +13,12 @@ makes the run fail. The copy lives under target/mutate; its dependencies are tho
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from mutations import MUTATIONS, Mutation
@@ -43,15 +46,42 @@ def copy_tree() -> None:
             target.write_bytes(content)
 
 
-def cargo(*arguments: str) -> tuple[int | None, str]:
-    """Exit status (None after a timeout) and output of a cargo command in TREE."""
-    environment = {"CARGO_TARGET_DIR": str(ROOT / "target")} | os.environ | {"RUST_BACKTRACE": "0"}
+def run(*command: str) -> tuple[int | None, str]:
+    """Exit status (None after a timeout) and output of a command in TREE."""
+    own = {"RUST_BACKTRACE": "0", "NORMKIT_SOURCES": str(TREE)}
+    environment = {"CARGO_TARGET_DIR": str(ROOT / "target")} | os.environ | own
     try:
-        done = subprocess.run(["cargo", *arguments], cwd=TREE, env=environment, timeout=TIMEOUT, text=True,
+        done = subprocess.run(command, cwd=TREE, env=environment, timeout=TIMEOUT, text=True,
                               errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired as late:
         return None, str(late)
     return done.returncode, done.stdout
+
+
+def cargo(*arguments: str) -> tuple[int | None, str]:
+    return run("cargo", *arguments)
+
+
+@cache
+def binary(target: str) -> str:
+    """The test binary that the arguments of `cargo test` name."""
+    _, output = cargo("test", "--no-run", "--message-format=json", *target.split())
+    for line in output.splitlines():
+        built = json.loads(line) if line.startswith("{") else {}
+        if built.get("executable") and built["profile"]["test"]:
+            return str(built["executable"])
+    raise SystemExit(f"mutate: `cargo test {target}` builds no test:\n{output}")
+
+
+def build(test: str) -> tuple[int | None, str]:
+    """Builds what the arguments of a `cargo test` name, without running it."""
+    return cargo("test", "--no-run", *test.split(" -- ")[0].split())
+
+
+def start(test: str) -> tuple[int | None, str]:
+    """Runs the binary that was built before anything was broken."""
+    target, _, name = test.rpartition(" ") if test.split()[-2] != "--test" else (test, "", "")
+    return run(binary(target), *([name] if name else []))
 
 
 def failed_tests(output: str) -> str:
@@ -93,11 +123,11 @@ def judge(mutation: Mutation) -> tuple[bool, str]:
     path.write_text(original.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         for test in mutation.tests:
-            status, output = cargo("test", "--no-run", *test.split(" -- ")[0].split())
+            status, output = (0, "") if mutation.is_read else build(test)
             if status != 0:
                 errors = [line for line in output.splitlines() if line.startswith("error")]
                 return False, f"does not compile: {errors[0] if errors else output[-200:]}"
-            status, output = cargo("test", *test.split())
+            status, output = start(test) if mutation.is_read else cargo("test", *test.split())
             if status is None:
                 return True, "the test hung"
             if status != 0:
@@ -121,6 +151,8 @@ def main() -> int:
         print(f"mutate: no breakage is named like {words}")
         return 1
     copy_tree()
+    # Those that need no build first: a build of broken Rust replaces the binaries.
+    chosen.sort(key=lambda mutation: not mutation.is_read)
     if not check_baseline(chosen):
         return 1
     missed = 0

@@ -917,7 +917,7 @@ normkit_status normkit_dyt_new(const struct normkit_dyt_options *options,
  *
  *     output = (x - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c]
  *
- * Training: mean and var are the batch's, var being the biased one, of at least two values. Where running_mean and running_var are
+ * Training: mean and var are the batch's, var being the biased one, of two values or more, or none. Where running_mean and running_var are
  * there, a forward pass moves them: running = (1 - momentum) * running + momentum * new, with the unbiased variance. On a GPU that
  * needs some memory of the call's own, and so may wait.
  * Not training: mean and var are running_mean and running_var, constants, which forward and backward need; there are no statistics to

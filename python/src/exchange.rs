@@ -104,6 +104,9 @@ impl Exchange {
         // SAFETY: the library made it a moment ago.
         let memory =
             unsafe { Memory::of_dlpack("output", &made.as_ref().tensor, Array::frozen(made.as_ref().flags)) };
+        if let Ok(memory) = &memory {
+            memory.prefer_large_pages();
+        }
         let mut object: *mut c_void = null_mut();
         // SAFETY: it is handed over, and used no more.
         if unsafe { import(made.as_ptr(), &mut object) } != 0 {

@@ -110,8 +110,8 @@ pub(crate) fn rms_norm<'py>(
 ///
 /// `input` is ``[N, C, ...]``, with any strides, channels-last ones included. With `training`, mean and biased variance
 /// are those of the batch, and the running statistics, unless they are None, are moved in place:
-/// ``running = (1 - momentum) * running + momentum * new``, by the unbiased variance. Without, the running statistics are
-/// used. `weight`, `bias` and the running statistics have shape ``[C]``.
+/// ``running = (1 - momentum) * running + momentum * new``, by the unbiased variance; an empty batch leaves them. Without, the
+/// running statistics are used. `weight`, `bias` and the running statistics have shape ``[C]``.
 ///
 /// `backend`, the result and the errors are as in :func:`layer_norm`; ValueError, too, for one value per channel in
 /// training, and for running statistics that may not be written.

@@ -91,6 +91,13 @@ impl Memory {
         Ok(Memory { residence, dtype, layout, first, bytes, frozen, channels_last })
     }
 
+    /// Says that these are a result's elements, which nobody has written yet.
+    pub(crate) fn prefer_large_pages(&self) {
+        if self.residence == Residence::Host {
+            normkit::tensor::prefer_large_pages(self.first, self.bytes);
+        }
+    }
+
     /// What a DLPack tensor describes.
     ///
     /// # Safety

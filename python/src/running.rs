@@ -236,10 +236,8 @@ impl<'py> Running<'_, 'py> {
                     )));
                 }
             }
-            if !(0.0..=1.0).contains(&momentum) {
-                return Err(value_error(format!(
-                    "momentum: expected a number within 0 and 1, found {momentum}"
-                )));
+            if !momentum.is_finite() {
+                return Err(value_error(format!("momentum: expected a finite number, found {momentum}")));
             }
         }
         let config = Config::InstanceNorm { num_features: channels, eps: self.eps };

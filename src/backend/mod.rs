@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod cuda;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod kind;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod sources;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 

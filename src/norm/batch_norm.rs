@@ -32,6 +32,9 @@ use crate::{DeviceTensor, Error, Result, Stream};
 /// running_var  = (1 - momentum) * running_var  + momentum * Σ (x - mean)² / (n - 1)
 /// ```
 ///
+/// A batch without samples has an empty result, leaves the running statistics as they are and gives the parameters gradients of
+/// zero, as in PyTorch; one with a single value per channel is an error.
+///
 /// `weight` and `bias` have shape `[C]`, or as many axes as the input and broadcast to it: `[N, C, 1, 1]` for weights of each
 /// sample's own, as conditional variants have. In [`steps`] the pass is taken apart, so that statistics can be merged
 /// between devices or parts of a batch.
@@ -65,7 +68,7 @@ pub struct BatchNorm<'a> {
 /// How much of a batch's statistics enters the running ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Momentum {
-    /// This share, within 0 and 1. PyTorch's default is 0.1.
+    /// This share, usually within 0 and 1. PyTorch's default is 0.1.
     Factor(f64),
     /// One over the number of batches so far: the running statistics are the batches' average.
     Cumulative,
@@ -98,7 +101,7 @@ pub struct RunningViews<'a> {
     pub mean: ViewMut<'a>,
     /// Unbiased variance of each channel, `[C]`.
     pub var: ViewMut<'a>,
-    /// The share of the batch, within 0 and 1.
+    /// The share of the batch, usually within 0 and 1.
     pub factor: f64,
 }
 
@@ -139,6 +142,9 @@ impl<'a> BatchNorm<'a> {
             steps::check_apart(name, view, others)?;
         }
         steps::train_into(self, input, output, statistics, moments, stream)?;
+        if input.layout().is_empty() {
+            return Ok(());
+        }
         steps::update_running_into(&moments.as_view(), &mut mean, &mut var, factor, stream)
     }
 
@@ -217,8 +223,9 @@ impl Method for BatchNorm<'_> {
 
     fn lower(&self, shape: &[usize], _: DType) -> Result<Spec> {
         let norm = self.spec(shape, false)?;
-        if norm.prefix < 2 {
-            let expected = "at least two values per channel, for a variance";
+        // An empty batch has no statistics, and nothing that would need them.
+        if norm.prefix == 1 {
+            let expected = "more than one value per channel, for a variance";
             return Err(Error::argument("input", expected, format!("shape {shape:?}")));
         }
         Ok(Spec::Norm(norm))

@@ -64,7 +64,7 @@ pub(super) fn prepare_forward<'a, M: Method + ?Sized>(
     Ok((without_empty_rows(spec), operands))
 }
 
-/// Rows without elements, which only an empty batch on its way through a frozen norm has, have nothing to compute and
+/// Rows without elements, which only an empty batch on its way through BatchNorm has, have nothing to compute and
 /// no part in the parameters' gradients: the same as no rows.
 fn without_empty_rows(mut spec: Spec) -> Spec {
     if spec.cols() == 0
@@ -313,7 +313,7 @@ pub(super) fn check_update(
 }
 
 /// Moves running statistics, one number a row each, towards those that `moments` have:
-/// `running = (1 - factor) * running + factor * new`, the new variance being the unbiased one. `factor` is within 0 and 1.
+/// `running = (1 - factor) * running + factor * new`, the new variance being the unbiased one. `factor` is finite, and usually within 0 and 1.
 pub fn update_running_into(
     moments: &View<'_>,
     mean: &mut ViewMut<'_>,
@@ -330,10 +330,10 @@ pub fn update_running_into(
 
 /// The weight of new statistics beside running ones, if it is one.
 pub(super) fn check_factor(factor: f64) -> Result<f64> {
-    if (0.0..=1.0).contains(&factor) {
+    if factor.is_finite() {
         return Ok(factor);
     }
-    Err(Error::argument("momentum", "a number within 0 and 1", factor))
+    Err(Error::argument("momentum", "a finite number", factor))
 }
 
 /// Refuses an output that shares memory with an operand of another launch of the same call.

@@ -1,6 +1,6 @@
 //! An owned tensor in host memory, for those who have no array type of their own.
 
-use super::{DType, Element, F8E4M3, F8E5M2, Layout, Tensor, View, ViewMut};
+use super::{DType, Element, F8E4M3, F8E5M2, Layout, Tensor, View, ViewMut, prefer_large_pages};
 use crate::{Device, Error, Result};
 
 /// A row-major tensor in host memory.
@@ -41,13 +41,13 @@ macro_rules! each {
     };
 }
 
-/// `len` zeros, or an error where the allocator has no room.
-fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
-    let mut data = Vec::new();
-    data.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+/// `len` zeros, or [`Error::OutOfMemory`]. The system gives them without anybody writing them, many of them in large pages.
+pub fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
+    // The system's pages are zeros already: nothing is written here.
+    let data: Vec<T> = bytemuck::allocation::try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
         what: format!("{} bytes of host memory", len as u128 * size_of::<T>() as u128),
     })?;
-    data.resize(len, T::zeroed());
+    prefer_large_pages(data.as_ptr().cast(), size_of_val(data.as_slice()));
     Ok(data)
 }
 

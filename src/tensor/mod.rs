@@ -8,15 +8,18 @@ mod dtype;
 mod float8;
 mod host;
 mod layout;
+mod memory;
 mod overlap;
+mod pages;
 mod view;
 
 pub use dtype::{DType, Element};
 pub use float8::{F8E4M3, F8E5M2};
-pub use host::HostTensor;
+pub use host::{HostTensor, zeros};
 pub use layout::{Dims, Layout};
+pub(crate) use memory::{Memory, MemoryMut};
 pub(crate) use overlap::{Overlap, overlap};
-pub(crate) use view::{Memory, MemoryMut};
+pub use pages::prefer_large_pages;
 pub use view::{View, ViewMut};
 
 use crate::{Device, Result};

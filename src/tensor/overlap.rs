@@ -1,6 +1,6 @@
 //! Whether two views share memory.
 
-use super::view::Memory;
+use super::memory::Memory;
 use super::{Layout, View};
 
 /// Where two tensors stand to each other in memory.

@@ -15,3 +15,8 @@ class Mutation(NamedTuple):
     old: str
     new: str
     tests: tuple[str, ...]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the tests read the file when they run, and need not be built for it."""
+        return self.file.startswith(("shaders/", "kernels/"))

@@ -220,7 +220,7 @@ pub fn batch_norm<const D: usize>(
 
 /// Batch normalization by the batch's own statistics, which it returns for running averages.
 ///
-/// `input`: `[n, c, ...]`, with at least two values for each channel; `weight`, `bias`: `[c]`. See [`normkit::BatchNorm`].
+/// `input`: `[n, c, ...]`, with more than one value for each channel; `weight`, `bias`: `[c]`. See [`normkit::BatchNorm`].
 pub fn batch_norm_train<const D: usize>(
     input: Tensor<D>,
     weight: Option<Tensor<1>>,

@@ -4,7 +4,7 @@ use crate::lend::Fresh;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 use crate::lend::{Lend, Lent};
 use half::{bf16, f16};
-use normkit::tensor::{DType, Layout, View, ViewMut};
+use normkit::tensor::{DType, Layout, View, ViewMut, zeros};
 use normkit::{Device, Error, Result, Stream};
 
 /// New numbers in memory.
@@ -17,14 +17,12 @@ enum Block {
 
 impl Block {
     fn new(fresh: &Fresh) -> Result<Self> {
-        fn zeros<T: Clone + Default>(fresh: &Fresh) -> Vec<T> {
-            vec![T::default(); fresh.shape.iter().product()]
-        }
+        let count = fresh.shape.iter().product();
         match fresh.dtype {
-            DType::F64 => Ok(Block::F64(zeros(fresh))),
-            DType::F32 => Ok(Block::F32(zeros(fresh))),
-            DType::F16 => Ok(Block::F16(zeros(fresh))),
-            DType::BF16 => Ok(Block::Bf16(zeros(fresh))),
+            DType::F64 => Ok(Block::F64(zeros(count)?)),
+            DType::F32 => Ok(Block::F32(zeros(count)?)),
+            DType::F16 => Ok(Block::F16(zeros(count)?)),
+            DType::BF16 => Ok(Block::Bf16(zeros(count)?)),
             dtype => Err(Error::UnsupportedDType { name: "output", dtype, backend: "burn" }),
         }
     }

@@ -73,13 +73,16 @@ pub(crate) fn halves_mut<'a>(
     of_floats!(op, storage, values => split(op, values, shape))
 }
 
-/// Zeros, which the system gives without anybody writing them.
+/// Zeros in new memory.
 pub(crate) fn zeros(op: &'static str, dtype: DType, count: usize) -> Result<CpuStorage> {
+    fn new<T: tensor::Element>(op: &'static str, count: usize) -> Result<Vec<T>> {
+        tensor::zeros(count).map_err(|error| fault(op, error))
+    }
     Ok(match dtype {
-        DType::F16 => CpuStorage::F16(bytemuck::zeroed_vec::<f16>(count)),
-        DType::BF16 => CpuStorage::BF16(bytemuck::zeroed_vec::<bf16>(count)),
-        DType::F32 => CpuStorage::F32(bytemuck::zeroed_vec(count)),
-        DType::F64 => CpuStorage::F64(bytemuck::zeroed_vec(count)),
+        DType::F16 => CpuStorage::F16(new(op, count)?),
+        DType::BF16 => CpuStorage::BF16(new(op, count)?),
+        DType::F32 => CpuStorage::F32(new(op, count)?),
+        DType::F64 => CpuStorage::F64(new(op, count)?),
         other => return Err(candle_core::Error::UnsupportedDTypeForOp(other, op).bt()),
     })
 }

@@ -16,6 +16,7 @@ from normkit.torch._methods import (
     Kernel,
     Method,
     Shape,
+    channels,
     channels_in_groups,
     leading,
     trailing,
@@ -30,7 +31,7 @@ _PLACES = {
 }
 
 _SCALES_AND_DROPOUT = (
-    "float input_scale, float residual_scale, float dropout_p, int dropout_seed, int dropout_offset"
+    "float input_scale, float residual_scale, float dropout_p, SymInt dropout_seed, SymInt dropout_offset"
 )
 
 
@@ -268,7 +269,7 @@ FUSED = (
         "group_norm_activated",
         ("weight", "bias"),
         "int num_groups, float eps, str activation",
-        kernel=lambda x, num_groups, *settings: _group_norm(num_groups, x.shape[1], *settings),
+        kernel=lambda x, num_groups, *settings: _group_norm(num_groups, channels(x.shape), *settings),
         expected=lambda shape, num_groups, *settings: channels_in_groups(shape, num_groups),
         rows=lambda shape, num_groups, *settings: shape[0] * num_groups,
         composite=_composites.activated(_composites.group_norm),

@@ -130,17 +130,17 @@ def leading(shape: Shape, normalized_shape: Shape) -> int:
     return math.prod(shape[: len(shape) - len(normalized_shape)])
 
 
-def _channels(shape: Shape) -> Shape:
+def channels(shape: Shape) -> int:
     if len(shape) < 2:
         raise ValueError(f"input: expected shape [N, C, ...], found shape {_sizes(shape)}")
-    return [shape[1]]
+    return shape[1]
 
 
 def channels_in_groups(shape: Shape, num_groups: int) -> Shape:
-    channels = _channels(shape)
-    if num_groups < 1 or channels[0] % num_groups != 0:
-        raise ValueError(f"num_groups: expected a divisor of {channels[0]} channels, found {num_groups}")
-    return channels
+    count = channels(shape)
+    if num_groups < 1 or count % num_groups != 0:
+        raise ValueError(f"num_groups: expected a divisor of {count} channels, found {num_groups}")
+    return [count]
 
 
 def _in_range(shape: Shape, dim: int) -> None:
@@ -262,8 +262,8 @@ METHODS = (
         "batch_norm",
         ("weight", "bias", "running_mean", "running_var"),
         "float momentum, float eps",
-        kernel=lambda x, momentum, eps: _batch_norm_training(x.shape[1], momentum, eps),
-        expected=lambda shape, momentum, eps: _channels(shape),
+        kernel=lambda x, momentum, eps: _batch_norm_training(channels(x.shape), momentum, eps),
+        expected=lambda shape, momentum, eps: [channels(shape)],
         rows=lambda shape, momentum, eps: shape[1],
         composite=lambda x, weight, bias, momentum, eps: _composites.batch_norm(x, weight, bias, eps),
         forward=False,
@@ -273,14 +273,14 @@ METHODS = (
         ("weight", "bias", "running_mean", "running_var"),
         "float eps",
         kernel=lambda x, eps: _Frozen(eps),
-        expected=lambda shape, eps: _channels(shape),
+        expected=lambda shape, eps: [channels(shape)],
         composite=_composites.batch_norm_frozen,
     ),
     Method(
         "group_norm",
         ("weight", "bias"),
         "int num_groups, float eps",
-        kernel=lambda x, num_groups, eps: _group_norm(num_groups, x.shape[1], eps),
+        kernel=lambda x, num_groups, eps: _group_norm(num_groups, channels(x.shape), eps),
         expected=lambda shape, num_groups, eps: channels_in_groups(shape, num_groups),
         rows=lambda shape, num_groups, eps: shape[0] * num_groups,
         composite=_composites.group_norm,
@@ -290,8 +290,8 @@ METHODS = (
         "instance_norm",
         ("weight", "bias"),
         "float eps",
-        kernel=lambda x, eps: _instance_norm(x.shape[1], eps),
-        expected=lambda shape, eps: _channels(shape),
+        kernel=lambda x, eps: _instance_norm(channels(x.shape), eps),
+        expected=lambda shape, eps: [channels(shape)],
         rows=lambda shape, eps: shape[0] * shape[1],
         composite=_composites.instance_norm,
     ),
@@ -299,8 +299,8 @@ METHODS = (
         "instance_norm_running",
         ("weight", "bias", "running_mean", "running_var"),
         "float momentum, float eps",
-        kernel=lambda x, momentum, eps: _instance_norm_training(x.shape[1], momentum, eps),
-        expected=lambda shape, momentum, eps: _channels(shape),
+        kernel=lambda x, momentum, eps: _instance_norm_training(channels(x.shape), momentum, eps),
+        expected=lambda shape, momentum, eps: [channels(shape)],
         rows=lambda shape, momentum, eps: shape[0] * shape[1],
         composite=lambda x, weight, bias, momentum, eps: _composites.instance_norm(x, weight, bias, eps),
         forward=False,

@@ -335,6 +335,22 @@ def test_dropout_without_a_seed_takes_torchs() -> None:
     assert torch.equal(run(), one) and not torch.equal(one, two)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_dropout_without_a_seed_compiles_whole(backend: str) -> None:
+    x, r, weight = leaves((6, 32), (6, 32), (32,))
+    compiled = torch.compile(nk.add_rms_norm, fullgraph=True, backend=backend)
+    seen = []
+    for _ in range(2):
+        y, h = compiled(x, r, (32,), weight, dropout_p=0.5)
+        kept = h.detach() != r.detach()
+        assert 0.2 < kept.double().mean() < 0.8
+        # The backward pass leaves out the same elements.
+        (grad,) = torch.autograd.grad((y * torch.linspace(0.5, 2.0, 32)).sum(), [x])
+        assert torch.equal(grad != 0, kept)
+        seen.append(kept)
+    assert not torch.equal(*seen)
+
+
 @pytest.mark.parametrize("keeps_sum", [False, True])
 def test_gradients_through_dropout(keeps_sum: bool) -> None:
     dtype = torch.float64

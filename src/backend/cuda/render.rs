@@ -3,6 +3,7 @@
 use super::variant::{Access, Entry, Flags, Shape, Slot, Style, Variant};
 use crate::backend::codes::Scaling;
 use crate::backend::kind::Kind;
+use crate::backend::sources;
 use crate::tensor::DType;
 use std::fmt::{Display, Write};
 
@@ -167,12 +168,12 @@ impl Text {
     /// The file of this name with those that it includes, each where it is wanted first. Compilers name the file's own lines
     /// in their messages.
     fn include(&mut self, name: &'static str) {
-        let Some(&(name, text)) = FILES.iter().find(|(known, _)| *known == name) else { return };
+        let Some(&(name, embedded)) = FILES.iter().find(|(known, _)| *known == name) else { return };
         if self.included.contains(&name) {
             return;
         }
         self.included.push(name);
-        self.lines_of(name, text);
+        self.lines_of(name, sources::text(&format!("kernels/{name}"), embedded));
     }
 
     fn lines_of(&mut self, name: &str, text: &str) {

@@ -3,8 +3,11 @@
 use std::fmt::Write;
 
 macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../../shaders/", $name, ".wgsl"))
+    ($name:expr) => {
+        crate::backend::sources::text(
+            concat!("shaders/", $name, ".wgsl"),
+            include_str!(concat!("../../../shaders/", $name, ".wgsl")),
+        )
     };
 }
 
@@ -12,8 +15,8 @@ macro_rules! shader {
 macro_rules! styled {
     ($style:expr, $name:literal) => {
         match $style {
-            Style::Row => include_str!(concat!("../../../shaders/", $name, "_row.wgsl")),
-            Style::Column => include_str!(concat!("../../../shaders/", $name, "_column.wgsl")),
+            Style::Row => shader!(concat!($name, "_row")),
+            Style::Column => shader!(concat!($name, "_column")),
         }
     };
 }
