@@ -242,7 +242,8 @@ def qk_norm_rope(
     axes are the first ones of q and k, or 1, and those that they lack repeat: `[tokens, R/2]` for `[tokens, heads,
     head_dim]`, `[batch, 1, seq, R/2]` for `[batch, heads, seq, head_dim]`. With positions, int32 or int64, whose axes
     are found likewise, cos and sin are `[rows, R/2]`, and each token takes the row that it names; on a GPU a row that is
-    not there gives NaN. cos and sin have no gradients. Without gradients queries and keys are one launch. kind, eps and the weights are those of `qk_norm`.
+    not there gives NaN. cos and sin have no gradients. kind, eps and the weights are those of `qk_norm`, and so is what
+    is one launch.
     """
     if k.dim() < 1 or q.dim() < 1 or k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k: expected head_dim {list(q.shape[-1:])}, found {list(k.shape[-1:])}")

@@ -1,7 +1,7 @@
 //! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
 //!
-//! `norm` and `norm_backward` (with `backward_pass`) set up a norm's launch and choose its schedule: `row`, `column` or `split`, of which each gives the same
-//! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
+//! `norm` and `norm_backward` (with `backward_pass`) set up a norm's launch and choose its schedule: `row`, `column` or `split`, of
+//! which each gives the same bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
 //! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time, and parts of 16-bit
 //! rows to `direct`; rows that are spread in short runs are first brought together (`gathered`). `column` has `line_sums`
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and

@@ -1,8 +1,8 @@
 //! The CUDA backend: kernels from `kernels/`, compiled at run time for the GPU at hand, or for the CPU in its place.
 //!
 //! [`CudaDevice`] is a device, by one of two drivers behind one interface (`driver`). A call becomes one or several
-//! launches: `norm`, `between` and `pointwise` say which, `together` joins those of several problems, `launch` reaches their operands, `geometry` says how threads share
-//! the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
+//! launches: `norm`, `between` and `pointwise` say which, `together` joins those of several problems, `launch` reaches their
+//! operands, `geometry` says how threads share the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
 
 mod between;
 mod constants;
