@@ -130,26 +130,33 @@ impl Walk {
 /// Folds `shape`, whose axes `reduced` (ascending) make a row, for tensors of that shape. Neighbouring axes merge where
 /// every tensor steps through them evenly.
 pub fn fold(shape: &[usize], reduced: &[usize], tensors: &[&Layout]) -> (Grid, SmallVec<[Walk; 8]>) {
-    let (inner_axes, outer_axes): (Dims, Dims) = (0..shape.len()).partition(|axis| reduced.contains(axis));
-    let part = |axes: &Dims| -> (Dims, SmallVec<[Dims<isize>; 8]>) {
-        let sizes: Dims = axes.iter().map(|&axis| shape[axis]).collect();
-        let mut strides: SmallVec<[Dims<isize>; 8]> =
-            tensors.iter().map(|t| axes.iter().map(|&axis| t.strides()[axis]).collect()).collect();
-        (merge(&sizes, &mut strides), strides)
+    let (row, kept): (Dims, Dims) = (0..shape.len()).partition(|axis| reduced.contains(axis));
+    fold_in_order(shape, (&kept, &row), tensors)
+}
+
+/// The same for axes in any order: those that count rows, and those that make a row.
+pub(crate) fn fold_in_order(
+    shape: &[usize],
+    (kept, row): (&[usize], &[usize]),
+    tensors: &[&Layout],
+) -> (Grid, SmallVec<[Walk; 8]>) {
+    let walk = |tensor: &&Layout| Walk {
+        outer: Dims::new(),
+        inner: Dims::new(),
+        offset: tensor.offset(),
+        contiguous: false,
     };
-    let (outer, outer_strides) = part(&outer_axes);
-    let (mut inner, mut inner_strides) = part(&inner_axes);
+    let mut walks: SmallVec<[Walk; 8]> = tensors.iter().map(walk).collect();
+    let outer = merge(shape, kept, tensors, &mut walks, |walk| &mut walk.outer);
+    let mut inner = merge(shape, row, tensors, &mut walks, |walk| &mut walk.inner);
     if inner.is_empty() {
         // One column: its stride is never taken, and 1 lets it count as contiguous.
         inner.push(1);
-        inner_strides.iter_mut().for_each(|s| s.push(1));
+        walks.iter_mut().for_each(|walk| walk.inner.push(1));
     }
-    let walks = (outer_strides.into_iter().zip(inner_strides).zip(tensors))
-        .map(|((outer, strides), tensor)| {
-            let contiguous = lies_side_by_side(&inner, &strides);
-            Walk { outer, inner: strides, offset: tensor.offset(), contiguous }
-        })
-        .collect();
+    for walk in &mut walks {
+        walk.contiguous = lies_side_by_side(&inner, &walk.inner);
+    }
     (Grid { rows: outer.iter().product(), cols: inner.iter().product(), outer, inner }, walks)
 }
 
@@ -163,31 +170,39 @@ fn lies_side_by_side(sizes: &[usize], strides: &[isize]) -> bool {
     })
 }
 
-/// Drops axes of size 1 and merges neighbours wherever each tensor's strides allow; rewrites `strides` to match.
-fn merge(shape: &[usize], strides: &mut [Dims<isize>]) -> Dims {
+/// Drops those of `axes` that have size 1 and merges neighbours wherever each tensor's strides allow. Returns the sizes, and
+/// puts the strides where `part` says.
+fn merge(
+    shape: &[usize],
+    axes: &[usize],
+    tensors: &[&Layout],
+    walks: &mut [Walk],
+    part: impl Fn(&mut Walk) -> &mut Dims<isize>,
+) -> Dims {
     let mut sizes = Dims::new();
-    let mut merged: SmallVec<[Dims<isize>; 8]> = strides.iter().map(|_| SmallVec::new()).collect();
-    for (axis, &size) in shape.iter().enumerate() {
+    for &axis in axes {
+        let size = shape[axis];
         if size == 1 {
             continue;
         }
         let joins = !sizes.is_empty()
-            && strides.iter().zip(&merged).all(|(from, to)| {
-                to.last().is_some_and(|&slow| slow == from[axis].wrapping_mul(size as isize))
+            && tensors.iter().zip(&mut *walks).all(|(tensor, walk)| {
+                let slow = tensor.strides()[axis].wrapping_mul(size as isize);
+                part(walk).last() == Some(&slow)
             });
         if joins {
             *sizes.last_mut().expect("checked above") *= size;
         } else {
             sizes.push(size);
         }
-        for (from, to) in strides.iter().zip(&mut merged) {
+        for (tensor, walk) in tensors.iter().zip(&mut *walks) {
+            let strides = part(walk);
             if joins {
-                to.pop();
+                strides.pop();
             }
-            to.push(from[axis]);
+            strides.push(tensor.strides()[axis]);
         }
     }
-    strides.iter_mut().zip(merged).for_each(|(to, from)| *to = from);
     sizes
 }
 

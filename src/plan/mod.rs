@@ -6,5 +6,5 @@
 mod fold;
 pub mod tree;
 
-pub(crate) use fold::RowOffsets;
 pub use fold::{Grid, Walk, fold};
+pub(crate) use fold::{RowOffsets, fold_in_order};

@@ -166,7 +166,8 @@ impl Affine {
         for (&axis, &stride) in self.axes.iter().zip(own.strides()) {
             strides[axis] = stride;
         }
-        Layout::strided(shape, &strides, own.offset()).ok()
+        // Axes along which it is repeated reach nothing that it did not.
+        Some(Layout::of_some(shape, &strides, own.offset()))
     }
 }
 

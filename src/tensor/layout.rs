@@ -10,11 +10,18 @@ pub type Dims<T = usize> = SmallVec<[T; 6]>;
 ///
 /// Element `(i, j, …)` lies at `offset + i * strides[0] + j * strides[1] + …`, in elements. Strides may be zero
 /// (expanded axes) or negative.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Layout {
     shape: Dims,
     strides: Dims<isize>,
     offset: usize,
+}
+
+impl Clone for Layout {
+    // A copy of numbers, where `SmallVec` would clone them one by one.
+    fn clone(&self) -> Self {
+        Layout::of_some(&self.shape, &self.strides, self.offset)
+    }
 }
 
 impl Layout {
@@ -116,6 +123,9 @@ impl Layout {
     /// The same elements in the same row-major order under another shape of as many, without a copy; `None` where the
     /// strides do not allow it. Splitting an axis, and adding or dropping axes of size 1, always works.
     pub fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        if shape == self.shape() {
+            return Some(self.clone());
+        }
         if shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size))? != self.len() {
             return None;
         }
@@ -176,15 +186,19 @@ impl Layout {
         if self.is_empty() {
             return Ok(None);
         }
-        let (mut low, mut high) = (self.offset as i128, self.offset as i128);
-        for (&size, &stride) in self.shape.iter().zip(&self.strides) {
-            let reach = (size as i128 - 1) * stride as i128;
-            if reach < 0 { low += reach } else { high += reach }
-        }
-        if low < 0 || high > isize::MAX as i128 / 8 {
-            return Err(too_large());
-        }
-        Ok(Some((low as usize, high as usize)))
+        let span = || {
+            let (mut low, mut high) = (self.offset, self.offset);
+            for (&size, &stride) in self.shape.iter().zip(&self.strides) {
+                let reach = stride.unsigned_abs().checked_mul(size - 1)?;
+                if stride < 0 {
+                    low = low.checked_sub(reach)?;
+                } else {
+                    high = high.checked_add(reach)?;
+                }
+            }
+            (high <= isize::MAX as usize / 8).then_some((low, high))
+        };
+        span().map(Some).ok_or_else(too_large)
     }
 
     /// First and last element offset; only for layouts that a constructor has checked.

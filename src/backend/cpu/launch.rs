@@ -68,13 +68,6 @@ impl Order {
         let strides: Dims<isize> = axes().map(|&axis| layout.strides()[axis]).collect();
         Layout::strided(&shape, &strides, layout.offset()).unwrap_or_else(|_| layout.clone())
     }
-
-    fn arrange(&self, layout: &Layout) -> Layout {
-        let shape: Dims = self.axes.iter().map(|&axis| layout.shape()[axis]).collect();
-        let strides: Dims<isize> = self.axes.iter().map(|&axis| layout.strides()[axis]).collect();
-        // The same indices in another order, so what was inside memory still is.
-        Layout::of_some(&shape, &strides, layout.offset())
-    }
 }
 
 fn len_along(axes: &[usize], shape: &[usize], affine: &[usize], varied: bool) -> usize {
@@ -106,15 +99,13 @@ impl Folded {
     /// The first tensor that is there takes the place of those that are not, so that walks keep their positions.
     pub(super) fn new(isa: Isa, order: &Order, tensors: &[Option<&Layout>]) -> Self {
         let mut places: SmallVec<[u8; 24]> = SmallVec::new();
-        let mut arranged: SmallVec<[Layout; 8]> = SmallVec::new();
+        let mut there: SmallVec<[&Layout; 8]> = SmallVec::new();
         for layout in tensors {
-            places.push(layout.map_or(0, |_| arranged.len() as u8));
-            arranged.extend(layout.map(|layout| order.arrange(layout)));
+            places.push(layout.map_or(0, |_| there.len() as u8));
+            there.extend(*layout);
         }
-        let arranged: SmallVec<[&Layout; 8]> = arranged.iter().collect();
-        let shape = arranged.first().map_or(&[][..], |layout| layout.shape());
-        let row: Dims = (order.kept..shape.len()).collect();
-        let (grid, walks) = plan::fold(shape, &row, &arranged);
+        let shape = there.first().map_or(&[][..], |layout| layout.shape());
+        let (grid, walks) = plan::fold_in_order(shape, order.axes.split_at(order.kept), &there);
         Folded { isa, grid, walks, places }
     }
 

@@ -70,11 +70,17 @@ fn refuse_shape(name: &'static str, expected: String, view: &View<'_>) -> Error 
 
 /// A tensor of the input's shape, seen in the spec's.
 fn refined<'v>(name: &'static str, view: &View<'v>, spec: &Spec) -> Result<View<'v>> {
+    if view.shape() == spec.shape() {
+        return Ok(view.clone());
+    }
     let layout = view.layout().reshaped(spec.shape()).ok_or_else(|| unsplit(name, spec))?;
     view.clone().with_layout(layout)
 }
 
 fn refined_mut<'v>(name: &'static str, view: ViewMut<'v>, spec: &Spec) -> Result<ViewMut<'v>> {
+    if view.shape() == spec.shape() {
+        return Ok(view);
+    }
     let layout = view.layout().reshaped(spec.shape()).ok_or_else(|| unsplit(name, spec))?;
     view.with_layout(layout)
 }
