@@ -28,7 +28,7 @@ template <class V, int N> struct SumsOfChunk {
     DEVICE explicit SumsOfChunk(const Params<V>& params) : p(params) {
         across = device::thread() % ACROSS;
         group = device::thread() / ACROSS;
-        const u64 task = device::block() * ACROSS + across;
+        const u64 task = block_of(p) * ACROSS + across;
         const u64 runs = (u64(p.s.cols) + V::WIDTH - 1) / V::WIDTH;
         chunk = quotient(task, runs);
         col = Index<V>(task - chunk * runs) * V::WIDTH;

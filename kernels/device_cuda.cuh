@@ -5,10 +5,12 @@
 #define UNROLL _Pragma("unroll")
 #define NO_UNROLL _Pragma("unroll 1")
 
-// Kernel `entry`: `body` for a variant.
-#define KERNEL(entry, body, V)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(block_threads<V>(), 1) entry(const __grid_constant__ Params<V> p) {   \
-        body<V>(p);                                                                                                    \
+// Kernel `entry`: `body` for a variant, and for several problems of one.
+#define KERNEL(entry, body, V) ENTRY(entry, body, V, Params<V>, )
+#define KERNEL_TOGETHER(entry, body, V) ENTRY(entry, body, V, Together<V>, .of_block())
+#define ENTRY(entry, body, V, Told, PROBLEM)                                                                           \
+    extern "C" __global__ void __launch_bounds__(block_threads<V>(), 1) entry(const __grid_constant__ Told told) {     \
+        body<V>(told PROBLEM);                                                                                         \
     }
 
 namespace device {

@@ -7,16 +7,18 @@
 #define UNROLL
 #define NO_UNROLL
 
-// Kernel `entry`: `body` for a variant. It returns 0, or has described a fault.
-#define KERNEL(entry, body, V)                                                                                         \
+// Kernel `entry`: `body` for a variant, and for several problems of one. It returns 0, or has described a fault.
+#define KERNEL(entry, body, V) ENTRY(entry, body, V, Params<V>, )
+#define KERNEL_TOGETHER(entry, body, V) ENTRY(entry, body, V, Together<V>, .of_block())
+#define ENTRY(entry, body, V, Told, PROBLEM)                                                                           \
     extern "C" __attribute__((visibility("default"))) int entry(                                                       \
         const void* params, device::u64 grid, device::u32 block, device::u32 shared, device::u32 cluster,              \
         const device::host::Run* run) {                                                                                \
-        Params<V> p;                                                                                                   \
-        memcpy(&p, params, sizeof(p));                                                                                 \
+        Told told;                                                                                                     \
+        memcpy(&told, params, sizeof(told));                                                                           \
         device::host::Launch launch = {                                                                                \
-            #entry, #body, [](const void* at) { body<V>(*static_cast<const Params<V>*>(at)); },                        \
-            &p, grid, block, shared, cluster, block_threads<V>(), run, 0, 0};                                          \
+            #entry, #body, [](const void* at) { body<V>((*static_cast<const Told*>(at))PROBLEM); },                    \
+            &told, grid, block, shared, cluster, block_threads<V>(), run, 0, 0};                                       \
         return device::host::launch(launch);                                                                           \
     }
 

@@ -86,7 +86,7 @@ template <class V> struct Leaf {
         u64 rows = u64(p.s.rows);
         if constexpr (V::COLUMN) {
             u64 across = (rows + ROWS_ACROSS - 1) / ROWS_ACROSS;
-            u64 first = device::block();
+            u64 first = block_of(p);
             if constexpr (V::SPLIT) {
                 leaf = first / across;
                 first = first % across;
@@ -95,10 +95,10 @@ template <class V> struct Leaf {
             live = row < rows;
             row = live ? row : rows - 1;
         } else if constexpr (V::LEAVES > 1) {
-            row = device::block() / V::CLUSTER;
+            row = block_of(p) / V::CLUSTER;
             leaf = V::LEAVES * device::cluster_rank() + team;
         } else {
-            u64 task = device::block() * V::TEAMS + team;
+            u64 task = block_of(p) * V::TEAMS + team;
             u64 leaves = V::SPLIT ? u64(p.s.leaves) : 1;
             live = task < rows * leaves;
             if (!live) {

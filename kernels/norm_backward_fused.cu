@@ -50,7 +50,7 @@ template <class V> DEVICE void norm_backward_fused(const Params<V>& p) {
     static_assert(HELD > 0 && V::LEAVES == 1 && !V::COLUMN && (V::TEAMS == 1 || Leaf<V>::IN_WARP));
     Leaf<V> leaf(p);
     ChunkSums<V> chunk = {p};
-    u64 first = device::block() * u64(p.s.chunk_rows), rows = u64(p.s.rows);
+    u64 first = block_of(p) * u64(p.s.chunk_rows), rows = u64(p.s.rows);
     u64 end = first + u64(p.s.chunk_rows) < rows ? first + u64(p.s.chunk_rows) : rows;
     chunk.begin();
     device::barrier();
@@ -95,5 +95,5 @@ template <class V> DEVICE void norm_backward_fused(const Params<V>& p) {
             device::barrier();
         }
     }
-    chunk.store(device::block());
+    chunk.store(block_of(p));
 }

@@ -96,13 +96,42 @@ template <int SLOTS> struct Axis {
     i64 stride[SLOTS];
 };
 
-template <class V> struct Params {
+// Where the blocks of one of several problems begin.
+template <bool IS_THERE> struct OfTogether {};
+template <> struct OfTogether<true> {
+    u64 first_block;
+};
+
+template <class V> struct Params : OfTogether<(V::PROBLEMS > 1)> {
     Scalars<typename V::F> s;
     // Addresses of the operands' elements of index zero.
     u64 at[V::SLOTS];
     // The axes that count rows and those that make one, slowest first.
     Axis<V::SLOTS> outer[V::OUTER];
     Axis<V::SLOTS> inner[V::INNER];
+};
+
+// The block among those of its problem.
+template <class V> DEVICE u64 block_of(const Params<V>& p) {
+    if constexpr (V::PROBLEMS > 1) {
+        return device::block() - p.first_block;
+    } else {
+        return device::block();
+    }
+}
+
+// What a launch of several problems is told, whose blocks follow one another.
+template <class V> struct Together {
+    Params<V> of[V::PROBLEMS];
+
+    // That of this block, the last one that begins with it or before.
+    DEVICE const Params<V>& of_block() const {
+        u32 problem = 0;
+        UNROLL for (int other = 1; other < V::PROBLEMS; ++other) {
+            problem += of[other].first_block <= device::block() ? 1 : 0;
+        }
+        return of[problem];
+    }
 };
 
 // Rows of a block that works column by column, side by side.

@@ -150,7 +150,7 @@ template <class V> struct Parameters {
 };
 
 template <class V> DEVICE void pointwise_forward(const Params<V>& p) {
-    const u64 task = device::block() * device::threads() + device::thread();
+    const u64 task = block_of(p) * device::threads() + device::thread();
     const Index<V> cols = Index<V>(p.s.cols);
     const u64 runs = (u64(cols) + V::WIDTH - 1) / V::WIDTH;
     const u64 group = quotient(task, runs);

@@ -3,7 +3,7 @@
 #include "statistics.cuh"
 
 template <class V> DEVICE void from_running(const Params<V>& p) {
-    const u64 row = device::block() * device::threads() + device::thread();
+    const u64 row = block_of(p) * device::threads() + device::thread();
     if (row >= u64(p.s.rows)) {
         return;
     }
@@ -21,7 +21,7 @@ template <class V, class O> DEVICE void update_estimate(const Params<V>& p, cons
 
 template <class V> DEVICE void update_running(const Params<V>& p) {
     using F = typename V::F;
-    const u64 row = device::block() * device::threads() + device::thread();
+    const u64 row = block_of(p) * device::threads() + device::thread();
     if (row >= u64(p.s.rows)) {
         return;
     }

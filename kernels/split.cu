@@ -53,8 +53,8 @@ DEVICE Quad<F, N> merged_parts(const Params<V>& p, const Place<V>& row, Quad<F, 
 template <class V> constexpr u32 ROW_THREADS = V::THREADS * V::LEAVES;
 
 // This thread's row in the launch.
-template <class V> DEVICE u64 row_of_thread() {
-    return device::block() * V::TEAMS + device::thread() / ROW_THREADS<V>;
+template <class V> DEVICE u64 row_of_thread(const Params<V>& p) {
+    return block_of(p) * V::TEAMS + device::thread() / ROW_THREADS<V>;
 }
 
 template <class V> DEVICE bool is_first_of_row() {
@@ -63,7 +63,7 @@ template <class V> DEVICE bool is_first_of_row() {
 
 template <class V> DEVICE void merge_moments(const Params<V>& p) {
     using F = typename V::F;
-    const u64 row = row_of_thread<V>();
+    const u64 row = row_of_thread(p);
     if (row >= u64(p.s.rows)) {
         return;
     }
@@ -83,7 +83,7 @@ template <class V> DEVICE void merge_moments(const Params<V>& p) {
 
 template <class V> DEVICE void merge_sums_of_rows(const Params<V>& p) {
     using F = typename V::F;
-    const u64 row = row_of_thread<V>();
+    const u64 row = row_of_thread(p);
     if (row >= u64(p.s.rows)) {
         return;
     }

@@ -290,7 +290,7 @@ template <class V> DEVICE void finish_sums(const Params<V>& p) {
     static_assert(V::WIDTH == 1 && V::LEAVES <= 8, "one column a thread, and registers for what groups exchange");
     constexpr u32 ACROSS = V::THREADS * V::TEAMS;
     const u32 across = device::thread() % ACROSS, group = device::thread() / ACROSS;
-    const u64 col = device::block() * ACROSS + across, cols = u64(p.s.cols), chunks = u64(p.s.chunks);
+    const u64 col = block_of(p) * ACROSS + across, cols = u64(p.s.cols), chunks = u64(p.s.chunks);
     const u64 stride = u64(p.s.partial_cols);
     F* partials = reinterpret_cast<F*>(p.at[V::partials::SLOT]) + u64(p.s.parameter) * chunks * stride + col;
     // A group takes a run whose length is a power of two, so that it is a branch of the tree.
@@ -332,7 +332,7 @@ template <class V> DEVICE void leaves(const Params<V>& p) {
     static_assert(V::THREADS == V::LANES && V::LEAVES == 1 && V::TEAMS == 1, "a thread has one lane");
     F* partials = reinterpret_cast<F*>(p.at[V::partials::SLOT]);
     const F* sums = partials + u64(p.s.parameter) * u64(p.s.chunks) * u64(p.s.partial_cols);
-    const u64 first = device::block() * LEAF, cols = u64(p.s.cols);
+    const u64 first = block_of(p) * LEAF, cols = u64(p.s.cols);
     const u64 end = cols - first < LEAF ? cols : first + LEAF;
     const u32 lane = device::thread();
     F sum = F(0);
@@ -359,7 +359,7 @@ template <class V> DEVICE void leaves(const Params<V>& p) {
         sum += device::shuffle_xor(ALL_LANES, sum, distance);
     }
     if (lane == 0) {
-        device::store<F, 1>(partials + u64(p.s.leaf_base) + device::block(), {{sum}});
+        device::store<F, 1>(partials + u64(p.s.leaf_base) + block_of(p), {{sum}});
     }
 }
 

@@ -188,6 +188,9 @@ pub struct Workspace {
     pub(crate) buffer: Option<crate::backend::wgpu::WgpuTensor>,
     #[cfg(feature = "cuda")]
     pub(crate) cuda: Option<crate::backend::cuda::CudaTensor>,
+    /// Bytes of it that other problems of the same call have.
+    #[cfg(feature = "cuda")]
+    pub(crate) from: usize,
 }
 
 impl Workspace {

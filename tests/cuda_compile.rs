@@ -7,6 +7,12 @@
 
 mod common;
 
+use common::wave;
+
+#[path = "common/pairs.rs"]
+#[allow(dead_code, reason = "shared with another test")]
+mod pairs;
+
 #[path = "common/any_spec.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod any_spec;
@@ -25,6 +31,7 @@ use normkit::spec::{
 };
 use normkit::tensor::DType;
 use normkit::{Result, Stream};
+use pairs::{Call, Place};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -125,6 +132,7 @@ fn typical(capability: (u32, u32)) -> Vec<Kernel> {
         list(&stream, typical_cases().into_iter().filter(|case| !fused || has_fused_gradients(case)));
         if !fused {
             list_quantized(&device, &stream).unwrap_or_else(|error| panic!("{error}"));
+            list_pairs(&stream, true).unwrap_or_else(|error| panic!("{error}"));
         }
         all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
     }
@@ -191,6 +199,18 @@ fn list_quantized(device: &CudaDevice, stream: &CudaStream<'static>) -> Result<(
             let mut scales = scales.as_mut().map(Tensor::view_mut).transpose()?;
             let hidden = &mut hidden.view_mut()?;
             norm.forward_into(&x.view()?, &mut output.view_mut()?, scales.as_mut(), Some(hidden), &stream)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes the kernels of queries and keys, together or each by themselves.
+fn list_pairs(stream: &CudaStream<'static>, together: bool) -> Result<()> {
+    use RotaryStyle::{HalfSplit, Interleaved};
+    for rotary in [None, Some((HalfSplit, true)), Some((HalfSplit, false)), Some((Interleaved, false))] {
+        for dtype in [DType::BF16, DType::F32] {
+            let call = Call { dim: 128, rotary, ..Call::new(dtype, [4, 2], Place::Packed) };
+            call.results(together, &Stream::Cuda(stream.clone()))?;
         }
     }
     Ok(())
@@ -284,6 +304,29 @@ fn every_kernel_compiles_for_every_generation_without_spills() {
         })
         .collect();
     assert!(spilling.is_empty(), "{}:\n{}", spilling.len(), spilling.join("\n"));
+}
+
+/// For several problems a kernel takes hardly more than for one: it only finds out which of them a block is for.
+#[test]
+fn kernels_for_queries_and_keys_together_take_what_those_for_one_take() {
+    let capability = (9, 0);
+    let (device, compiler) = (device(capability), Compiler::find(None, capability).expect("NVRTC"));
+    let kernels = |together: bool| {
+        let stream = device.listing();
+        list_pairs(&stream, together).unwrap_or_else(|error| panic!("{error}"));
+        stream.kernels()
+    };
+    let (one, both) = (kernels(false), kernels(true));
+    for kernel in both.iter().filter(|kernel| kernel.describe().contains("2 problems")) {
+        let resources = |kernel: &Kernel| compiler.compile(kernel).expect("a kernel").resources;
+        let found = resources(kernel);
+        let what = kernel.describe().replace(", 2 problems", "");
+        let like = one.iter().filter(|one| one.name() == kernel.name() && one.describe() == what);
+        let alone = like.map(|one| resources(one).registers);
+        let alone = alone.max().expect("the same for one problem");
+        println!("{} {}: {found:?}, alone {alone} registers", kernel.name(), kernel.describe());
+        assert!(found.spills == 0 && found.stack == 0 && found.registers <= alone + 16, "{found:?}, {alone}");
+    }
 }
 
 /// The registers of typical kernels for each generation, by name, description and what a block takes.

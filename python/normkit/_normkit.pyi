@@ -402,6 +402,16 @@ class Norm:
         sin: SupportsDLPack | None = None,
         positions: SupportsDLPack | None = None,
     ) -> Array: ...
+    def heads(
+        self,
+        q: Array,
+        k: Array,
+        q_weight: SupportsDLPack | None = None,
+        k_weight: SupportsDLPack | None = None,
+        cos: SupportsDLPack | None = None,
+        sin: SupportsDLPack | None = None,
+        positions: SupportsDLPack | None = None,
+    ) -> tuple[Array, Array]: ...
     def train(
         self,
         input: Array,

@@ -9,27 +9,37 @@ use crate::functions::{Any, Optional, array, optional};
 use crate::place::{Place, Target};
 use normkit::norm::Pair;
 use normkit::spec::RotaryStyle;
-use normkit::{Error, Method};
 use pyo3::prelude::*;
 
 /// A rotary embedding: its style, cosines, sines and positions.
-type Angles<'a, 'py> = (RotaryStyle, [Option<&'a Array<'py>>; 3]);
+pub(crate) type Angles<'a, 'py> = (RotaryStyle, [Option<&'a Array<'py>>; 3]);
 
 /// The norms of queries and keys, and the rotary embedding after them.
 fn normalized<'py>(
     (q, k): (&Any<'py>, &Any<'py>),
     (q_weight, k_weight): (Optional<'_, 'py>, Optional<'_, 'py>),
+    settings: (HeadKind, f64),
+    angles: Option<Angles<'_, 'py>>,
+    backend: Option<&'static str>,
+) -> PyResult<(Any<'py>, Any<'py>)> {
+    let (py, q, k) = (q.py(), array("q", q)?, array("k", k)?);
+    let (q_weight, k_weight) = (optional("q_weight", q_weight)?, optional("k_weight", k_weight)?);
+    both(py, (&q, &k), [q_weight.as_ref(), k_weight.as_ref()], settings, angles, backend)
+}
+
+/// The same of arrays.
+pub(crate) fn both<'py>(
+    py: Python<'py>,
+    (q, k): (&Array<'py>, &Array<'py>),
+    [q_weight, k_weight]: [Option<&Array<'py>>; 2],
     (kind, eps): (HeadKind, f64),
     angles: Option<Angles<'_, 'py>>,
     backend: Option<&'static str>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
-    let py = q.py();
-    let (q, k) = (array("q", q)?, array("k", k)?);
-    let (q_weight, k_weight) = (optional("q_weight", q_weight)?, optional("k_weight", k_weight)?);
-    let place = Place::of(&q, backend)?;
-    let (q_out, k_out) = (Fresh::new(py, &q, q.shape(), None)?, Fresh::new(py, &k, k.shape(), None)?);
+    let place = Place::of(q, backend)?;
+    let (q_out, k_out) = (Fresh::new(py, q, q.shape(), None)?, Fresh::new(py, k, k.shape(), None)?);
     let (style, [cos, sin, positions]) = angles.unwrap_or((RotaryStyle::HalfSplit, [None; 3]));
-    let inputs = [Some(&q), Some(&k), q_weight.as_ref(), k_weight.as_ref(), cos, sin, positions];
+    let inputs = [Some(q), Some(k), q_weight, k_weight, cos, sin, positions];
     let outputs = [Some(Target::New(&q_out.memory)), Some(Target::New(&k_out.memory))];
     let result = place.run(py, inputs, outputs, move |inputs, outputs, stream| {
         let [Some(query), Some(key), q_weight, k_weight, cos, sin, positions] = inputs else { return Ok(()) };
@@ -46,21 +56,11 @@ fn normalized<'py>(
         }
         let input = Pair { query: &query, key: &key };
         let output = Pair { query: &mut q_out, key: &mut k_out };
-        let result = norm.forward_into(input, output, Pair { query: None, key: None }, stream);
-        // Both weights have one name there; that of the keys is wrong where the queries' is not.
-        result.map_err(|error| match error {
-            Error::Argument { name: "weight", expected, found }
-                if norm.query().lower(query.shape(), query.dtype()).is_ok()
-                    && norm.key().lower(key.shape(), key.dtype()).is_err() =>
-            {
-                Error::Argument { name: "k_weight", expected, found }
-            }
-            other => other,
-        })
+        norm.forward_into(input, output, Pair { query: None, key: None }, stream)
     })?;
     result.map_err(|error| {
-        let names = [("query", "q"), ("key", "k"), ("input", "q"), ("weight", "q_weight"), ("dims", "cos")];
-        renamed(error, &names)
+        let weights = [("query_weight", "q_weight"), ("key_weight", "k_weight")];
+        renamed(error, &[&[("query", "q"), ("key", "k"), ("dims", "cos")], &weights[..]].concat())
     })?;
     Ok((q_out.finish()?, k_out.finish()?))
 }
@@ -77,7 +77,8 @@ fn normalized<'py>(
 /// A weight has shape ``[head_dim]``, ``[heads, head_dim]`` or one element, and may be None. `q` and `k` may be strided
 /// views of one packed tensor, and `k` may have fewer heads, which divide those of `q`.
 ///
-/// Returns the normalized queries and keys. `backend`, the results and the errors are as in :func:`layer_norm`.
+/// Returns the normalized queries and keys, which are one launch on the CPU and, where they are alike, on CUDA. `backend`, the
+/// results and the errors are as in :func:`layer_norm`.
 ///
 /// >>> import numpy, normkit
 /// >>> heads = numpy.float32([[[3, 4]]])

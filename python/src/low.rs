@@ -6,6 +6,7 @@ use crate::call::{Call, Gradient, Needs, Wanted, rows};
 use crate::config::{Config, activated, cast, head_kind, rotary_style};
 use crate::errors::value_error;
 use crate::fused::dropped;
+use crate::heads::both;
 use normkit::spec::{Epilogue, Fusion, Prologue};
 use normkit::tensor::DType;
 use pyo3::prelude::*;
@@ -221,6 +222,30 @@ impl Norm {
     ) -> PyResult<Any<'py>> {
         let arrays = [weight, bias, alpha, before, after, cos, sin, positions, None, None];
         self.call(input, arrays, |call| call.forward(input.py(), None))
+    }
+
+    /// The normalized queries and keys of a norm of heads, in one launch.
+    #[pyo3(signature = (q, k, q_weight=None, k_weight=None, cos=None, sin=None, positions=None))]
+    fn heads<'py>(
+        &self,
+        q: &Any<'py>,
+        k: &Any<'py>,
+        q_weight: Optional<'_, 'py>,
+        k_weight: Optional<'_, 'py>,
+        cos: Optional<'_, 'py>,
+        sin: Optional<'_, 'py>,
+        positions: Optional<'_, 'py>,
+    ) -> PyResult<(Any<'py>, Any<'py>)> {
+        let Config::HeadNorm { kind, eps, rotary } = self.config else {
+            return Err(value_error("heads: expected a norm of heads, found another"));
+        };
+        let (py, q, k) = (q.py(), array("q", q)?, array("k", k)?);
+        let (q_weight, k_weight) = (optional("q_weight", q_weight)?, optional("k_weight", k_weight)?);
+        let (cos, sin) = (optional("cos", cos)?, optional("sin", sin)?);
+        let positions = Array::indices("positions", positions)?;
+        self.config.check_angles([cos.is_some(), sin.is_some(), positions.is_some()])?;
+        let angles = rotary.map(|style| (style, [cos.as_ref(), sin.as_ref(), positions.as_ref()]));
+        both(py, (&q, &k), [q_weight.as_ref(), k_weight.as_ref()], (kind, eps), angles, None)
     }
 
     /// The normalized input, and the statistics `[rows, 4]` that backward needs, if the method has any.

@@ -189,11 +189,30 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
     match stream {
-        Stream::Cpu(cpu) => cpu::forward(spec, operands, cpu),
+        Stream::Cpu(cpu) => cpu::forward(spec, &operands, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
         #[cfg(feature = "cuda")]
         Stream::Cuda(stream) => cuda::forward(spec, operands, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+        Stream::Never(never, _) => match *never {},
+    }
+}
+
+/// Runs or enqueues forward passes of which none writes what another reads or writes. Backends run them at once where they can.
+pub(crate) fn forward_together<const N: usize>(
+    problems: [(Spec, Forward<'_>); N],
+    stream: &Stream<'_>,
+) -> Result<()> {
+    problems.iter().try_for_each(|(spec, _)| check_supported(spec, stream))?;
+    match stream {
+        Stream::Cpu(cpu) => cpu::forward_together(&problems, cpu),
+        #[cfg(feature = "wgpu")]
+        Stream::Wgpu(stream) => {
+            problems.into_iter().try_for_each(|(spec, operands)| wgpu::forward(&spec, operands, stream))
+        }
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::forward_together(&problems, stream),
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
@@ -207,7 +226,7 @@ pub(crate) fn backward(
     stream: &Stream<'_>,
 ) -> Result<()> {
     match stream {
-        Stream::Cpu(cpu) => cpu::backward(spec, operands, workspace, cpu),
+        Stream::Cpu(cpu) => cpu::backward(spec, &operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
         #[cfg(feature = "cuda")]
@@ -215,6 +234,34 @@ pub(crate) fn backward(
         #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
         Stream::Never(never, _) => match *never {},
     }
+}
+
+/// Runs or enqueues backward passes of which none writes what another reads or writes.
+pub(crate) fn backward_together<const N: usize>(
+    problems: [(Spec, Backward<'_>); N],
+    workspace: &mut Workspace,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    problems.iter().try_for_each(|(spec, _)| check_supported(spec, stream))?;
+    match stream {
+        Stream::Cpu(cpu) => cpu::backward_together(&problems, workspace, cpu),
+        #[cfg(feature = "wgpu")]
+        Stream::Wgpu(stream) => {
+            let mut each = problems.into_iter();
+            each.try_for_each(|(spec, operands)| wgpu::backward(&spec, operands, workspace, stream))
+        }
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::backward_together(problems, workspace, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+        Stream::Never(never, _) => match *never {},
+    }
+}
+
+/// Bytes of scratch that backward passes keep at most that run together.
+pub(crate) fn workspace_size_together<const N: usize>(problems: [(&Spec, DType); N]) -> usize {
+    // Each begins where memory would.
+    let of = |(spec, dtype)| workspace_size(spec, dtype).next_multiple_of(256);
+    problems.into_iter().map(of).fold(0, usize::saturating_add)
 }
 
 /// Numbers per column whose sums over rows a backward pass of `spec` may need.

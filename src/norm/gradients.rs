@@ -1,7 +1,8 @@
 //! What a forward pass keeps for the backward pass, and what that gives.
 
-use crate::DeviceTensor;
-use crate::tensor::ViewMut;
+use super::Parameters;
+use crate::tensor::{Tensor, View, ViewMut};
+use crate::{DeviceTensor, Result};
 
 /// Where a backward pass writes its gradients; each is optional, and what is absent is not computed.
 #[derive(Default)]
@@ -62,4 +63,36 @@ pub struct Grads<T> {
     pub branch_bias: Option<T>,
     /// Gradient of the branch's scale: the sum of `D * (input + bias)`, D being the gradient of what the scale makes of that.
     pub branch_scale: Option<T>,
+}
+
+impl<T: Tensor> Grads<T> {
+    /// Of an input and of these parameters, to be written.
+    pub(super) fn like(input: &T, parameters: &Parameters<'_>) -> Result<Self> {
+        let view = input.view()?;
+        let like = |p: &Option<View<'_>>| p.as_ref().map(|p| input.empty(p.shape(), p.dtype())).transpose();
+        Ok(Grads {
+            input: input.empty(view.shape(), view.dtype())?,
+            weight: like(&parameters.weight)?,
+            bias: like(&parameters.bias)?,
+            alpha: like(&parameters.alpha)?,
+            before: like(&parameters.before)?,
+            after: like(&parameters.after)?,
+            branch_bias: like(&parameters.branch_bias)?,
+            branch_scale: like(&parameters.branch_scale)?,
+        })
+    }
+
+    /// All of them, where a backward pass writes.
+    pub(super) fn targets(&mut self) -> Result<Gradients<'_>> {
+        Ok(Gradients {
+            input: Some(self.input.view_mut()?),
+            weight: self.weight.as_mut().map(Tensor::view_mut).transpose()?,
+            bias: self.bias.as_mut().map(Tensor::view_mut).transpose()?,
+            alpha: self.alpha.as_mut().map(Tensor::view_mut).transpose()?,
+            before: self.before.as_mut().map(Tensor::view_mut).transpose()?,
+            after: self.after.as_mut().map(Tensor::view_mut).transpose()?,
+            branch_bias: self.branch_bias.as_mut().map(Tensor::view_mut).transpose()?,
+            branch_scale: self.branch_scale.as_mut().map(Tensor::view_mut).transpose()?,
+        })
+    }
 }

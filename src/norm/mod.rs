@@ -19,6 +19,7 @@ mod layer_norm_2d;
 mod lowering;
 mod normalize;
 mod packed;
+mod pair;
 mod parameters;
 mod qk_norm;
 mod quantized;
@@ -38,8 +39,9 @@ pub use layer_norm::LayerNorm;
 pub use layer_norm_2d::LayerNorm2d;
 pub use normalize::Normalize;
 pub use packed::split_packed;
+pub use pair::Pair;
 pub use parameters::Parameters;
-pub use qk_norm::{Pair, QkNorm, QkSaved};
+pub use qk_norm::{QkNorm, QkSaved};
 pub use quantized::{Codes, Quantized};
 pub use rms_norm::{Cast, RmsNorm};
 pub use rotary::{Rotary, RotaryTables, rotary_tables};
@@ -257,28 +259,8 @@ pub trait Method {
         Self: Sized,
     {
         let view = input.view()?;
-        let parameters = checked(self.parameters())?;
-        let like = |p: &Option<View<'_>>| p.as_ref().map(|p| input.empty(p.shape(), p.dtype())).transpose();
-        let mut grads = Grads {
-            input: input.empty(view.shape(), view.dtype())?,
-            weight: like(&parameters.weight)?,
-            bias: like(&parameters.bias)?,
-            alpha: like(&parameters.alpha)?,
-            before: like(&parameters.before)?,
-            after: like(&parameters.after)?,
-            branch_bias: like(&parameters.branch_bias)?,
-            branch_scale: like(&parameters.branch_scale)?,
-        };
-        let targets = Gradients {
-            input: Some(grads.input.view_mut()?),
-            weight: grads.weight.as_mut().map(Tensor::view_mut).transpose()?,
-            bias: grads.bias.as_mut().map(Tensor::view_mut).transpose()?,
-            alpha: grads.alpha.as_mut().map(Tensor::view_mut).transpose()?,
-            before: grads.before.as_mut().map(Tensor::view_mut).transpose()?,
-            after: grads.after.as_mut().map(Tensor::view_mut).transpose()?,
-            branch_bias: grads.branch_bias.as_mut().map(Tensor::view_mut).transpose()?,
-            branch_scale: grads.branch_scale.as_mut().map(Tensor::view_mut).transpose()?,
-        };
+        let mut grads = Grads::like(input, checked(self.parameters())?)?;
+        let targets = grads.targets()?;
         let statistics = saved.statistics.as_ref().map(Tensor::view).transpose()?;
         let (mut workspace, stream) = (Workspace::new(), input.device().stream());
         let (grad_output, grad_hidden) = (grad_output.view()?, grad_hidden.map(Tensor::view).transpose()?);

@@ -1,9 +1,12 @@
 //! Normalization of queries and keys before attention (Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv
 //! 2302.05442; Qwen3 and OLMo).
 
+use super::arguments::{BackwardArguments, ForwardArguments};
 use super::head_norm::{HeadNorm, Kind};
-use super::{Gradients, Method, Rotary, steps};
-use crate::tensor::{Tensor, View, ViewMut};
+use super::pair::{self, One, Pair, renamed};
+use super::{Gradients, Grads, Method, Rotary, checked};
+use crate::backend;
+use crate::tensor::{DType, Tensor, View, ViewMut};
 use crate::{DeviceTensor, Error, Result, Stream, Workspace};
 
 /// Normalization of queries and keys, head by head, before their dot products.
@@ -43,14 +46,6 @@ pub struct QkNorm<'a> {
 pub struct QkSaved {
     query: DeviceTensor,
     key: DeviceTensor,
-}
-
-/// One of two tensors, for queries and for keys.
-pub struct Pair<T> {
-    /// Of the queries.
-    pub query: T,
-    /// Of the keys.
-    pub key: T,
 }
 
 /// A builder call that binds a parameter of one of the two norms, and the same for a view.
@@ -152,8 +147,15 @@ impl<'a> QkNorm<'a> {
         (length >= 2.0).then(|| (length * length - length).log2())
     }
 
-    /// Writes the normalized queries and keys, and their statistics if given. Each output may be exactly its input.
-    /// Either both are written, or an argument is wrong and neither is.
+    /// Writes the normalized queries and keys, and their statistics if given. Each output may be exactly its input, and is apart
+    /// from all else. Either both are written, or an argument is wrong and neither is; errors name `query`, `query_weight`,
+    /// `query_output` and so on, and the same of the keys.
+    ///
+    /// Both are one launch: on the CPU the threads share out the rows of both in one round, and on CUDA blocks of one kernel take
+    /// them. They have one kernel as parts of one packed tensor and as tensors of their own, with any numbers of heads, with and without
+    /// rotary embedding; but not where one has a parameter or statistics that the other has not, where dtypes of their parameters
+    /// differ, where a parameter is one element for one of them alone, or where one lies less aligned in memory. Then, and on WebGPU,
+    /// there are two launches. The bits of the results are those of two calls.
     pub fn forward_into(
         &self,
         input: Pair<&View<'_>>,
@@ -162,21 +164,33 @@ impl<'a> QkNorm<'a> {
         stream: &Stream<'_>,
     ) -> Result<()> {
         check_heads(input.query, input.key)?;
-        steps::check_apart(
-            "output",
-            &output.query.as_view(),
-            [("key", input.key), ("output of the keys", &output.key.as_view())],
-        )?;
-        steps::check_apart("output", &output.key.as_view(), [("query", input.query)])?;
-        steps::forward_both(
-            (&self.query, input.query, output.query, statistics.query),
-            (&self.key, input.key, output.key, statistics.key),
-            stream,
-        )
+        let query = ForwardArguments {
+            output: Some(output.query.reborrow()),
+            statistics: statistics.query.map(|view| view.reborrow()),
+            ..ForwardArguments::new(input.query)
+        };
+        let key = ForwardArguments {
+            output: Some(output.key.reborrow()),
+            statistics: statistics.key.map(|view| view.reborrow()),
+            ..ForwardArguments::new(input.key)
+        };
+        pair::forward(self.both(query, key), stream)
+    }
+
+    fn both<A>(&self, query: A, key: A) -> [One<'_, A>; 2] {
+        [
+            One { method: &self.query, names: of_query, arguments: query },
+            One { method: &self.key, names: of_key, arguments: key },
+        ]
     }
 
     /// Writes the gradients that `grads` asks for, given those of the outputs and the statistics that forward saved. The
-    /// gradient of an input may be exactly that of its output.
+    /// gradient of an input may be exactly that of its output; it may be a part of a packed tensor, as the input is.
+    ///
+    /// Launches, bits and the names in errors are as with [`forward_into`](QkNorm::forward_into): on CUDA each of the few launches of a
+    /// backward pass is one for both where they take the same kernel. The workspace has the sums of both,
+    /// [`workspace_size`](QkNorm::workspace_size); in a CUDA graph's capture one that has room for either alone will do, and they
+    /// come one after the other.
     pub fn backward_into(
         &self,
         grad_output: Pair<&View<'_>>,
@@ -187,26 +201,15 @@ impl<'a> QkNorm<'a> {
         stream: &Stream<'_>,
     ) -> Result<()> {
         check_heads(input.query, input.key)?;
-        let targets = [&grads.query, &grads.key].map(|g| g.input.as_ref().map(|view| view.as_view()));
-        if let Some(target) = &targets[0] {
-            let others = [("key", input.key), ("grad_output of the keys", grad_output.key)];
-            steps::check_apart("grad_input", target, others)?;
-            steps::check_apart(
-                "grad_input",
-                target,
-                targets[1].iter().map(|t| ("grad_input of the keys", t)),
-            )?;
-        }
-        if let Some(target) = &targets[1] {
-            let others = [("query", input.query), ("grad_output of the queries", grad_output.query)];
-            steps::check_apart("grad_input", target, others)?;
-        }
-        steps::backward_both(
-            (&self.query, grad_output.query, input.query, statistics.query, grads.query),
-            (&self.key, grad_output.key, input.key, statistics.key, grads.key),
-            workspace,
-            stream,
-        )
+        let query = BackwardArguments {
+            statistics: Some(statistics.query),
+            ..BackwardArguments::new(grad_output.query, input.query, grads.query)
+        };
+        let key = BackwardArguments {
+            statistics: Some(statistics.key),
+            ..BackwardArguments::new(grad_output.key, input.key, grads.key)
+        };
+        pair::backward(self.both(query, key), workspace, stream)
     }
 
     /// The normalized queries and keys.
@@ -224,11 +227,12 @@ impl<'a> QkNorm<'a> {
     fn run<T: Tensor>(&self, query: &T, key: &T, save: bool) -> Result<(T, T, Option<QkSaved>)> {
         let (q, k, device) = (query.view()?, key.view()?, query.device());
         let mut outputs = (query.empty(q.shape(), q.dtype())?, key.empty(k.shape(), k.dtype())?);
-        let statistics = |method: &HeadNorm<'_>, view: &View<'_>| -> Result<Option<DeviceTensor>> {
-            let shape = method.statistics_shape(view.shape(), view.dtype())?.filter(|_| save);
+        let statistics = |method: &HeadNorm<'_>, view: &View<'_>, names| -> Result<Option<DeviceTensor>> {
+            let shape = method.statistics_shape(view.shape(), view.dtype());
+            let shape = shape.map_err(|error| renamed(error, names))?.filter(|_| save);
             shape.map(|shape| device.zeros(&shape, view.dtype().compute())).transpose()
         };
-        let (mut s_q, mut s_k) = (statistics(&self.query, &q)?, statistics(&self.key, &k)?);
+        let (mut s_q, mut s_k) = (statistics(&self.query, &q, of_query)?, statistics(&self.key, &k, of_key)?);
         let mut views = Pair {
             query: s_q.as_mut().map(Tensor::view_mut).transpose()?,
             key: s_k.as_mut().map(Tensor::view_mut).transpose()?,
@@ -252,16 +256,60 @@ impl<'a> QkNorm<'a> {
         query: &T,
         key: &T,
         saved: &QkSaved,
-    ) -> Result<Pair<super::Grads<T>>> {
-        let one = |norm: &HeadNorm<'_>, g: &T, x: &T, statistics: &DeviceTensor| {
-            norm.backward(g, x, &super::Saved::new(statistics.clone()))
+    ) -> Result<Pair<Grads<T>>> {
+        let (q, k) = (query.view()?, key.view()?);
+        check_heads(&q, &k)?;
+        let like = |norm: &HeadNorm<'_>, input: &T, names| {
+            checked(norm.parameters())
+                .and_then(|bound| Grads::like(input, bound))
+                .map_err(|error| renamed(error, names))
         };
-        check_heads(&query.view()?, &key.view()?)?;
-        Ok(Pair {
-            query: one(&self.query, grad_output.query, query, &saved.query)?,
-            key: one(&self.key, grad_output.key, key, &saved.key)?,
-        })
+        let mut grads =
+            Pair { query: like(&self.query, query, of_query)?, key: like(&self.key, key, of_key)? };
+        let (grad_query, grad_key) = (grad_output.query.view()?, grad_output.key.view()?);
+        let (saved_query, saved_key) = (saved.query.view()?, saved.key.view()?);
+        self.backward_into(
+            Pair { query: &grad_query, key: &grad_key },
+            Pair { query: &q, key: &k },
+            Pair { query: &saved_query, key: &saved_key },
+            Pair { query: grads.query.targets()?, key: grads.key.targets()? },
+            &mut Workspace::new(),
+            &query.device().stream(),
+        )?;
+        Ok(grads)
     }
+
+    /// Bytes of scratch that a backward pass over queries and keys of these shapes needs at most, on any device.
+    pub fn workspace_size(&self, query: &[usize], key: &[usize], dtype: DType) -> Result<usize> {
+        let lower = |norm: &HeadNorm<'_>, shape, names| {
+            norm.lower(shape, dtype).map_err(|error| renamed(error, names))
+        };
+        let (query, key) = (lower(&self.query, query, of_query)?, lower(&self.key, key, of_key)?);
+        Ok(backend::workspace_size_together([(&query, dtype), (&key, dtype)]))
+    }
+}
+
+/// What the arguments of one norm are called in a call of both.
+const NAMES: [[&str; 3]; 9] = [
+    ["input", "query", "key"],
+    ["output", "query_output", "key_output"],
+    ["weight", "query_weight", "key_weight"],
+    ["bias", "query_bias", "key_bias"],
+    ["statistics", "query_statistics", "key_statistics"],
+    ["grad_output", "query_grad_output", "key_grad_output"],
+    ["grad_input", "query_grad_input", "key_grad_input"],
+    ["grad_weight", "query_grad_weight", "key_grad_weight"],
+    ["grad_bias", "query_grad_bias", "key_grad_bias"],
+];
+
+/// The name in a call of both of an argument that the queries' norm calls `own`; where it has no other, that is it.
+fn of_query(own: &'static str) -> &'static str {
+    NAMES.iter().find(|names| names[0] == own).map_or(own, |names| names[1])
+}
+
+/// The same of the keys'.
+fn of_key(own: &'static str) -> &'static str {
+    NAMES.iter().find(|names| names[0] == own).map_or(own, |names| names[2])
 }
 
 /// Queries and keys that can meet: the same shape, but for heads, of which the keys may have fewer.

@@ -54,7 +54,7 @@ pub(super) fn run_backward<M: Method + ?Sized>(
 }
 
 /// What the backend is to do, or what is wrong with the arguments.
-fn prepare_forward<'a, M: Method + ?Sized>(
+pub(super) fn prepare_forward<'a, M: Method + ?Sized>(
     method: &'a M,
     arguments: ForwardArguments<'a>,
     stream: &Stream<'_>,
@@ -76,7 +76,7 @@ fn without_empty_rows(mut spec: Spec) -> Spec {
 }
 
 /// As [`prepare_forward`].
-fn prepare_backward<'a, M: Method + ?Sized>(
+pub(super) fn prepare_backward<'a, M: Method + ?Sized>(
     method: &'a M,
     arguments: BackwardArguments<'a>,
     stream: &Stream<'_>,
@@ -84,48 +84,6 @@ fn prepare_backward<'a, M: Method + ?Sized>(
     let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
     let operands = arguments::backward(&spec, checked(method.parameters())?, arguments, stream)?;
     Ok((without_empty_rows(spec), operands))
-}
-
-/// Two forward passes, both checked before either is enqueued.
-pub(super) fn forward_both(
-    first: (&dyn Method, &View<'_>, &mut ViewMut<'_>, Option<&mut ViewMut<'_>>),
-    second: (&dyn Method, &View<'_>, &mut ViewMut<'_>, Option<&mut ViewMut<'_>>),
-    stream: &Stream<'_>,
-) -> Result<()> {
-    let (method_1, input_1, output_1, statistics_1) = first;
-    let (method_2, input_2, output_2, statistics_2) = second;
-    let arguments = |input, output, statistics| ForwardArguments {
-        output: Some(output),
-        statistics,
-        ..ForwardArguments::new(input)
-    };
-    let statistics_1 = statistics_1.map(|view| view.reborrow());
-    let statistics_2 = statistics_2.map(|view| view.reborrow());
-    let (spec_1, operands_1) =
-        prepare_forward(method_1, arguments(input_1, output_1.reborrow(), statistics_1), stream)?;
-    let (spec_2, operands_2) =
-        prepare_forward(method_2, arguments(input_2, output_2.reborrow(), statistics_2), stream)?;
-    backend::forward(&spec_1, operands_1, stream)?;
-    backend::forward(&spec_2, operands_2, stream)
-}
-
-/// Two backward passes, both checked before either is enqueued.
-pub(super) fn backward_both(
-    first: (&dyn Method, &View<'_>, &View<'_>, &View<'_>, Gradients<'_>),
-    second: (&dyn Method, &View<'_>, &View<'_>, &View<'_>, Gradients<'_>),
-    workspace: &mut Workspace,
-    stream: &Stream<'_>,
-) -> Result<()> {
-    let (method_1, grad_output, input, statistics, grads) = first;
-    let statistics = Some(statistics);
-    let arguments = BackwardArguments { statistics, ..BackwardArguments::new(grad_output, input, grads) };
-    let (spec_1, operands_1) = prepare_backward(method_1, arguments, stream)?;
-    let (method_2, grad_output, input, statistics, grads) = second;
-    let statistics = Some(statistics);
-    let arguments = BackwardArguments { statistics, ..BackwardArguments::new(grad_output, input, grads) };
-    let (spec_2, operands_2) = prepare_backward(method_2, arguments, stream)?;
-    backend::backward(&spec_1, operands_1, workspace, stream)?;
-    backend::backward(&spec_2, operands_2, workspace, stream)
 }
 
 /// The spec of a norm; an error for methods without statistics.

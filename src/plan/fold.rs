@@ -30,6 +30,11 @@ pub struct Walk {
 }
 
 impl Grid {
+    /// Rows that follow each other along the fastest axis that counts rows.
+    pub fn adjacent(&self) -> usize {
+        self.outer.last().copied().unwrap_or(1)
+    }
+
     /// Element offset of the first column of `row` in the tensor that `walk` walks.
     pub fn row_offset(&self, walk: &Walk, row: usize) -> isize {
         offset_along(&self.outer, &walk.outer, row) + walk.offset as isize

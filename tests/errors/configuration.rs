@@ -194,6 +194,6 @@ fn queries_and_keys_that_do_not_fit_are_named() {
         Pair { query: None, key: None },
         &Device::Cpu.stream(),
     );
-    assert_eq!(named(result), "weight");
+    assert_eq!(named(result), "key_weight");
     assert_eq!((q_out, k_out), (q, k));
 }

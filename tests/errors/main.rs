@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod configuration;
+mod heads;
 mod operands;
 mod sandwiches;
 

@@ -35,9 +35,26 @@ CPU_QUANTIZED = "--features check --test quantized"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
 CPU_SANDWICH = "--features check --test sandwich"
+CPU_TOGETHER = "--features check --test together"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
 MUTATIONS = [
+    Mutation("cpu: tasks of a round counted on from those before", "src/backend/cpu/launch.rs",
+             "task -= tasks.count();",
+             "task -= tasks.count().min(0);",
+             (CPU_TOGETHER,)),
+    Mutation("cpu: a round of the threads for each of two norms", "src/backend/cpu/norm.rs",
+             "cpu.run_all(&together);",
+             "together.iter().for_each(|one| cpu.run_all(std::slice::from_ref(one)));",
+             (CPU_TOGETHER,)),
+    Mutation("cpu: a round of the threads for each of two backward passes", "src/backend/cpu/norm_backward.rs",
+             "cpu.run_all(&chunks.collect::<Vec<_>>());",
+             "chunks.for_each(|one| cpu.run_all(&[one]));",
+             (CPU_TOGETHER,)),
+    Mutation("a norm may write what the one beside it reads", "src/norm/pair.rs",
+             "for (one, other) in [(0, 1), (1, 0)] {",
+             "for (one, other) in [(0, 1)] {",
+             ("--features check --test errors queries_and_keys",)),
     Mutation("cpu: eps dropped", CPU_STATISTICS,
              "F::rsqrt_inside(m.m2, m.count, c.eps.scale(-2 * exponent))",
              "F::rsqrt_inside(m.m2, m.count, F::ZERO)",
@@ -51,7 +68,7 @@ MUTATIONS = [
              "bias: None,",
              (CPU_SANDWICH,)),
     Mutation("cpu: a branch's norm normalized as what is around it", "src/backend/cpu/norm.rs",
-             "constants: Constants::new(cpu.isa, &norm, cols, input.dtype()),",
+             "constants: Constants::new(isa, &norm, cols, input.dtype()),",
              "constants: job.constants,",
              (CPU_SANDWICH,)),
     Mutation("cpu: gradient of a branch's norm without that of the sum", CPU_FUSED_BACKWARD,
@@ -167,8 +184,8 @@ MUTATIONS = [
              "if i == 0 && (first + i).is_multiple_of(rows.beside.len()) {",
              (CPU_SCHEDULES, CPU_NUMBERS)),
     Mutation("cpu: gradients of the input in the parameters' order of axes", "src/backend/cpu/norm_backward.rs",
-             "    launch::<F>(spec, operands, &order(), all, workspace, cpu)\n}",
-             "    launch::<F>(spec, operands, &split, all, workspace, cpu)\n}",
+             "return launch::<F>(spec, operands, &order, all, workspace, cpu);",
+             "return launch::<F>(spec, operands, &split, all, workspace, cpu);",
              (CPU_NUMBERS,)),
     Mutation("cpu: halves written past the caches exchanged", CPU_AVX2,
              "_mm_stream_si128(to.cast(), low);",
@@ -262,8 +279,8 @@ MUTATIONS = [
              "input.fill(row, at, &mut shifted[place..place + len]);",
              (CPU_BRANCH,)),
     Mutation("cpu: sums of a branch in the order of sub-rows", "src/backend/cpu/norm_backward.rs",
-             "if of_branch && is_run {",
-             "if of_branch {",
+             "return is_run();",
+             "return true;",
              (CPU_NUMBERS,)),
     Mutation("cpu: a branch's gradients of elements that dropout leaves out", CPU_BRANCH_FILE,
              "kept.apply(isa, row, at, inner);",

@@ -33,8 +33,25 @@ CUDA_ELEMENTWISE = "--features check,cuda --test cuda_schedules elementwise"
 CUDA_FUSIONS = "--features check,cuda --test cuda_schedules fusions"
 CUDA_BRANCHES = "--features check,cuda --test cuda_schedules branches"
 CUDA_ROTARIES = "--features check,cuda --test cuda_schedules rotary"
+CUDA_TOGETHER = "--features check,cuda --test together cuda"
 
 MUTATIONS = [
+    Mutation("cuda: the first block of a problem for the one before", "kernels/params.cuh",
+             "of[other].first_block <= device::block() ? 1 : 0;",
+             "of[other].first_block < device::block() ? 1 : 0;",
+             (CUDA_TOGETHER,)),
+    Mutation("cuda: blocks of a problem counted from the launch's first", "kernels/params.cuh",
+             "return device::block() - p.first_block;",
+             "return device::block();",
+             (CUDA_TOGETHER,)),
+    Mutation("cuda: tables of axes of a length for each problem", "src/backend/cuda/together.rs",
+             "told.lengthen(axes);",
+             "told.lengthen((0, 0));",
+             (CUDA_TOGETHER,)),
+    Mutation("cuda: sums of two norms in one place", "src/backend/cuda/together.rs",
+             "from += size;",
+             "from += size.min(0);",
+             (CUDA_TOGETHER,)),
     Mutation("cuda: eps of the norm around a branch for the branch's own", "kernels/norm_forward.cu",
              "own.eps = p.s.inner_eps;",
              "own.eps = p.s.eps;",

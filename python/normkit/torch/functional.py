@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from normkit.torch._heads import together
 from normkit.torch.ops import OPERATORS
 
 __all__ = [
@@ -213,10 +214,13 @@ def qk_norm(
     kind "rms": `x / sqrt(mean(x²) + eps)` (Qwen3); "l2": `x / max(|x|, eps)` (Henry et al. 2020); "layer":
     centred and divided by the deviation (Dehghani et al. 2023). A weight is `[head_dim]`, `[heads, head_dim]`
     or one element. There may be fewer key heads than query heads. Strided views of a packed tensor are read
-    where they lie.
+    where they lie. Without gradients both are one launch.
     """
     if k.dim() < 1 or q.dim() < 1 or k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k: expected head_dim {list(q.shape[-1:])}, found {list(k.shape[-1:])}")
+    both = together((kind, eps), q, k, q_weight, k_weight)
+    if both is not None:
+        return both
     return _head_norm((kind, eps), q, q_weight), _head_norm((kind, eps), k, k_weight)
 
 

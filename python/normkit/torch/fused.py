@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from normkit.torch._heads import together
 from normkit.torch.functional import sizes
 from normkit.torch.ops import OPERATORS
 
@@ -241,11 +242,15 @@ def qk_norm_rope(
     axes are the first ones of q and k, or 1, and those that they lack repeat: `[tokens, R/2]` for `[tokens, heads,
     head_dim]`, `[batch, 1, seq, R/2]` for `[batch, heads, seq, head_dim]`. With positions, int32 or int64, whose axes
     are found likewise, cos and sin are `[rows, R/2]`, and each token takes the row that it names; on a GPU a row that is
-    not there gives NaN. cos and sin have no gradients. kind, eps and the weights are those of `qk_norm`.
+    not there gives NaN. cos and sin have no gradients. kind, eps and the weights are those of `qk_norm`, and so is what
+    is one launch.
     """
     if k.dim() < 1 or q.dim() < 1 or k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k: expected head_dim {list(q.shape[-1:])}, found {list(k.shape[-1:])}")
     settings = (kind, eps, interleaved)
+    both = together(settings, q, k, q_weight, k_weight, cos, sin, positions)
+    if both is not None:
+        return both
     return (
         _head_norm_rope(settings, q, q_weight, cos, sin, positions),
         _head_norm_rope(settings, k, k_weight, cos, sin, positions),

@@ -12,6 +12,7 @@ from torch._prims_common import suggest_memory_format
 from torch_cases import CASES, Case, Tensors, running
 
 import normkit.torch as nk
+from normkit.torch._heads import together
 
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -247,6 +248,28 @@ def test_alpha_may_be_a_number() -> None:
     assert torch.equal(nk.dyt(x, 0.7), nk.dyt(x, torch.tensor([0.7])))
     nk.dyt(x, 0.7).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["rms", "l2", "layer"])
+def test_queries_and_keys_without_gradients_are_one_launch(kind: str) -> None:
+    """The bits are those of calls with gradients, where each is normalized by itself."""
+    torch.manual_seed(1)
+    packed = torch.randn(2, 6, 8 * 8)
+    q, k, _ = (part.unflatten(-1, (-1, 8)) for part in packed.split([4 * 8, 2 * 8, 2 * 8], -1))
+    weight, angle = torch.nn.Parameter(torch.randn(8)), torch.rand(6, 4)
+    tables = angle.cos()[None], angle.sin()[None]
+    with torch.no_grad():
+        assert together((kind, 1e-6), q, k, weight, None) is not None
+        one = (*nk.qk_norm(q, k, weight, kind=kind), *nk.qk_norm_rope(q, k, *tables, None, weight, kind=kind))
+    assert together((kind, 1e-6), q, k, weight, None) is None
+    two = (*nk.qk_norm(q, k, weight, kind=kind), *nk.qk_norm_rope(q, k, *tables, None, weight, kind=kind))
+    assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(one, two, strict=True))
+    # Of shapes that make no pair each is normalized all the same.
+    other = torch.randn(3, 5, 8)
+    assert together((kind, 1e-6), q, other, None, None) is None
+    assert nk.qk_norm(q, other, kind=kind)[1].shape == other.shape
+    with pytest.raises(ValueError, match="^k_weight: "):
+        nk.qk_norm(q, k, None, torch.ones(7), kind=kind)
 
 
 def test_heads_of_a_packed_projection() -> None:

@@ -2,7 +2,7 @@
 
 use super::affine::{Accumulators, ColumnSums};
 use super::gathered::Gathered;
-use super::launch::{Shared, Tiles, with_scratch};
+use super::launch::{Shared, Tasks, Tiles, with_scratch};
 use super::memory::finish_streaming;
 use super::norm::TASK;
 use super::real::Real;
@@ -50,9 +50,24 @@ impl<'j, 'a, F> Rows<'j, 'a, F> {
     }
 }
 
-/// Runs all chunks of rows. A task is a chunk and some of the kept rows beside each other; or, where the rows' sums are
-/// known, a part of the columns of a single one. `partials` are the chunks' sums, of the norm's parameters and of those of the
-/// norm of a branch.
+/// All chunks of rows. A task is a chunk and some of the kept rows beside each other; or, where the rows' sums are known, a part of
+/// the columns of a single one.
+pub(super) struct Chunks<'j, 'a, F> {
+    job: &'j Backward<'a, F>,
+    /// The norm of a branch.
+    inner: Option<&'j Backward<'a, F>>,
+    how: Rows<'j, 'a, F>,
+    known: Option<&'j RowSums<'j, F>>,
+    gathered: Option<Gathered>,
+    cut: Cut,
+    /// The chunks' sums, of the norm's parameters and of those of the norm of a branch.
+    partials: [Shared<'j, F>; 2],
+    /// Rows of a task that lie beside each other, and units of each that it takes.
+    beside: usize,
+    step: usize,
+}
+
+/// Runs all chunks of rows, whose sums go to `partials`.
 pub(super) fn run_chunks<F: Real>(
     job: &Backward<'_, F>,
     cut: Cut,
@@ -60,26 +75,56 @@ pub(super) fn run_chunks<F: Real>(
     how: Rows<'_, '_, F>,
     cpu: &Cpu,
 ) {
-    let known = if let Rows::Known(sums) = how { Some(sums) } else { None };
-    let Cut { rows, kept, per_row, chunk } = cut;
-    let (cols, units) = (job.constants.cols, job.units());
-    let of_chunk = chunk.min(rows) * cols;
-    let beside = TASK.div_ceil(of_chunk.max(1)).min(kept.max(1));
-    // In whole leaves where a unit is a column.
-    let step = match known {
-        Some(_) if beside == 1 && cols > 0 => {
-            let wanted = (units * TASK).div_ceil(of_chunk.max(1));
-            if units == cols { wanted.next_multiple_of(LEAF) } else { wanted.max(1) }
-        }
-        _ => units.max(1),
-    };
-    let (groups, parts) = (kept.div_ceil(beside), units.div_ceil(step).max(1));
-    let inner =
-        if let Rows::Fused(fused) = &how { fused.inner.as_ref().map(|inner| &inner.job) } else { None };
-    let counts = [job.wanted(), inner.map_or(0, |inner| inner.wanted())];
-    let partials = partials.map(Shared::new);
-    let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
-    cpu.for_each(cut.chunks() * groups * parts, of_chunk * beside / parts, |task| {
+    cpu.run_all(&[Chunks::new(job, cut, partials, how)]);
+}
+
+impl<'j, 'a, F: Real> Chunks<'j, 'a, F> {
+    pub(super) fn new(
+        job: &'j Backward<'a, F>,
+        cut: Cut,
+        partials: [&'j mut [F]; 2],
+        how: Rows<'j, 'a, F>,
+    ) -> Self {
+        let known = if let Rows::Known(sums) = how { Some(sums) } else { None };
+        let (cols, units) = (job.constants.cols, job.units());
+        let of_chunk = cut.chunk.min(cut.rows) * cols;
+        let beside = TASK.div_ceil(of_chunk.max(1)).min(cut.kept.max(1));
+        // In whole leaves where a unit is a column.
+        let step = match known {
+            Some(_) if beside == 1 && cols > 0 => {
+                let wanted = (units * TASK).div_ceil(of_chunk.max(1));
+                if units == cols { wanted.next_multiple_of(LEAF) } else { wanted.max(1) }
+            }
+            _ => units.max(1),
+        };
+        let inner =
+            if let Rows::Fused(fused) = &how { fused.inner.as_ref().map(|inner| &inner.job) } else { None };
+        let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
+        Chunks { job, inner, how, known, gathered, cut, partials: partials.map(Shared::new), beside, step }
+    }
+
+    /// Tasks beside each other in a chunk, and parts of a row.
+    fn groups_and_parts(&self) -> (usize, usize) {
+        (self.cut.kept.div_ceil(self.beside), self.job.units().div_ceil(self.step).max(1))
+    }
+}
+
+impl<F: Real> Tasks for Chunks<'_, '_, F> {
+    fn count(&self) -> usize {
+        let (groups, parts) = self.groups_and_parts();
+        self.cut.chunks() * groups * parts
+    }
+
+    fn elements(&self) -> usize {
+        let of_chunk = self.cut.chunk.min(self.cut.rows) * self.job.constants.cols;
+        of_chunk * self.beside / self.groups_and_parts().1
+    }
+
+    fn run(&self, task: usize) {
+        let Chunks { job, inner, ref how, known, ref gathered, cut, ref partials, beside, step } = *self;
+        let Cut { rows, kept, per_row, chunk } = cut;
+        let (cols, units, (groups, parts)) = (job.constants.cols, job.units(), self.groups_and_parts());
+        let counts = [job.wanted(), inner.map_or(0, |inner| inner.wanted())];
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
         let range = index * chunk..rows.min((index + 1) * chunk);
         let beside = group * beside..kept.min((group + 1) * beside);
@@ -92,7 +137,7 @@ pub(super) fn run_chunks<F: Real>(
         };
         let len = beside.len() * own.len();
         let rows = TaskRows { chunk: range, beside, kept, params: own.len() };
-        let lines = match &how {
+        let lines = match how {
             Rows::Fused(fused) => fused.scratch(&rows),
             _ if gathered.is_some() => 2 * cols,
             _ => 0,
@@ -110,7 +155,7 @@ pub(super) fn run_chunks<F: Real>(
                 of_inner
             });
             let task = Task { job, rows, part, known };
-            match (&how, &gathered) {
+            match (how, gathered) {
                 (Rows::Fused(fused), _) => {
                     task.run_fused(fused, lines, ([Some(of_norm), of_inner], of_branch), tiles);
                 }
@@ -118,7 +163,7 @@ pub(super) fn run_chunks<F: Real>(
                 _ => task.run(of_norm, tiles),
             }
         });
-    });
+    }
 }
 
 /// The parameters that a task adds to: `len` from `first` on of the `params` of chunk `index`.

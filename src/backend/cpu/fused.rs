@@ -2,6 +2,7 @@
 //! caches, where the prologue puts what is normalized, the norm's own schedule for rows handles it like any other tensor,
 //! and the epilogue takes the result from. Nothing that computes a norm knows of it.
 
+use super::Isa;
 use super::branch::Branch;
 use super::codes::Codes;
 use super::dropout::Kept;
@@ -16,7 +17,6 @@ use super::row;
 use super::sink::Sink;
 use super::source::Source;
 use super::stored::typed;
-use super::{Cpu, Isa};
 use crate::plan::{Grid, Walk};
 use crate::spec::{Activation, Epilogue, Fusion, Prologue};
 use crate::tensor::Dims;
@@ -210,25 +210,30 @@ impl Hiding<'_, '_> {
 }
 
 impl<F: Real> Forward<'_, F> {
-    /// Runs all rows, a chunk of them a task.
-    pub(super) fn run(&self, cpu: &Cpu) {
-        let (rows, cols) = (self.job.rows, self.job.constants.cols);
-        let at_once = (BLOCK / cols.max(1)).max(1);
-        let step = TASK.div_ceil(cols.max(1)).next_multiple_of(at_once);
-        cpu.for_each(rows.div_ceil(step), step * cols, |task| {
-            with_scratch::<F, _>(3 * at_once.min(rows) * cols, |mut tiles, lines| {
-                let end = rows.min((task + 1) * step);
-                for first in (task * step..end).step_by(at_once) {
-                    self.rows(first..end.min(first + at_once), lines, &mut tiles);
-                }
-            });
-            if self.job.streamed.is_some() || self.streamed_hidden.is_some() {
-                finish_streaming();
-            }
-        });
+    /// Rows that pass through scratch memory at once.
+    fn at_once(&self) -> usize {
+        (BLOCK / self.job.constants.cols.max(1)).max(1)
     }
 
-    fn rows(&self, rows: Range<usize>, lines: &mut [F], tiles: &mut Tiles<'_, F>) {
+    /// Rows of a task.
+    pub(super) fn step(&self) -> usize {
+        TASK.div_ceil(self.job.constants.cols.max(1)).next_multiple_of(self.at_once())
+    }
+
+    /// Runs rows that one thread takes.
+    pub(super) fn rows(&self, rows: Range<usize>) {
+        let (cols, at_once) = (self.job.constants.cols, self.at_once());
+        with_scratch::<F, _>(3 * at_once.min(self.job.rows) * cols, |mut tiles, lines| {
+            for first in rows.clone().step_by(at_once) {
+                self.block(first..rows.end.min(first + at_once), lines, &mut tiles);
+            }
+        });
+        if self.job.streamed.is_some() || self.streamed_hidden.is_some() {
+            finish_streaming();
+        }
+    }
+
+    fn block(&self, rows: Range<usize>, lines: &mut [F], tiles: &mut Tiles<'_, F>) {
         let Forward { job, fusion, .. } = self;
         let (isa, cols, grid) = (job.constants.isa, job.constants.cols, job.input.grid());
         let walk = side_by_side(grid, rows.start);

@@ -236,7 +236,32 @@ impl<'a, F> Shared<'a, F> {
     }
 }
 
+/// What threads share out among themselves.
+pub(super) trait Tasks: Sync {
+    fn count(&self) -> usize;
+
+    /// Elements that a task handles, about.
+    fn elements(&self) -> usize;
+
+    fn run(&self, task: usize);
+}
+
 impl Cpu {
+    /// Runs all of these tasks, which do not need each other's results, in one round of the threads.
+    pub(super) fn run_all<T: Tasks>(&self, all: &[T]) {
+        let count = all.iter().map(T::count).sum::<usize>();
+        let of_all = all.iter().map(|tasks| tasks.count().saturating_mul(tasks.elements()));
+        let elements = of_all.fold(0, usize::saturating_add) / count.max(1);
+        self.for_each(count, elements, |mut task| {
+            for tasks in all {
+                if task < tasks.count() {
+                    return tasks.run(task);
+                }
+                task -= tasks.count();
+            }
+        });
+    }
+
     /// Runs `task(0)` to `task(count - 1)`, on several threads where the work of `elements` a task is worth it.
     pub(super) fn for_each(&self, count: usize, elements: usize, task: impl Fn(usize) + Send + Sync) {
         // With 2^16 elements spread out, RMSNorm spent some 40 % of its time on waking threads.

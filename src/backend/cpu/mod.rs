@@ -1,7 +1,7 @@
 //! The CPU backend: SIMD chosen at run time, threads over fixed chunks of rows.
 //!
-//! `norm` and `norm_backward` set up a norm's launch and choose its schedule: `row`, `column` or `split`, of which each gives the same
-//! bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
+//! `norm` and `norm_backward` (with `backward_pass`) set up a norm's launch and choose its schedule: `row`, `column` or `split`, of
+//! which each gives the same bits. They share `leaf` (moments and sums of one leaf), `statistics` (numbers per row: merged, finished) and
 //! `gradient`. `row` leaves rows without anything out of the ordinary to `usual`, several at a time, and parts of 16-bit
 //! rows to `direct`; rows that are spread in short runs are first brought together (`gathered`). `column` has `line_sums`
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
@@ -21,6 +21,7 @@ mod affine;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod backward_pass;
 mod between;
 mod branch;
 mod chunks;
@@ -79,7 +80,7 @@ mod x86;
 pub use copy::copy;
 pub use isa::Isa;
 
-use crate::spec::Spec;
+use crate::spec::{Norm, Spec};
 use crate::tensor::DType;
 use crate::{Error, Result, Workspace};
 use team::Team;
@@ -168,29 +169,74 @@ impl Cpu {
 }
 
 /// Runs a forward pass.
-pub(crate) fn forward(spec: &Spec, operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
+pub(crate) fn forward(spec: &Spec, operands: &super::Forward<'_>, cpu: &Cpu) -> Result<()> {
     tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, "forward");
     match (spec, operands.input.dtype().compute()) {
-        (Spec::Norm(spec), DType::F64) => norm::forward::<f64>(spec, &operands, cpu),
-        (Spec::Norm(spec), _) => norm::forward::<f32>(spec, &operands, cpu),
-        (Spec::Pointwise(spec), DType::F64) => pointwise::forward::<f64>(spec, &operands, cpu),
-        (Spec::Pointwise(spec), _) => pointwise::forward::<f32>(spec, &operands, cpu),
+        (Spec::Norm(spec), DType::F64) => norm::forward::<f64>(spec, operands, cpu),
+        (Spec::Norm(spec), _) => norm::forward::<f32>(spec, operands, cpu),
+        (Spec::Pointwise(spec), DType::F64) => pointwise::forward::<f64>(spec, operands, cpu),
+        (Spec::Pointwise(spec), _) => pointwise::forward::<f32>(spec, operands, cpu),
     }
+}
+
+/// Runs forward passes of which none writes what another reads or writes: norms of one compute dtype in one round of the threads.
+pub(crate) fn forward_together(problems: &[(Spec, super::Forward<'_>)], cpu: &Cpu) -> Result<()> {
+    let norms = norms_of(problems);
+    let compute = |of: &(Spec, super::Forward<'_>)| of.1.input.dtype().compute();
+    match (norms, problems.first().map(compute)) {
+        (Some(norms), Some(dtype)) if problems.iter().all(|of| compute(of) == dtype) => {
+            tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, norms = norms.len(), "forward");
+            match dtype {
+                DType::F64 => norm::forward_together::<f64>(&norms, cpu),
+                _ => norm::forward_together::<f32>(&norms, cpu),
+            }
+        }
+        _ => problems.iter().try_for_each(|(spec, operands)| forward(spec, operands, cpu)),
+    }
+}
+
+/// Runs backward passes of which none writes what another reads or writes: norms of one compute dtype in one round of the threads.
+pub(crate) fn backward_together(
+    problems: &[(Spec, super::Backward<'_>)],
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    let norms = norms_of(problems);
+    let compute = |of: &(Spec, super::Backward<'_>)| of.1.input.dtype().compute();
+    match (norms, problems.first().map(compute)) {
+        (Some(norms), Some(dtype)) if problems.iter().all(|of| compute(of) == dtype) => match dtype {
+            DType::F64 => norm_backward::backward_together::<f64>(&norms, workspace, cpu),
+            _ => norm_backward::backward_together::<f32>(&norms, workspace, cpu),
+        },
+        _ => {
+            let mut each = problems.iter();
+            each.try_for_each(|(spec, operands)| backward(spec, operands, workspace, cpu))
+        }
+    }
+}
+
+/// The problems, if all are norms.
+fn norms_of<O>(problems: &[(Spec, O)]) -> Option<Vec<(&Norm, &O)>> {
+    let norms = problems.iter().map(|(spec, operands)| match spec {
+        Spec::Norm(norm) => Some((norm, operands)),
+        Spec::Pointwise(_) => None,
+    });
+    norms.collect()
 }
 
 /// Runs a backward pass.
 pub(crate) fn backward(
     spec: &Spec,
-    operands: super::Backward<'_>,
+    operands: &super::Backward<'_>,
     workspace: &mut Workspace,
     cpu: &Cpu,
 ) -> Result<()> {
     tracing::debug!(target: "normkit", backend = "cpu", isa = %cpu.isa, "backward");
     match (spec, operands.input.dtype().compute()) {
-        (Spec::Norm(spec), DType::F64) => norm_backward::backward::<f64>(spec, &operands, workspace, cpu),
-        (Spec::Norm(spec), _) => norm_backward::backward::<f32>(spec, &operands, workspace, cpu),
-        (Spec::Pointwise(spec), DType::F64) => pointwise::backward::<f64>(spec, &operands, workspace, cpu),
-        (Spec::Pointwise(spec), _) => pointwise::backward::<f32>(spec, &operands, workspace, cpu),
+        (Spec::Norm(spec), DType::F64) => norm_backward::backward::<f64>(spec, operands, workspace, cpu),
+        (Spec::Norm(spec), _) => norm_backward::backward::<f32>(spec, operands, workspace, cpu),
+        (Spec::Pointwise(spec), DType::F64) => pointwise::backward::<f64>(spec, operands, workspace, cpu),
+        (Spec::Pointwise(spec), _) => pointwise::backward::<f32>(spec, operands, workspace, cpu),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::branch::Branch;
 use super::codes::Codes;
 use super::dropout::Kept;
-use super::launch::{Folded, Order, per_row, with_scratch};
+use super::launch::{Folded, Order, Tasks, per_row, with_scratch};
 use super::memory::Streaming;
 use super::real::Real;
 use super::rotary::{self, Angles, Tables};
@@ -14,6 +14,7 @@ use crate::plan::tree::LEAF;
 use crate::spec::{MOMENTS, Norm, STATISTICS, Statistic};
 use crate::tensor::{Layout, Overlap, View, ViewMut, overlap};
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Elements of a task, about.
 pub(super) const TASK: usize = 1 << 15;
@@ -58,119 +59,214 @@ fn columns(spec: &Norm) -> usize {
     spec.reduced.iter().map(|&axis| spec.shape[axis]).product()
 }
 
-pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
-    check_statistic(spec)?;
-    let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-    let Forward { before, after, branch_bias, branch_scale, rotary, hidden, scales, inner, .. } = operands;
-    let of_inner = inner.as_ref();
-    let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
-    let given_layout = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
-    let statistics_layout = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
-    let moments_layout = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
-    let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
-    let of_positions = Tables::of(cpu.isa, rotary.as_ref());
-    let per_row = spec.fusion.quantization.and_then(|quantization| quantization.scales(columns(spec)));
-    let scales_layout = row_numbers(spec, per_row.unwrap_or(0), scales.as_ref().map(ViewMut::layout));
-    let elements = elements(spec);
-    let inner_statistics =
-        row_numbers(spec, STATISTICS, of_inner.and_then(|b| b.statistics.as_ref()).map(ViewMut::layout));
-    let tensors = [
-        Some(input.layout()),
-        output.as_ref().map(ViewMut::layout),
-        weight.as_ref().map(View::layout),
-        bias.as_ref().map(View::layout),
-        mask.as_ref().map(View::layout),
-        given_layout.as_ref(),
-        statistics_layout.as_ref(),
-        moments_layout.as_ref(),
-        before.as_ref().map(View::layout),
-        after.as_ref().map(View::layout),
-        hidden.as_ref().map(ViewMut::layout),
-        scales_layout.as_ref(),
-        elements.as_ref(),
-        cos.as_ref(),
-        sin.as_ref(),
-        positions.as_ref(),
-        branch_bias.as_ref().map(View::layout),
-        branch_scale.as_ref().map(View::layout),
-        of_inner.and_then(|inner| inner.weight.as_ref()).map(View::layout),
-        of_inner.and_then(|inner| inner.bias.as_ref()).map(View::layout),
-        inner_statistics.as_ref(),
-    ];
-    let folded = Folded::new(cpu.isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
-    let (rows, cols) = (folded.grid.rows, folded.grid.cols);
-    let job = row::Forward::<F> {
-        constants: Constants::new(cpu.isa, spec, cols, input.dtype()),
-        rows,
-        streamed: streaming(cpu.isa, output.as_ref()),
-        input: folded.source("input", input, 0, in_place)?,
-        output: folded.optional_sink("output", output.as_ref(), 1)?,
-        weight: folded.optional("weight", weight.as_ref(), 2)?,
-        bias: folded.optional("bias", bias.as_ref(), 3)?,
-        mask: folded.optional("mask", mask.as_ref(), 4)?,
-        given: folded.optional("statistics", given.as_ref(), 5)?,
-        statistics: folded.optional_sink("statistics", statistics.as_ref(), 6)?,
-        moments: folded.optional_sink("moments", moments.as_ref(), 7)?,
-    };
-    if !spec.fusion.is_none() {
-        let fused = fused::Forward {
+/// A forward pass's index space, and what tables are walked over that rows choose from.
+struct Space {
+    folded: Folded,
+    tables: Option<Tables>,
+}
+
+/// A forward pass that only has to be run.
+#[allow(clippy::large_enum_variant, reason = "one for a call, on its stack, which allocates nothing")]
+enum Pass<'a, F> {
+    Plain(row::Forward<'a, F>),
+    Fused(fused::Forward<'a, F>),
+}
+
+impl Space {
+    fn new(spec: &Norm, operands: &Forward<'_>, isa: Isa) -> Self {
+        let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
+        let Forward { before, after, branch_bias, branch_scale, rotary, hidden, scales, inner, .. } =
+            operands;
+        let of_inner = inner.as_ref();
+        let given = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
+        let statistics = row_numbers(spec, STATISTICS, statistics.as_ref().map(ViewMut::layout));
+        let moments = row_numbers(spec, MOMENTS, moments.as_ref().map(ViewMut::layout));
+        let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
+        let per_row = spec.fusion.quantization.and_then(|quantization| quantization.scales(columns(spec)));
+        let scales = row_numbers(spec, per_row.unwrap_or(0), scales.as_ref().map(ViewMut::layout));
+        let elements = elements(spec);
+        let inner_statistics = of_inner.and_then(|inner| inner.statistics.as_ref()).map(ViewMut::layout);
+        let inner_statistics = row_numbers(spec, STATISTICS, inner_statistics);
+        let tensors = [
+            Some(input.layout()),
+            output.as_ref().map(ViewMut::layout),
+            weight.as_ref().map(View::layout),
+            bias.as_ref().map(View::layout),
+            mask.as_ref().map(View::layout),
+            given.as_ref(),
+            statistics.as_ref(),
+            moments.as_ref(),
+            before.as_ref().map(View::layout),
+            after.as_ref().map(View::layout),
+            hidden.as_ref().map(ViewMut::layout),
+            scales.as_ref(),
+            elements.as_ref(),
+            cos.as_ref(),
+            sin.as_ref(),
+            positions.as_ref(),
+            branch_bias.as_ref().map(View::layout),
+            branch_scale.as_ref().map(View::layout),
+            of_inner.and_then(|inner| inner.weight.as_ref()).map(View::layout),
+            of_inner.and_then(|inner| inner.bias.as_ref()).map(View::layout),
+            inner_statistics.as_ref(),
+        ];
+        let folded = Folded::new(isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
+        Space { folded, tables: Tables::of(isa, rotary.as_ref()) }
+    }
+
+    fn pass<'a, F: Real>(&'a self, spec: &Norm, operands: &'a Forward<'_>, isa: Isa) -> Result<Pass<'a, F>> {
+        let Space { folded, tables } = self;
+        let Forward { input, output, before, after, hidden, scales, rotary, .. } = operands;
+        let cols = folded.grid.cols;
+        let in_place = is_replaced(input, output.as_ref()) || is_replaced(input, hidden.as_ref());
+        let job = row::Forward::<F> {
+            constants: Constants::new(isa, spec, cols, input.dtype()),
+            rows: folded.grid.rows,
+            streamed: streaming(isa, output.as_ref()),
+            input: folded.source("input", input, 0, in_place)?,
+            output: folded.optional_sink("output", output.as_ref(), 1)?,
+            weight: folded.optional("weight", operands.weight.as_ref(), 2)?,
+            bias: folded.optional("bias", operands.bias.as_ref(), 3)?,
+            mask: folded.optional("mask", operands.mask.as_ref(), 4)?,
+            given: folded.optional("statistics", operands.given.as_ref(), 5)?,
+            statistics: folded.optional_sink("statistics", operands.statistics.as_ref(), 6)?,
+            moments: folded.optional_sink("moments", operands.moments.as_ref(), 7)?,
+        };
+        if spec.fusion.is_none() {
+            return Ok(Pass::Plain(job));
+        }
+        let inner = match operands.inner.as_ref().zip(spec.inner()) {
+            None => None,
+            Some((inner, norm)) => Some(row::Forward {
+                constants: Constants::new(isa, &norm, cols, input.dtype()),
+                weight: folded.optional("inner weight", inner.weight.as_ref(), 18)?,
+                bias: folded.optional("inner bias", inner.bias.as_ref(), 19)?,
+                statistics: folded.optional_sink("inner statistics", inner.statistics.as_ref(), 20)?,
+                mask: None,
+                given: None,
+                moments: None,
+                ..job
+            }),
+        };
+        let codes = match spec.fusion.quantization {
+            None => None,
+            Some(quantization) => {
+                Some(Codes { quantization, scales: folded.optional_sink("scales", scales.as_ref(), 11)? })
+            }
+        };
+        Ok(Pass::Fused(fused::Forward {
             fusion: spec.fusion,
-            inner: match of_inner.zip(spec.inner()) {
-                None => None,
-                Some((inner, norm)) => Some(row::Forward {
-                    constants: Constants::new(cpu.isa, &norm, cols, input.dtype()),
-                    weight: folded.optional("inner weight", inner.weight.as_ref(), 18)?,
-                    bias: folded.optional("inner bias", inner.bias.as_ref(), 19)?,
-                    statistics: folded.optional_sink("inner statistics", inner.statistics.as_ref(), 20)?,
-                    mask: None,
-                    given: None,
-                    moments: None,
-                    ..job
-                }),
-            },
+            inner,
             before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
             after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
-            angles: Angles::of(rotary.as_ref(), &folded, of_positions.as_ref(), 13)?,
+            angles: Angles::of(rotary.as_ref(), folded, tables.as_ref(), 13)?,
             hidden: folded.optional_sink("hidden", hidden.as_ref(), 10)?,
-            codes: match spec.fusion.quantization {
-                None => None,
-                Some(quantization) => {
-                    let scales = folded.optional_sink("scales", scales.as_ref(), 11)?;
-                    Some(Codes { quantization, scales })
-                }
-            },
-            kept: kept(spec, &folded, 12),
+            codes,
+            kept: kept(spec, folded, 12),
             branch: Branch {
-                bias: folded.optional("branch_bias", branch_bias.as_ref(), 16)?,
-                scale: folded.optional("branch_scale", branch_scale.as_ref(), 17)?,
+                bias: folded.optional("branch_bias", operands.branch_bias.as_ref(), 16)?,
+                scale: folded.optional("branch_scale", operands.branch_scale.as_ref(), 17)?,
             },
-            streamed_hidden: streaming(cpu.isa, hidden.as_ref()),
+            streamed_hidden: streaming(isa, hidden.as_ref()),
             job,
+        }))
+    }
+}
+
+impl<F: Real> Pass<'_, F> {
+    fn job(&self) -> &row::Forward<'_, F> {
+        match self {
+            Pass::Plain(job) => job,
+            Pass::Fused(fused) => &fused.job,
+        }
+    }
+
+    /// Rows of a task where threads take whole rows one after the other, which are then independent of each other; `None` where
+    /// it is cut otherwise.
+    fn step(&self, cpu: &Cpu) -> Option<usize> {
+        let job = match self {
+            Pass::Plain(job) => job,
+            Pass::Fused(fused) => return Some(fused.step()),
         };
-        fused.run(cpu);
-        return Ok(());
+        let (cols, is_column) = (job.constants.cols, column::is_possible(job, job.input.grid().adjacent()));
+        let is_row = choose(cpu, [job.rows, cols], is_column) == Schedule::Row;
+        (is_row && !gathered::is_possible(job)).then(|| TASK.div_ceil(cols.max(1)))
     }
-    let adjacent = folded.grid.outer.last().copied().unwrap_or(1);
-    let is_column = column::is_possible(&job, adjacent);
-    match choose(cpu, [rows, cols], is_column) {
-        Schedule::Row if gathered::is_possible(&job) => gathered::forward(&job, cpu),
-        Schedule::Row => {
-            let step = TASK.div_ceil(cols.max(1));
-            cpu.for_each(rows.div_ceil(step), step * cols, |task| {
-                with_scratch(0, |tiles, _| {
-                    row::Rows::new(&job, tiles).forward(task * step..rows.min((task + 1) * step));
+
+    /// Runs rows that one thread takes.
+    fn rows(&self, rows: Range<usize>) {
+        match self {
+            Pass::Plain(job) => with_scratch(0, |tiles, _| row::Rows::new(job, tiles).forward(rows)),
+            Pass::Fused(fused) => fused.rows(rows),
+        }
+    }
+
+    /// Runs all rows where `step` has none.
+    fn run(&self, cpu: &Cpu) {
+        let job = self.job();
+        let (rows, cols, adjacent) = (job.rows, job.constants.cols, job.input.grid().adjacent());
+        match choose(cpu, [rows, cols], column::is_possible(job, adjacent)) {
+            Schedule::Row => gathered::forward(job, cpu),
+            Schedule::Split => split::forward(job, cpu),
+            Schedule::Column if cols <= LEAF => {
+                let width = column::forward_width(cpu, job, adjacent);
+                cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
+                    column::forward(job, column::Rows::block(block, adjacent, width));
                 });
-            });
+            }
+            Schedule::Column => split::forward_columns(job, adjacent, cpu),
         }
-        Schedule::Split => split::forward(&job, cpu),
-        Schedule::Column if cols <= LEAF => {
-            let width = column::forward_width(cpu, &job, adjacent);
-            cpu.for_each(column::Rows::blocks(rows, adjacent, width), width * cols, |block| {
-                column::forward(&job, column::Rows::block(block, adjacent, width));
-            });
-        }
-        Schedule::Column => split::forward_columns(&job, adjacent, cpu),
     }
+}
+
+/// The tasks of a pass, of so many rows each.
+struct Chunks<'p, 'a, F> {
+    pass: &'p Pass<'a, F>,
+    step: usize,
+}
+
+impl<F: Real> Tasks for Chunks<'_, '_, F> {
+    fn count(&self) -> usize {
+        self.pass.job().rows.div_ceil(self.step)
+    }
+
+    fn elements(&self) -> usize {
+        self.step.saturating_mul(self.pass.job().constants.cols)
+    }
+
+    fn run(&self, task: usize) {
+        let first = task * self.step;
+        self.pass.rows(first..self.pass.job().rows.min(first + self.step));
+    }
+}
+
+pub(super) fn forward<F: Real>(spec: &Norm, operands: &Forward<'_>, cpu: &Cpu) -> Result<()> {
+    check_statistic(spec)?;
+    let space = Space::new(spec, operands, cpu.isa);
+    let pass = space.pass::<F>(spec, operands, cpu.isa)?;
+    match pass.step(cpu) {
+        Some(step) => cpu.run_all(&[Chunks { pass: &pass, step }]),
+        None => pass.run(cpu),
+    }
+    Ok(())
+}
+
+/// Passes of which none writes what another reads or writes: rows that threads take whole in one round of these.
+pub(super) fn forward_together<F: Real>(problems: &[(&Norm, &Forward<'_>)], cpu: &Cpu) -> Result<()> {
+    problems.iter().try_for_each(|(spec, _)| check_statistic(spec))?;
+    let spaces: Vec<Space> =
+        problems.iter().map(|(spec, operands)| Space::new(spec, operands, cpu.isa)).collect();
+    let passes = problems.iter().zip(&spaces);
+    let passes = passes.map(|((spec, operands), space)| space.pass::<F>(spec, operands, cpu.isa));
+    let passes: Vec<Pass<'_, F>> = passes.collect::<Result<_>>()?;
+    let mut together = Vec::with_capacity(passes.len());
+    for pass in &passes {
+        match pass.step(cpu) {
+            Some(step) => together.push(Chunks { pass, step }),
+            None => pass.run(cpu),
+        }
+    }
+    cpu.run_all(&together);
     Ok(())
 }
 

@@ -90,6 +90,9 @@ impl Kernel {
         if shape.leaves > 1 {
             words.push(format!("{} leaves", shape.leaves));
         }
+        if self.variant.problems > 1 {
+            words.push(format!("{} problems", self.variant.problems));
+        }
         if shape.cluster > 1 {
             words.push(format!("{} blocks", shape.cluster));
         }

@@ -1,14 +1,14 @@
 //! From operands to launches: which addresses a kernel is given, how it reaches them, and what it is told.
 
 use super::driver::{Function, Launch};
-use super::params::{self, Axis, Scalars};
+use super::params::{self, Axis, Scalars, Told};
 use super::variant::{Access, Entry, Flags, Shape, Slot, Variant};
 use super::{CudaStream, fault, geometry};
 use crate::plan::{Grid, Walk, fold};
 use crate::spec::Norm;
 use crate::tensor::{DType, Dims, Layout, Memory, View};
 use crate::{Error, Result};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 
 /// What a kernel does with an operand, as far as that decides how it is reached.
@@ -114,8 +114,15 @@ pub(super) struct Task {
 #[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) variant: Variant,
-    pub(super) params: Vec<u8>,
-    pub(super) blocks: usize,
+    /// What each of its problems is told, usually of one.
+    pub(super) problems: SmallVec<[Told; 1]>,
+}
+
+impl Planned {
+    /// Blocks of all of its problems.
+    pub(super) fn blocks(&self) -> usize {
+        self.problems.iter().map(|told| told.blocks).sum()
+    }
 }
 
 impl Problem {
@@ -208,6 +215,7 @@ impl Problem {
             slots: slots.collect(),
             axes: (outer.len() as u32, inner.len() as u32),
             wide: self.grid.cols > i32::MAX as usize,
+            problems: 1,
             shape,
             flags,
         };
@@ -216,8 +224,8 @@ impl Problem {
             op.address.wrapping_add((offset as u64).wrapping_mul(op.dtype.size() as u64))
         };
         let addresses: SmallVec<[u64; 8]> = self.operands.iter().map(address).collect();
-        let params = params::bytes(self.compute, &scalars, &addresses, &outer, &inner);
-        Ok(Planned { variant, params, blocks })
+        let told = Told { scalars, addresses, outer, inner, blocks };
+        Ok(Planned { variant, problems: smallvec![told] })
     }
 }
 
@@ -238,7 +246,7 @@ fn table(sizes: &[usize], strides: &[Option<&Dims<isize>>]) -> Vec<Axis> {
 
 /// Compiles what has not been compiled yet, and enqueues the launches in their order.
 pub(super) fn enqueue(stream: &CudaStream<'_>, what: &str, planned: Vec<Planned>) -> Result<()> {
-    let planned: Vec<Planned> = planned.into_iter().filter(|planned| planned.blocks > 0).collect();
+    let planned: Vec<Planned> = planned.into_iter().filter(|planned| planned.blocks() > 0).collect();
     if planned.is_empty() {
         return Ok(());
     }
@@ -249,11 +257,11 @@ pub(super) fn enqueue(stream: &CudaStream<'_>, what: &str, planned: Vec<Planned>
     let functions: Vec<Function> = stream.device().functions().get(stream, &variants)?;
     let launch = |(planned, function): (Planned, Function)| Launch {
         function,
-        grid: planned.blocks as u64,
+        grid: planned.blocks() as u64,
         block: planned.variant.shape.block(),
         shared: planned.variant.shared_bytes(),
         cluster: planned.variant.shape.cluster,
-        params: planned.params,
+        params: params::bytes(planned.variant.compute, &planned.problems),
     };
     let launches: Vec<Launch> = planned.into_iter().zip(functions).map(launch).collect();
     stream.run(what, &launches)
@@ -334,12 +342,13 @@ mod tests {
                 blocks: 1,
             })
             .unwrap();
-        let number = |at: usize| i64::from_ne_bytes(planned.params[at..at + 8].try_into().unwrap());
+        let params = params::bytes(planned.variant.compute, &planned.problems);
+        let number = |at: usize| i64::from_ne_bytes(params[at..at + 8].try_into().unwrap());
         assert_eq!((number(0), number(8), number(16)), (1, 3, 6));
         assert_eq!((number(256), number(264)), (1024, 2048 + 2 * 18));
         // The axis of rows, then that of columns: size and strides.
         assert_eq!([272, 280, 288, 296, 304, 312].map(number), [4, 6, -6, 6, 1, 1]);
-        assert_eq!(planned.params.len(), 320);
+        assert_eq!(params.len(), 320);
         let Variant { axes, wide, slots, .. } = planned.variant;
         assert_eq!(
             (axes, wide, slots[0].access, slots[1].access),

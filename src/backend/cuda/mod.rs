@@ -1,8 +1,8 @@
 //! The CUDA backend: kernels from `kernels/`, compiled at run time for the GPU at hand, or for the CPU in its place.
 //!
 //! [`CudaDevice`] is a device, by one of two drivers behind one interface (`driver`). A call becomes one or several
-//! launches: `norm`, `between` and `pointwise` say which, `launch` reaches their operands, `geometry` says how threads share
-//! the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
+//! launches: `norm`, `between` and `pointwise` say which, `together` joins those of several problems, `launch` reaches their
+//! operands, `geometry` says how threads share the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
 
 mod between;
 mod constants;
@@ -26,6 +26,7 @@ mod self_test;
 mod stream;
 mod sums;
 mod tensor;
+mod together;
 mod variant;
 
 pub use copy::copy;
@@ -49,6 +50,20 @@ pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &CudaStream<'_
         Spec::Norm(norm) => norm::forward(norm, &operands, stream),
         Spec::Pointwise(pointwise) => pointwise::forward(pointwise, &operands, stream),
     }
+}
+
+/// Enqueues forward passes of which none writes what another reads or writes.
+pub(crate) fn forward_together(problems: &[(Spec, Forward<'_>)], stream: &CudaStream<'_>) -> Result<()> {
+    together::forward(problems, stream)
+}
+
+/// Enqueues backward passes of which none writes what another reads or writes.
+pub(crate) fn backward_together<const N: usize>(
+    problems: [(Spec, Backward<'_>); N],
+    workspace: &mut Workspace,
+    stream: &CudaStream<'_>,
+) -> Result<()> {
+    together::backward(problems, workspace, stream)
 }
 
 /// Enqueues a backward pass.

@@ -7,8 +7,9 @@ use super::constants::{flags, scalars};
 use super::fault::limit;
 use super::fusion::{self, After, Before};
 use super::inner;
-use super::launch::{Operand, Problem, Role, enqueue};
+use super::launch::{Operand, Planned, Problem, Role, enqueue};
 use super::schedule::{Pass, Schedule};
+use super::stream::Scratch;
 use super::variant::{Entry, Flags};
 use crate::Result;
 use crate::backend::Forward;
@@ -21,6 +22,18 @@ use smallvec::SmallVec;
 type Dtypes = SmallVec<[DType; 4]>;
 
 pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
+    let mut kept = Vec::new();
+    let planned = launches(spec, operands, stream, &mut kept)?;
+    enqueue(stream, "norm forward", planned)
+}
+
+/// The launches of a pass. What lives between them does so in `kept`, until they are enqueued.
+pub(super) fn launches(
+    spec: &Norm,
+    operands: &Forward<'_>,
+    stream: &CudaStream<'_>,
+    kept: &mut Vec<Scratch>,
+) -> Result<Vec<Planned>> {
     let output = operands.output.as_ref().map(|view| view.as_view());
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
@@ -89,11 +102,11 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         let operands = read()?.into_iter().chain(numbers).chain(written);
         Ok(Problem::new(compute, shape, reduced, operands).in_runs(fusion::run(rotary, head)))
     };
-    let kept = |after: Option<&View<'_>>| -> Dtypes {
+    let read_by = |after: Option<&View<'_>>| -> Dtypes {
         let all = [Some(&operands.input), operands.before.as_ref(), after];
         all.into_iter().flatten().map(View::dtype).collect()
     };
-    let (entry, read_again) = (Entry::NormForward, &kept(after)[..]);
+    let (entry, read_again) = (Entry::NormForward, &read_by(after)[..]);
     let with_given = |given: &View<'_>, statistics: Option<&View<'_>>| {
         let given = per_row("given", Some(given), STATISTICS)?;
         let statistics = per_row("statistics", statistics, STATISTICS)?;
@@ -102,7 +115,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         schedule.apply(&Pass { problem, entry, flags, scalars, read: read_again })
     };
     if let Some(given) = &operands.given {
-        return enqueue(stream, "norm forward", with_given(given, statistics.as_ref())?);
+        return with_given(given, statistics.as_ref());
     }
     let finish = apply || statistics.is_some();
     let Flags { kind, prefix, outside, .. } = of_spec;
@@ -113,7 +126,7 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
     if let Some(planned) =
         schedule.whole(&Pass { problem: whole, entry, flags, scalars, read: read_again })?
     {
-        return enqueue(stream, "norm forward", planned);
+        return Ok(planned);
     }
     if inner.is_some() {
         return Err(limit(
@@ -130,24 +143,25 @@ pub(super) fn forward(spec: &Norm, operands: &Forward<'_>, stream: &CudaStream<'
         ));
     }
     let leaves = schedule.leaves();
-    let parts = schedule.scratch(leaves, MOMENTS)?;
-    let parts = parts.view(compute, Layout::contiguous(&[rows, leaves.max(1) * MOMENTS]))?;
+    let of_parts = schedule.scratch(leaves, MOMENTS)?;
+    let parts = of_parts.view(compute, Layout::contiguous(&[rows, leaves.max(1) * MOMENTS]))?;
     let of_leaves = per_row("moments", Some(&parts), leaves * MOMENTS)?;
     let flags = Flags { kind, prefix, compute: true, before: of_spec.before, ..Flags::default() };
     let of_leaves = &problem([of_leaves, None], Vec::new())?;
     let mut planned =
-        schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: &kept(None) })?;
+        schedule.leaf_by_leaf(&Pass { problem: of_leaves, entry, flags, scalars, read: &read_by(None) })?;
     // Applying needs statistics, asked for or not.
-    let own = if apply && statistics.is_none() { Some(schedule.scratch(1, STATISTICS)?) } else { None };
+    let of_own = if apply && statistics.is_none() { Some(schedule.scratch(1, STATISTICS)?) } else { None };
     let layout = Layout::contiguous(&[rows, STATISTICS]);
-    let own = own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
-    let statistics = statistics.or(own);
-    let (moments, finished) = (moments.as_ref(), statistics.as_ref());
+    let own = of_own.as_ref().map(|own| own.view(compute, layout)).transpose()?;
+    let (moments, finished) = (moments.as_ref(), statistics.as_ref().or(own.as_ref()));
     planned.push(merge_moments(spec, compute, [rows, leaves], &parts, moments, finished)?);
     if let Some(statistics) = finished.filter(|_| apply) {
         planned.extend(with_given(statistics, None)?);
     }
-    enqueue(stream, "norm forward", planned)
+    drop((parts, own));
+    kept.extend([Some(of_parts), of_own].into_iter().flatten());
+    Ok(planned)
 }
 
 /// Whether normalized values are rounded before a weight multiplies them.

@@ -253,12 +253,23 @@ pub(super) fn backward(
     workspace: &mut Workspace,
     stream: &CudaStream<'_>,
 ) -> Result<()> {
+    let mut kept = Vec::new();
+    let planned = own_launches(spec, &operands, workspace, stream, &mut kept)?;
+    enqueue(stream, "norm backward", planned)
+}
+
+/// All launches of a norm without a norm of a branch.
+pub(super) fn own_launches(
+    spec: &Norm,
+    operands: &Backward<'_>,
+    workspace: &mut Workspace,
+    stream: &CudaStream<'_>,
+    kept: &mut Vec<Scratch>,
+) -> Result<Vec<Planned>> {
     let targets = [&operands.grad_input, &operands.grad_before, &operands.grad_after]
         .map(|target| target.as_ref().map(|view| view.as_view()));
     let [input, before, after] = targets.each_ref().map(Option::as_ref);
-    let mut kept = Vec::new();
-    let planned = launches(spec, &operands, Targets { input, before, after }, workspace, stream, &mut kept)?;
-    enqueue(stream, "norm backward", planned)
+    launches(spec, operands, Targets { input, before, after }, workspace, stream, kept)
 }
 
 /// The launches that write the gradients that have the input's shape to `targets`, and the others where the operands say. What

@@ -1,6 +1,7 @@
-//! What a launch is told, as the bytes of `Params` in `kernels/params.cuh`.
+//! What a launch is told, as the bytes of `Params` or `Together` in `kernels/params.cuh`.
 
 use crate::tensor::DType;
+use smallvec::SmallVec;
 
 /// The scalars of a launch. Those of the compute type have been rounded to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -60,18 +61,55 @@ impl Axis {
     }
 }
 
+/// What a launch is told of a problem.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Told {
+    pub(super) scalars: Scalars,
+    /// Of the operands' elements of index zero.
+    pub(super) addresses: SmallVec<[u64; 8]>,
+    pub(super) outer: Vec<Axis>,
+    pub(super) inner: Vec<Axis>,
+    /// The blocks that work on it.
+    pub(super) blocks: usize,
+}
+
+impl Told {
+    /// Bytes that it takes beside other problems, with tables of so many axes.
+    pub(super) fn bytes(&self, compute: DType, (outer, inner): (u32, u32)) -> usize {
+        let numbers = self.addresses.len() + (outer + inner) as usize * (1 + self.addresses.len());
+        8 + SCALARS + NUMBERS * compute.size() + 8 * numbers
+    }
+
+    /// The lengths of its tables.
+    fn axes(&self) -> (u32, u32) {
+        (self.outer.len() as u32, self.inner.len() as u32)
+    }
+}
+
+/// Bytes of the scalars that are whole numbers, and how many are of the compute type.
+const SCALARS: usize = 168;
+const NUMBERS: usize = 22;
+
 /// A kernel's argument, which has to lie as the C++ struct does: every member at a multiple of its own size.
-pub(super) fn bytes(
-    compute: DType,
-    scalars: &Scalars,
-    addresses: &[u64],
-    outer: &[Axis],
-    inner: &[Axis],
-) -> Vec<u8> {
+pub(super) fn bytes(compute: DType, problems: &[Told]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(problems.iter().map(|told| told.bytes(compute, told.axes())).sum());
+    let mut first_block = 0u64;
+    for told in problems {
+        if problems.len() > 1 {
+            bytes.extend_from_slice(&first_block.to_ne_bytes());
+            first_block += told.blocks as u64;
+        }
+        append(&mut bytes, compute, told);
+    }
+    bytes
+}
+
+/// Appends what is told of a problem.
+fn append(bytes: &mut Vec<u8>, compute: DType, told: &Told) {
+    let Told { scalars, addresses, outer, inner, .. } = told;
     let Scalars { first_row, rows, cols, prefix, leaves, chunk_rows, chunks, .. } = *scalars;
     let Scalars { partial_cols, leaf_base, turns, pairs, head, choice, block, inner_prefix, .. } = *scalars;
     let Scalars { power, inv_power, slope_power, scales, codes, inner: of_inner, .. } = *scalars;
-    let mut bytes = Vec::with_capacity(264 + 8 * addresses.len() * (1 + outer.len() + inner.len()));
     let counts = [first_row, rows, cols, prefix, leaves, chunk_rows, chunks, partial_cols, leaf_base, turns];
     for number in counts.into_iter().chain([pairs, head]).chain(choice).chain([block, inner_prefix]) {
         bytes.extend_from_slice(&number.to_ne_bytes());
@@ -82,7 +120,7 @@ pub(super) fn bytes(
         bytes.extend_from_slice(&word.to_ne_bytes());
     }
     bytes.extend_from_slice(&scalars.inner_eps_exponent.to_ne_bytes());
-    let numbers = [
+    let numbers: [f64; NUMBERS] = [
         scalars.inv_last,
         scalars.eps,
         scalars.eps_rstd,
@@ -122,7 +160,6 @@ pub(super) fn bytes(
             bytes.extend_from_slice(&stride.to_ne_bytes());
         }
     }
-    bytes
 }
 
 #[cfg(test)]
@@ -152,7 +189,14 @@ mod tests {
         };
         let axis = |size| Axis { size, strides: vec![size + 1, size + 2, size + 3] };
         for (compute, size) in [(DType::F32, 4), (DType::F64, 8)] {
-            let all = bytes(compute, &scalars, &[11, 12, 13], &[axis(20)], &[axis(30), axis(40)]);
+            let told = Told {
+                scalars,
+                addresses: SmallVec::from_slice(&[11, 12, 13]),
+                outer: vec![axis(20)],
+                inner: vec![axis(30), axis(40)],
+                blocks: 7,
+            };
+            let all = bytes(compute, std::slice::from_ref(&told));
             let float_at = |at: usize| match compute {
                 DType::F64 => f64::from_ne_bytes(all[at..at + 8].try_into().unwrap()),
                 _ => f64::from(f32::from_ne_bytes(all[at..at + 4].try_into().unwrap())),
@@ -170,6 +214,10 @@ mod tests {
             assert_eq!((number_at(&all, outer), number_at(&all, outer + 24)), (20, 23));
             assert_eq!((number_at(&all, outer + 32), number_at(&all, outer + 64)), (30, 40));
             assert_eq!(all.len(), outer + 96);
+            // Of several problems, each has the number of its first block before it.
+            let both = bytes(compute, &[told.clone(), told.clone()]);
+            assert_eq!(both.len(), 2 * told.bytes(compute, (1, 2)));
+            assert_eq!(both, [&0u64.to_ne_bytes(), &all[..], &7u64.to_ne_bytes(), &all[..]].concat());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The `pointwise` schedule: `kernels/pointwise.cu`.
 
-use super::launch::{Operand, Problem, Role, Task, enqueue};
+use super::launch::{Operand, Planned, Problem, Role, Task, enqueue};
 use super::params::Scalars;
 use super::sums::Sums;
 use super::variant::{Entry, Flags};
@@ -24,8 +24,17 @@ fn repeated(spec: &Pointwise, alpha: Option<&View<'_>>) -> Result<Option<Operand
 }
 
 pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
+    enqueue(stream, "pointwise forward", launches(spec, operands, stream)?)
+}
+
+/// The launches of a forward pass.
+pub(super) fn launches(
+    spec: &Pointwise,
+    operands: &Forward<'_>,
+    stream: &CudaStream<'_>,
+) -> Result<Vec<Planned>> {
     let Forward { input, weight, bias, alpha, output, .. } = operands;
-    let Some(output) = output else { return Ok(()) };
+    let Some(output) = output else { return Ok(Vec::new()) };
     let tensors = [
         Operand::new("input", Role::Load, Some(input))?,
         Operand::new("output", Role::Store, Some(&output.as_view()))?,
@@ -48,7 +57,7 @@ pub(super) fn forward(spec: &Pointwise, operands: &Forward<'_>, stream: &CudaStr
         scalars: Scalars { turns: turns as i64, ..Scalars::default() },
         blocks: threads.div_ceil(shape.block() as usize),
     })?;
-    enqueue(stream, "pointwise forward", vec![planned])
+    Ok(vec![planned])
 }
 
 pub(super) fn backward(

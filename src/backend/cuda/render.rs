@@ -115,7 +115,8 @@ pub(super) fn render(variants: &[&Variant], is_host: bool) -> Unit {
         // An error of the host driver, or a profiler, says which kernel it was.
         let name = format!("{}_{index}", variant.entry.name());
         text.variant(index, variant);
-        text.line(format_args!("KERNEL({name}, {}, V{index})", variant.entry.name()));
+        let kernel = if variant.problems > 1 { "KERNEL_TOGETHER" } else { "KERNEL" };
+        text.line(format_args!("{kernel}({name}, {}, V{index})", variant.entry.name()));
         names.push(name);
     }
     Unit { source: text.source, names }
@@ -212,6 +213,7 @@ impl Text {
             ("SLOTS", variant.slots.len() as u32),
             ("OUTER", axes.0),
             ("INNER", axes.1),
+            ("PROBLEMS", variant.problems),
             ("LANES", lanes),
             ("THREADS", threads),
             ("WIDTH", width),
@@ -326,6 +328,7 @@ mod tests {
             slots: [slot].into_iter().collect(),
             axes: (1, 2),
             wide: false,
+            problems: 1,
             shape,
             flags: Flags { compute: true, ..Flags::default() },
         }

@@ -5,7 +5,7 @@ use super::kernel::Kernel;
 use super::tensor::DeviceRange;
 use super::variant::Variant;
 use super::{CudaDevice, Overrides};
-use crate::tensor::{DType, Layout, Tensor, View};
+use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result, Workspace};
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -17,11 +17,19 @@ pub struct CudaStream<'a> {
     device: CudaDevice,
     queue: Queue,
     preparing: bool,
-    /// What calls would compile, where they do not even that.
-    listed: Option<Arc<Mutex<Vec<Variant>>>>,
+    /// What calls would compile and launch, where they do not even the former.
+    listed: Option<Arc<Mutex<Listed>>>,
     overrides: Overrides,
     /// A caller's stream is borrowed.
     lent: PhantomData<&'a ()>,
+}
+
+/// What calls would have done.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Each once.
+    variants: Vec<Variant>,
+    launches: usize,
 }
 
 impl<'a> CudaStream<'a> {
@@ -44,13 +52,14 @@ impl<'a> CudaStream<'a> {
         CudaStream { listed: Some(Arc::default()), ..CudaStream::preparing(device) }
     }
 
-    /// Notes what a call would compile; whether that is all that it shall do.
+    /// Notes the kernels that a call would launch, one after the other; whether that is all that it shall do.
     pub(super) fn list(&self, variants: &[&Variant]) -> bool {
         let Some(listed) = &self.listed else { return false };
         let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.launches += variants.len();
         for variant in variants {
-            if !listed.contains(variant) {
-                listed.push((*variant).clone());
+            if !listed.variants.contains(variant) {
+                listed.variants.push((*variant).clone());
             }
         }
         true
@@ -60,7 +69,14 @@ impl<'a> CudaStream<'a> {
     /// none.
     pub fn kernels(&self) -> Vec<Kernel> {
         let Some(listed) = &self.listed else { return Vec::new() };
-        listed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().map(Kernel::new).collect()
+        let listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.variants.iter().cloned().map(Kernel::new).collect()
+    }
+
+    /// How often calls on a [listing](CudaDevice::listing) stream would have launched kernels so far; 0 of other streams.
+    pub fn launches(&self) -> usize {
+        let Some(listed) = &self.listed else { return 0 };
+        listed.lock().unwrap_or_else(PoisonError::into_inner).launches
     }
 
     /// # Safety
@@ -127,16 +143,26 @@ impl<'a> CudaStream<'a> {
     /// At least `bytes` of the workspace. Its memory is replaced by a larger one if need be, but not during a
     /// capture, since a graph that was captured before may use it.
     pub(super) fn workspace<'w>(&self, workspace: &'w mut Workspace, bytes: usize) -> Result<View<'w>> {
-        if !self.device.has_room(workspace, bytes) && self.is_capturing()? {
+        let (from, end) = (workspace.from, workspace.from.saturating_add(bytes));
+        let refused = |reason| super::fault::refused(self.device.backend(), "workspace", reason);
+        if from > 0 && !self.device.has_room(workspace, end) {
+            // Launches that are planned have the addresses of what is before it.
+            return Err(refused("a part is larger than it was reserved"));
+        }
+        if !self.has_room(workspace, end)? {
             let expected =
-                format!("at least {bytes} bytes before a capture begins: `Workspace::with_capacity`");
+                format!("at least {end} bytes before a capture begins: `Workspace::with_capacity`");
             return Err(Error::argument("workspace", expected, "less"));
         }
-        self.device.reserve(workspace, bytes)?;
-        match &workspace.cuda {
-            Some(tensor) => tensor.view(),
-            None => Err(super::fault::refused(self.device.backend(), "workspace", "no memory")),
-        }
+        self.device.reserve(workspace, end)?;
+        let tensor = workspace.cuda.as_ref().ok_or_else(|| refused("no memory"))?;
+        let range = DeviceRange::of_own(&self.device, tensor.address() + from as u64, bytes as u64);
+        View::of_cuda(range, DType::I8, Layout::contiguous(&[bytes]))
+    }
+
+    /// Whether the workspace has so many bytes, or can have them.
+    pub(super) fn has_room(&self, workspace: &Workspace, bytes: usize) -> Result<bool> {
+        Ok(self.device.has_room(workspace, bytes) || !self.is_capturing()?)
     }
 
     /// Memory for launches of one call, in the order of the stream.

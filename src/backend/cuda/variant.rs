@@ -139,6 +139,8 @@ pub(super) struct Variant {
     pub(super) axes: (u32, u32),
     /// Columns are counted in 64 bits.
     pub(super) wide: bool,
+    /// Problems of a launch.
+    pub(super) problems: u32,
     pub(super) shape: Shape,
     pub(super) flags: Flags,
 }
