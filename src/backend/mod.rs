@@ -204,7 +204,6 @@ pub(crate) fn forward_together<const N: usize>(
     problems: [(Spec, Forward<'_>); N],
     stream: &Stream<'_>,
 ) -> Result<()> {
-    problems.iter().try_for_each(|(spec, _)| check_supported(spec, stream))?;
     match stream {
         Stream::Cpu(cpu) => cpu::forward_together(&problems, cpu),
         #[cfg(feature = "wgpu")]
@@ -242,7 +241,6 @@ pub(crate) fn backward_together<const N: usize>(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    problems.iter().try_for_each(|(spec, _)| check_supported(spec, stream))?;
     match stream {
         Stream::Cpu(cpu) => cpu::backward_together(&problems, workspace, cpu),
         #[cfg(feature = "wgpu")]

@@ -28,8 +28,8 @@ pub(super) fn run_forward<M: Method + ?Sized>(
     arguments: ForwardArguments<'_>,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let (spec, operands) = prepare_forward(method, arguments, stream)?;
-    backend::forward(&spec, operands, stream)
+    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
+    run_spec(spec, checked(method.parameters())?, arguments, stream)
 }
 
 /// A forward pass of a spec that is more than its method's own.
@@ -39,6 +39,7 @@ pub(super) fn run_spec(
     arguments: ForwardArguments<'_>,
     stream: &Stream<'_>,
 ) -> Result<()> {
+    // Not by way of `prepare_forward`: operands are many words, and each move of them takes a part of a short row's time.
     let operands = arguments::forward(&spec, parameters, arguments, stream)?;
     backend::forward(&without_empty_rows(spec), operands, stream)
 }
@@ -49,8 +50,9 @@ pub(super) fn run_backward<M: Method + ?Sized>(
     workspace: &mut Workspace,
     stream: &Stream<'_>,
 ) -> Result<()> {
-    let (spec, operands) = prepare_backward(method, arguments, stream)?;
-    backend::backward(&spec, operands, workspace, stream)
+    let spec = method.lower(arguments.input.shape(), arguments.input.dtype())?;
+    let operands = arguments::backward(&spec, checked(method.parameters())?, arguments, stream)?;
+    backend::backward(&without_empty_rows(spec), operands, workspace, stream)
 }
 
 /// What the backend is to do, or what is wrong with the arguments.
