@@ -166,13 +166,15 @@ impl Call {
                 norm.key().backward_into(&g_k, &x_k, Some(&s_k), key, workspace, stream)?;
             }
         }
-        let of_both = [("outputs", &outputs), ("gradients", &gradients)];
-        let others =
-            ["query statistics", "key statistics", "query weight", "key weight", "query bias", "key bias"];
-        let others = others.into_iter().zip(statistics.iter().chain(&of_parameters));
-        let of_both =
-            of_both.into_iter().flat_map(|(name, both)| both.iter().map(move |tensor| (name, tensor)));
-        of_both.chain(others).map(|(name, tensor)| Ok((name, tensor.read()?.to_f64()))).collect()
+        let [y_q, y_k] = read(&outputs, &at)?;
+        let [d_q, d_k] = read(&gradients, &at)?;
+        let mut all = vec![("query", y_q), ("key", y_k), ("query gradient", d_q), ("key gradient", d_k)];
+        let names = ["query statistics", "key statistics"].into_iter();
+        let names = names.chain(["query weight", "key weight", "query bias", "key bias"]);
+        for (name, tensor) in names.zip(statistics.iter().chain(&of_parameters)) {
+            all.push((name, tensor.read()?.to_f64()));
+        }
+        Ok(all)
     }
 
     /// Cosines, sines and positions; the last has one axis where there shall be none.
@@ -192,6 +194,24 @@ impl Call {
 fn parts<'t>(tensor: &'t DeviceTensor, at: &[Layout; 2]) -> Result<[View<'t>; 2]> {
     let part = |layout: &Layout| tensor.view()?.with_layout(layout.clone());
     Ok([part(&at[0])?, part(&at[1])?])
+}
+
+/// What was written to two tensors, or to parts of one, of which the rest is zero as before.
+fn read(tensors: &[DeviceTensor], at: &[Layout; 2]) -> Result<[Vec<f64>; 2]> {
+    let values = |tensor: &DeviceTensor| Ok(tensor.read()?.to_f64());
+    match tensors {
+        [query, key] => Ok([values(query)?, values(key)?]),
+        [packed] => {
+            let mut all: Vec<f64> = values(packed)?;
+            let parts = at.each_ref().map(|layout| {
+                let part = (0..layout.len()).map(|i| std::mem::take(&mut all[layout.offset_of(i)]));
+                part.collect::<Vec<_>>()
+            });
+            assert!(all.iter().all(|&x| x == 0.0), "written outside of queries and keys");
+            Ok(parts)
+        }
+        _ => unreachable!("one or two"),
+    }
 }
 
 /// Two tensors to write, or parts of one.
