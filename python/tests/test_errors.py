@@ -225,6 +225,7 @@ def test_numbers(function: str, name: str) -> None:
     for bad in (-1.0, math.nan, math.inf, -math.inf, 10**400):
         if (name, bad) in {
             ("p", math.inf),
+            ("momentum", -1.0),
             ("offset", -1.0),
             ("input_scale", -1.0),
             ("residual_scale", -1.0),
