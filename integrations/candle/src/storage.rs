@@ -1,7 +1,6 @@
 //! candle's memory as normkit's views, and normkit's errors as candle's.
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor};
-use half::{bf16, f16};
 use normkit::tensor::{self, Dims, Element, View, ViewMut};
 
 /// normkit's error, as candle's, with the operator that it is about.
