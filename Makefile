@@ -39,7 +39,7 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	cd integrations/candle && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 test: setup ## Run all tests: every backend, the command, a browser, C, burn, candle, Python, the documentation's examples, the smallest build
-	$(CARGO) check --quiet --no-default-features
+	$(CARGO) clippy --quiet --tests --no-default-features -- -D warnings
 	$(NVRTC) $(TEST)
 	python3 tools/sass_test.py "$${CARGO_TARGET_DIR:-target}/tmp/cuda" "$$(tools/setup.sh cuobjdump)"
 	@$(MAKE) --no-print-directory web-test

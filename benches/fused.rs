@@ -5,10 +5,11 @@ mod common;
 
 use common::{BARE, SHAPE, noise, passes};
 use criterion::{Criterion, criterion_group, criterion_main};
-use normkit::norm::{Quantized, Rotary};
-use normkit::spec::{Activation, Scaling};
+use normkit::norm::{HypersphereGradients, HypersphereStatistics, HypersphereStep};
+use normkit::norm::{OutlierOutputs, Quantized, Rotary};
+use normkit::spec::{Activation, STATISTICS, Scaling};
 use normkit::tensor::{DType, Tensor};
-use normkit::{Device, LayerNorm, Method, RmsNorm};
+use normkit::{Device, LayerNorm, Method, RmsNorm, Workspace};
 
 /// Columns of a head.
 const HEAD: usize = 128;
@@ -41,6 +42,7 @@ fn fused(criterion: &mut Criterion) {
             bench("heads", &[rows, cols / HEAD, HEAD], BARE, &heads);
             bench("heads, rotary", &[rows, cols / HEAD, HEAD], BARE, &rotary);
             codes(criterion, (&device, dtype), rms_norm.clone().residual(&other));
+            step(criterion, (&device, dtype));
         }
     }
 }
@@ -70,6 +72,64 @@ fn codes(criterion: &mut Criterion, (device, dtype): (&Device, DType), norm: Rms
                 (codes.view_mut().expect("a view"), hidden.view_mut().expect("a view"));
             norm.forward_into(&input, &mut codes, Some(&mut scales), Some(&mut hidden), &stream)
                 .expect("a forward pass");
+            common::wait(device);
+        });
+    });
+    // A few elements of each row are outliers.
+    let outliers = norm.outliers(3.0);
+    let (mut flags, mut statistics) =
+        (made(&SHAPE[1..], DType::I32), made(&[SHAPE[0], STATISTICS], dtype.compute()));
+    group.bench_function("rms_norm, outliers", |bencher| {
+        bencher.iter(|| {
+            let outputs = OutlierOutputs {
+                codes: codes.view_mut().expect("a view"),
+                scales: scales.view_mut().expect("a view"),
+                flags: flags.view_mut().expect("a view"),
+                statistics: Some(statistics.view_mut().expect("a view")),
+                hidden: Some(hidden.view_mut().expect("a view")),
+            };
+            outliers.forward_into(&input.view().expect("a view"), outputs, &stream).expect("a forward pass");
+            common::wait(device);
+        });
+    });
+    group.finish();
+}
+
+/// A step on the hypersphere: forward reads two tensors and writes one, backward reads three and writes two.
+fn step(criterion: &mut Criterion, (device, dtype): (&Device, DType)) {
+    let made = |shape: &[usize]| noise(device, shape, dtype);
+    let (stream, branch, gradient, alpha) = (made(&SHAPE), made(&SHAPE), made(&SHAPE), made(&SHAPE[1..]));
+    let on = device.stream();
+    let norm = HypersphereStep::new(&alpha);
+    let (mut output, saved) = norm.forward_train(&stream, &branch).expect("a forward pass");
+    let mut group =
+        common::group(criterion, "fused/hypersphere/forward", (device, dtype), SHAPE[0] * SHAPE[1], 3.0);
+    group.bench_function("step", |bencher| {
+        bencher.iter(|| {
+            let (input, branch) = (stream.view().expect("a view"), branch.view().expect("a view"));
+            let (mut output, none) = (output.view_mut().expect("a view"), HypersphereStatistics::default());
+            norm.forward_into(&input, &branch, &mut output, none, &on).expect("a forward pass");
+            common::wait(device);
+        });
+    });
+    group.finish();
+    let (mut of_input, mut of_branch, mut of_alpha) = (made(&SHAPE), made(&SHAPE), made(&SHAPE[1..]));
+    let mut workspace = Workspace::new();
+    let mut group =
+        common::group(criterion, "fused/hypersphere/backward", (device, dtype), SHAPE[0] * SHAPE[1], 5.0);
+    group.bench_function("step", |bencher| {
+        bencher.iter(|| {
+            let grads = HypersphereGradients {
+                input: Some(of_input.view_mut().expect("a view")),
+                branch: Some(of_branch.view_mut().expect("a view")),
+                alpha: Some(of_alpha.view_mut().expect("a view")),
+            };
+            let (input, branch) = (stream.view().expect("a view"), branch.view().expect("a view"));
+            let statistics =
+                [&saved.input, &saved.branch, &saved.output].map(|tensor| tensor.view().expect("a view"));
+            let gradient = gradient.view().expect("a view");
+            norm.backward_into(&gradient, &input, &branch, statistics.each_ref(), grads, &mut workspace, &on)
+                .expect("a backward pass");
             common::wait(device);
         });
     });

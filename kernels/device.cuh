@@ -11,6 +11,7 @@
 //   any(lanes, x)                       whether x is true in any lane
 //   shared_get<T>(at) shared_set(at, x) the block's shared memory; `at` in bytes, a multiple of T's size
 //   load<T, N>(p) store<T, N>(p, x)     N elements of a tensor at once, aligned to all of them (up to 16 bytes)
+//   raise(p)                            writes 1 to a number of a tensor, as other threads may do at the same time
 //   widen(x) widen_to<F>(x) narrow<T>(x)
 //   bits(x) of_bits(x) square_root(x)
 //   cluster_rank() cluster_size()       this block among those that run together, and their number

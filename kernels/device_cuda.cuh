@@ -76,6 +76,9 @@ DEVICE bool any(u32 lanes, bool x) {
 // What one instruction reads or writes. Accesses of memory go through these types, since the compiler does not always
 // join those of the elements.
 template <int BYTES> struct Word;
+template <> struct Word<1> {
+    using Type = u8;
+};
 template <> struct Word<2> {
     using Type = u16;
 };
@@ -136,6 +139,11 @@ template <class T, int N> DEVICE void store(T* p, const Pack<T, N>& x) {
         }
         set(p + i, part);
     }
+}
+
+DEVICE void raise(i32* p) {
+    __builtin_assume(__isGlobal(p));
+    atomicOr(p, 1);
 }
 
 DEVICE u32 bits(float x) {

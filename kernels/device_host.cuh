@@ -118,6 +118,11 @@ template <class T, int N> void store(T* p, const Pack<T, N>& x, CALLER) {
     }
 }
 
+inline void raise(i32* p, CALLER) {
+    check_address(p, sizeof(i32), "raise", file, line);
+    __atomic_store_n(p, 1, __ATOMIC_RELAXED);
+}
+
 inline u32 bits(float x) {
     return static_cast<u32>(raw(x));
 }

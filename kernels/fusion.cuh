@@ -36,8 +36,9 @@ template <class Weight, class Bias, bool OFFSET, class F> DEVICE F scaled_and_sh
     return x;
 }
 
-// The norm of a branch as the norm of a variant: its elements are the input's.
-template <class V> struct InnerNorm : V {
+// The norm of a branch, or of a residual, as the norm of a variant: its elements are those of an operand.
+template <class V, class Of> struct InnerNorm : V {
+    using Elements = Of;
     static constexpr Kind KIND = V::INNER_KIND;
     static constexpr bool OUTSIDE = V::INNER_OUTSIDE;
     static constexpr bool PREFIX = V::INNER_PREFIX;
@@ -127,8 +128,7 @@ template <class V> struct Prologue {
     }
 
     // Of the other operand's elements and those of the input, or what they have become.
-    DEVICE static Numbers<V> joined(const Params<V>& p, Numbers<V> x, const Stored<V, Other>& before) {
-        const Numbers<V> other = widened<V>(before);
+    DEVICE static Numbers<V> joined(const Params<V>& p, Numbers<V> x, const Numbers<V>& other) {
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             x.at[k] = hidden(p, x.at[k], other.at[k]);
         }
@@ -144,20 +144,41 @@ template <class V> struct Prologue {
         return scaled_and_shifted_by<Weight, Bias, V::INNER_OFFSET>(e, weight, bias, p.s.inner_offset);
     }
 
+    // What the same norm makes of an element of a residual, whose weight is its share of the sum.
+    DEVICE static F of_residual(const Params<V>& p, const Place<V>& row, F x, F share) {
+        if constexpr (V::HAS_MIX) {
+            return normalized<V::INNER_KIND == Kind::Moments>(row.residual, x) * share;
+        } else {
+            return x;
+        }
+    }
+
+    // The residual's elements of the columns from `col` on, normalized if they are.
+    DEVICE static Numbers<V> residual(const Params<V>& p, const Place<V>& row, I col, I end) {
+        Numbers<V> x = load_quad<V, Other>(p, row, col, end);
+        if constexpr (V::HAS_MIX) {
+            const Numbers<V> share = load_quad<V, typename V::mix_weight>(p, row, col, end);
+            UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+                x.at[k] = of_residual(p, row, x.at[k], share.at[k]);
+            }
+        }
+        return x;
+    }
+
     // What is normalized of a branch's elements `x` of the columns from `col` on.
     DEVICE static Numbers<V> with_inner(const Params<V>& p, const Place<V>& row, I col, I end, Numbers<V> x) {
         const Branch own = branch(p, row, col, end);
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             x.at[k] = of_inner(p, row.inner, x.at[k], own.scale.at[k], own.bias.at[k]);
         }
-        return joined(p, x, load_stored<V, Other>(p, row, col, end));
+        return joined(p, x, residual(p, row, col, end));
     }
 
     // Of elements that were loaded.
     DEVICE static Kept made(const Params<V>& p, const Stored<V, Input>& input, const Stored<V, Other>& before,
                             const Branch& own, u32 kept) {
         if constexpr (IS_MADE) {
-            return joined(p, scaled(shifted(input, own, kept), own), before);
+            return joined(p, scaled(shifted(input, own, kept), own), widened<V>(before));
         } else {
             return input;
         }
@@ -214,7 +235,8 @@ template <class V> struct Prologue {
         F x = one_of<Input>(p, row, col);
         if constexpr (V::HAS_INNER) {
             x = of_inner(p, row.inner, x, one_of<Weight>(p, row, col), one_of<Bias>(p, row, col));
-            return hidden(p, x, one_of<Other>(p, row, col));
+            const F other = one_of<Other>(p, row, col);
+            return hidden(p, x, of_residual(p, row, other, one_of<typename V::mix_weight>(p, row, col)));
         } else if constexpr (IS_MADE) {
             if constexpr (Shift::PRESENT) {
                 x = x + one_of<Shift>(p, row, col);

@@ -22,7 +22,8 @@ template <> struct Window<double, false> {
     static constexpr u64 LOW = u64(1023 - 400) << 52, HIGH = u64(1023 + 450) << 52;
 };
 
-// `N` is the norm whose moments they are: the variant's, of what is normalized, or that of a branch, of the input.
+// `N` is the norm whose moments they are: the variant's, of what is normalized, or that of a branch or a residual, of an
+// operand.
 template <class V, class N = V> struct LeafMoments {
     using F = typename V::F;
     using I = Index<V>;
@@ -48,7 +49,7 @@ template <class V, class N = V> struct LeafMoments {
 
     DEVICE Numbers<V> input(I col) const {
         if constexpr (N::IS_INNER) {
-            return load_quad<V, typename V::input>(p, leaf.place, col, leaf.end);
+            return load_quad<V, typename N::Elements>(p, leaf.place, col, leaf.end);
         } else {
             return Prologue<V>::numbers(p, leaf.place, col, leaf.end);
         }
@@ -56,7 +57,7 @@ template <class V, class N = V> struct LeafMoments {
 
     DEVICE F one(I col) const {
         if constexpr (N::IS_INNER) {
-            return Prologue<V>::template one_of<typename V::input>(p, leaf.place, col);
+            return Prologue<V>::template one_of<typename N::Elements>(p, leaf.place, col);
         } else {
             return Prologue<V>::one(p, leaf.place, col);
         }

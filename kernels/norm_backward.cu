@@ -335,6 +335,10 @@ template <class V> struct Backward : RowGradient<V> {
             using OfBranch = typename V::inner_statistics;
             leaf.place.inner = to_statistics(numbers_of<V, OfBranch, STATISTICS_SIZE>(p, leaf.place, 0));
         }
+        if constexpr (V::HAS_MIX) {
+            using OfResidual = typename V::mix_statistics;
+            leaf.place.residual = to_statistics(numbers_of<V, OfResidual, STATISTICS_SIZE>(p, leaf.place, 0));
+        }
         Stored<V, OfHidden> held_own[KEPT];
         if constexpr (Leaf<V>::HELD > 0) {
             // All is asked for before anything is written, which might be the memory of what follows.

@@ -10,6 +10,7 @@ template <class V> struct Forward {
     using F = typename V::F;
     using I = Index<V>;
     using Input = typename V::input;
+    using Residual = typename V::before;
     using Kept = typename Prologue<V>::Kept;
     using Other = typename V::after;
     static constexpr int KEPT = LeafMoments<V>::KEPT;
@@ -123,7 +124,7 @@ template <class V> struct Forward {
         if constexpr (V::SCALING == Scaling::Row) {
             u32 most = 0;
             leaf.each([&](int i, I col) {
-                const u32 own = Codes::most_of(of_hidden(i, col, hidden(i, col)), col, leaf.end);
+                const u32 own = Codes::most_of(p, of_hidden(i, col, hidden(i, col)), col, leaf.end);
                 most = own > most ? own : most;
             });
             scale = Codes::scale(p, Codes::of_row(leaf, most));
@@ -135,7 +136,10 @@ template <class V> struct Forward {
             const Numbers<V> x = hidden(i, col);
             const Numbers<V> y = of_hidden(i, col, x);
             if constexpr (Codes::IS_CODED) {
-                write(col, x, Codes::coded(y, scale));
+                if (Codes::HAS_OUTLIERS && leaf.live) {
+                    Codes::flag(p, leaf.place, y, col, leaf.end);
+                }
+                write(col, x, Codes::coded(p, y, scale));
             } else {
                 write(col, x, y);
             }
@@ -145,12 +149,12 @@ template <class V> struct Forward {
     // Of the epilogue's other operand.
     DEVICE Stored<V, Other> other(I col) const { return load_if_present<V, Other>(p, leaf.place, col, leaf.end); }
 
-    // Statistics of the branch's norm. Its elements are kept as they are.
-    DEVICE void enter_inner() {
-        using Norm = InnerNorm<V>;
+    // Statistics of the norm of a branch, or of a residual, which are `Saved`. Its elements are kept as they are.
+    template <class Of, class Saved> DEVICE Statistics<F> of_inner() {
+        using Norm = InnerNorm<V, Of>;
         static_assert(V::COMPUTE && V::FINISH && !V::SPLIT && !V::mask::PRESENT && !V::element::PRESENT);
         if constexpr (Leaf<V>::HELD > 0) {
-            leaf.each([&](int i, I col) { held[i] = load_quad<V, Input>(p, leaf.place, col, leaf.end); });
+            leaf.each([&](int i, I col) { held[i] = load_quad<V, Of>(p, leaf.place, col, leaf.end); });
         }
         LeafMoments<V, Norm> of_leaf = {p, leaf, held};
         const Moments<F> m = merged<Norm>(of_leaf.moments());
@@ -158,23 +162,27 @@ template <class V> struct Forward {
         own.eps = p.s.inner_eps;
         own.eps_rstd = p.s.inner_eps_rstd;
         own.eps_exponent = p.s.inner_eps_exponent;
-        leaf.place.inner = finish<Norm>(own, m);
+        const Statistics<F> s = finish<Norm>(own, m);
         if constexpr (V::LEAVES > 1) {
             // The leaves of the sum meet where those of the branch may still be read.
             device::barrier();
         }
-        if constexpr (V::inner_statistics::PRESENT) {
+        if constexpr (Saved::PRESENT) {
             if (leaf.is_first_of_row()) {
-                const auto numbers = to_numbers(leaf.place.inner);
-                set_numbers<V, typename V::inner_statistics>(p, leaf.place, 0, numbers);
+                set_numbers<V, Saved>(p, leaf.place, 0, to_numbers(s));
             }
         }
+        return s;
     }
 
     DEVICE void run() {
         Stored<V, Other> held_other[KEPT];
+        // The residual's first: it is read again, the input is not.
+        if constexpr (V::HAS_MIX) {
+            leaf.place.residual = of_inner<Residual, typename V::mix_statistics>();
+        }
         if constexpr (V::HAS_INNER) {
-            enter_inner();
+            leaf.place.inner = of_inner<Input, typename V::inner_statistics>();
         }
         if constexpr (Leaf<V>::HELD > 0) {
             leaf.each([&](int i, I col) {

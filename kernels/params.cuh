@@ -86,8 +86,10 @@ template <class F> struct Scalars {
     F input_scale, residual_scale;
     // The scale of codes, or the largest magnitude that makes one larger; the code of that; and the least scale.
     F code_scale, code_bound, code_largest, code_least;
-    // Of the norm of a branch: eps, the divisor's reciprocal where the statistic is zero, the weight's offset; one fills up.
-    F inner_eps, inner_eps_rstd, inner_offset, unused;
+    // Of the norm of a branch: eps, the divisor's reciprocal where the statistic is zero, the weight's offset.
+    F inner_eps, inner_eps_rstd, inner_offset;
+    // The least magnitude that is set apart from codes.
+    F code_outlier;
 };
 
 // An axis of the index space, and every operand's stride along it, in elements.
@@ -158,8 +160,14 @@ template <class V> struct OfInner<V, true> {
     Statistics<typename V::F> inner;
 };
 
+// The same of the row of a residual.
+template <class V, bool IS_THERE> struct OfMix {};
+template <class V> struct OfMix<V, true> {
+    Statistics<typename V::F> residual;
+};
+
 // Where the elements of a row begin, or those of a column in their row: an offset for each operand.
-template <class V> struct Place : OfInner<V, V::HAS_INNER> {
+template <class V> struct Place : OfInner<V, V::HAS_INNER>, OfMix<V, V::HAS_MIX> {
     i64 at[V::SLOTS];
 };
 

@@ -14,12 +14,33 @@ template <class V> struct Quantizer {
     // The bits of a magnitude as float32: they are in the order of magnitudes, and those of NaN above all.
     DEVICE static u32 size_bits(F v) { return device::bits(static_cast<float>(v)) & 0x7FFFFFFF; }
 
-    // The largest of the elements from column `col` on that come before column `end`.
-    DEVICE static u32 most_of(const Numbers<V>& v, I col, I end) {
+    // Whether elements from a threshold on are set apart; infinity is beyond any, NaN is not.
+    static constexpr bool HAS_OUTLIERS = V::flags::PRESENT;
+
+    DEVICE static bool is_outlier(const Params<V>& p, u32 size) {
+        if constexpr (HAS_OUTLIERS) {
+            return size >= device::bits(static_cast<float>(p.s.code_outlier)) && size <= 0x7F800000;
+        } else {
+            return false;
+        }
+    }
+
+    // Flags the columns from `col` on that come before column `end` where there is an outlier.
+    DEVICE static void flag(const Params<V>& p, const Place<V>& row, const Numbers<V>& v, I col, I end) {
+        using Flags = typename V::flags;
+        UNROLL for (int k = 0; k < V::WIDTH; ++k) {
+            if (col + I(k) < end && is_outlier(p, size_bits(v.at[k]))) {
+                device::raise(reinterpret_cast<i32*>(p.at[Flags::SLOT]) + row.at[Flags::SLOT] + i64(col + I(k)));
+            }
+        }
+    }
+
+    // The largest of the elements from column `col` on that come before column `end` and are no outliers.
+    DEVICE static u32 most_of(const Params<V>& p, const Numbers<V>& v, I col, I end) {
         u32 most = 0;
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
             const u32 size = size_bits(v.at[k]);
-            most = col + I(k) < end && size > most ? size : most;
+            most = col + I(k) < end && size > most && !is_outlier(p, size) ? size : most;
         }
         return most;
     }
@@ -33,10 +54,11 @@ template <class V> struct Quantizer {
     }
 
     // What codes are the nearest to.
-    DEVICE static Numbers<V> coded(const Numbers<V>& v, float scale) {
+    DEVICE static Numbers<V> coded(const Params<V>& p, const Numbers<V>& v, float scale) {
         Numbers<V> y;
         UNROLL for (int k = 0; k < V::WIDTH; ++k) {
-            y.at[k] = static_cast<F>(static_cast<float>(v.at[k]) / scale);
+            const F quotient = static_cast<F>(static_cast<float>(v.at[k]) / scale);
+            y.at[k] = is_outlier(p, size_bits(v.at[k])) ? F(0) : quotient;
         }
         return y;
     }
@@ -77,7 +99,7 @@ template <class V> struct Quantizer {
         for (I block = 0; block < count; ++block) {
             u32 most = 0;
             each(leaf, block, size, [&](I col, I to) {
-                const u32 own = most_of(value(col), col, to);
+                const u32 own = most_of(p, value(col), col, to);
                 most = own > most ? own : most;
             });
             most = leaf.fold(most, Most());
@@ -85,7 +107,7 @@ template <class V> struct Quantizer {
             if (leaf.is_first() && leaf.start + block * size < leaf.end) {
                 set_number<V, typename V::scales>(p, leaf.place, i64((leaf.start + block * size) / size), F(scale));
             }
-            each(leaf, block, size, [&](I col, I) { store(col, coded(value(col), scale)); });
+            each(leaf, block, size, [&](I col, I) { store(col, coded(p, value(col), scale)); });
         }
     }
 };

@@ -124,7 +124,7 @@ template <class V> struct AffineTerms {
                 const Statistics<F> s = to_statistics(row.inner.of(i));
                 x.at[i] = Prologue<V>::of_inner(p, s, x.at[i], branch.scale.at[i], branch.bias.at[i]);
             }
-            return Prologue<V>::joined(p, x, row.before);
+            return Prologue<V>::joined(p, x, widened<V>(row.before));
         }
         return widened<V>(Prologue<V>::made(p, row.input, row.before, branch, row.kept));
     }

@@ -7,13 +7,40 @@ var<private> most: u32;
 var<private> code_scale: f32;
 
 fn deliver(col: u32, y: vec4<f32>) {
+    let outliers = are_outliers(magnitude4(y));
     if is_looking {
-        let sizes = select(vec4<u32>(0u), magnitude4(y), is_inside(col));
+        let sizes = select(vec4<u32>(0u), magnitude4(y), is_inside(col) & !outliers);
         let two = max(sizes.xy, sizes.zw);
         most = max(most, max(two.x, two.y));
         return;
     }
-    deliver_code(col, y, code_scale);
+    if OUTLIERS {
+        flag(col, outliers);
+    }
+    deliver_code(col, select(y, vec4<f32>(0.0), outliers), code_scale);
+}
+
+// Elements that are set apart, by the bits of their magnitudes: infinity is beyond any threshold, NaN is not.
+fn are_outliers(sizes: vec4<u32>) -> vec4<bool> {
+    let threshold = vec4<u32>(bitcast<u32>(params.code_outlier));
+    return vec4<bool>(OUTLIERS) & (sizes >= threshold) & (sizes <= vec4<u32>(INFINITY));
+}
+
+// Flags the columns of those of the four elements at `col` that are the row's.
+fn flag(col: u32, outliers: vec4<bool>) {
+    let count = there(col);
+    if outliers.x && count > 0u {
+        flags_raise(col);
+    }
+    if outliers.y && count > 1u {
+        flags_raise(col + 1u);
+    }
+    if outliers.z && count > 2u {
+        flags_raise(col + 2u);
+    }
+    if outliers.w && count > 3u {
+        flags_raise(col + 3u);
+    }
 }
 
 fn is_delivered() -> bool {

@@ -29,5 +29,5 @@ fn branch_at(col: u32) -> vec4<f32> {
 }
 
 fn x_at(col: u32) -> vec4<f32> {
-    return hidden_of(branch_at(col), before_at(col));
+    return hidden_of(branch_at(col), residual_at(col));
 }

@@ -180,13 +180,13 @@ struct Parts {
 }
 
 fn parts_at(col: u32) -> Parts {
-    return Parts(branch_at(col), before_at(col));
+    return Parts(branch_at(col), residual_at(col));
 }
 
 // The same of a thread's i-th four elements.
 fn parts_first(i: u32, col: u32) -> Parts {
     if HAS_INNER {
-        return Parts(of_inner_kept(i, col, input_at(col)), before_at(col));
+        return Parts(of_inner_kept(i, col, input_at(col)), residual_first(i, col));
     }
     return parts_at(col);
 }
@@ -238,6 +238,7 @@ fn slow_write(col: u32) {
 fn backward_leaf() {
     s = Statistics(statistics_get(0u), statistics_get(1u), statistics_get(2u), INT(statistics_get(3u)));
     enter_inner();
+    enter_mix();
     for (var step = 0u; step < HELD; step++) { // unrolled
         for (var quad = 0u; quad < QUADS; quad++) { // unrolled
             let col = column(step, quad);

@@ -35,6 +35,7 @@ fn norm_backward(
             kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
             kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
             keep_inner(step * QUADS + quad, column(step, quad));
+            keep_mix(step * QUADS + quad, column(step, quad));
             weight_sum[step * QUADS + quad] = zero4();
             bias_sum[step * QUADS + quad] = zero4();
         }

@@ -55,10 +55,10 @@ fn slow_write(col: u32) {
     emit(col, x, normed_again(col, x));
 }
 
-// What is normalized, of a branch that is in registers if it has been normalized for itself.
+// What is normalized, of operands that are in registers if they have been normalized for themselves.
 fn x_first(i: u32, col: u32) -> vec4<f32> {
     if INNER_COMPUTED {
-        return hidden_of(of_inner_kept(i, col, held[i]), before_at(col));
+        return hidden_of(of_inner_kept(i, col, held[i]), residual_first(i, col));
     }
     return x_at(col);
 }
@@ -67,6 +67,7 @@ fn x_first(i: u32, col: u32) -> vec4<f32> {
 fn forward_leaf() {
     var s: Statistics;
     enter_inner();
+    enter_mix();
     if COMPUTE {
         for (var step = 0u; step < HELD; step++) { // unrolled
             for (var quad = 0u; quad < QUADS; quad++) { // unrolled
@@ -119,6 +120,7 @@ fn norm_forward(
                 kept_weight[step * QUADS + quad] = full_weight(column(step, quad));
                 kept_bias[step * QUADS + quad] = bias_at(column(step, quad));
                 keep_inner(step * QUADS + quad, column(step, quad));
+                keep_mix(step * QUADS + quad, column(step, quad));
             }
         }
     }

@@ -46,7 +46,7 @@ struct Params {
     inv_power_low: f32,
     slope_power: f32,
     slope_power_low: f32,
-    // The weight of a new sample in a running estimate, and of what was there.
+    // The weight of a new sample in a running estimate, and of what was there; or what alpha is multiplied by.
     factor: f32,
     rest: f32,
     // What a prologue multiplies the input and the residual by.
@@ -78,6 +78,8 @@ struct Params {
     inner_eps_exponent: i32,
     inner_eps_rstd: f32,
     inner_weight_offset: f32,
+    // The least magnitude that is set apart from codes.
+    code_outlier: f32,
     // Where index zero of each tensor lies in its binding, in elements, modulo 2^32; placed as in `Axis`.
     start_PART: vec4<u32>, // each part
     flat_start: vec4<u32>,

@@ -41,6 +41,22 @@ fn zero_rows_leave_zero_parameter_gradients() {
 }
 
 #[test]
+fn an_empty_batch_leaves_running_statistics() {
+    for device in common::devices() {
+        let zeros = |shape: &[usize]| device.zeros(shape, DType::F32).unwrap();
+        let of =
+            |values: &[f64]| common::on(&device, &HostTensor::from_f64(values, &[2], DType::F32).unwrap());
+        let mut running = RunningStatistics { mean: of(&[0.25, -3.0]), var: of(&[1.5, 4.0]), batches: 0 };
+        let norm = BatchNorm::new(2);
+        let x = zeros(&[0, 2, 5]);
+        let (y, _) = norm.train(&x, &mut running, Momentum::Factor(0.5)).unwrap();
+        assert_eq!(y.view().unwrap().layout().shape(), [0, 2, 5]);
+        assert_eq!(running.mean.read().unwrap().to_f64(), [0.25, -3.0], "{}", device.backend());
+        assert_eq!(running.var.read().unwrap().to_f64(), [1.5, 4.0], "{}", device.backend());
+    }
+}
+
+#[test]
 fn column_major_and_expanded_inputs_need_no_copy() {
     let data: Vec<f32> = (0..12).map(|i| common::wave(i, 0.1) as f32).collect();
     let norm = LayerNorm::new([3]);

@@ -2,11 +2,12 @@
 
 mod common;
 
+use common::named;
 use normkit::norm::{Quantized, steps};
 use normkit::prelude::*;
 use normkit::spec::{Dropout, Scaling};
 use normkit::tensor::{DType, Layout};
-use normkit::{DeviceTensor, Error, Gradients, Method, Result};
+use normkit::{DeviceTensor, Gradients, Method};
 
 fn host(shape: &[usize], phase: f64, dtype: DType) -> HostTensor {
     let len = shape.iter().product();
@@ -176,14 +177,6 @@ fn elements_that_dropout_leaves_out_are_not_in_the_gradients() {
     }
 }
 
-#[track_caller]
-fn named<T>(result: Result<T>) -> &'static str {
-    match result.err().expect("an error") {
-        Error::Argument { name, .. } => name,
-        other => panic!("no argument is named: {other}"),
-    }
-}
-
 #[test]
 fn what_makes_no_sense_is_refused() {
     let zeros = |shape: &[usize], dtype| HostTensor::zeros(shape, dtype).unwrap();
@@ -294,7 +287,7 @@ fn the_usual_sum_fits_few_bindings() {
             Some(&mut of_rows),
             &stream,
         );
-        assert!(matches!(result, Err(Error::Limit { .. })), "{result:?}");
+        assert!(matches!(result, Err(normkit::Error::Limit { .. })), "{result:?}");
         let mut to = y.view_mut().unwrap();
         norm.forward_hidden_into(&input, &mut to, Some(&mut over_before), Some(&mut of_rows), &stream)
             .unwrap();

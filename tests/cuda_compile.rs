@@ -1,8 +1,9 @@
 //! The CUDA kernels compile for GPUs of four generations, and none of them has more numbers than registers have room for.
 //! NVRTC needs no GPU for that. The table of what each kernel takes lies in the folder of cargo's temporary files.
 //!
-//! Usually it is the kernels of typical calls, and some of those that the other tests use; all of them where the
-//! environment says `NORMKIT_TEST_KERNELS=all`, as `make cuda-compile` does.
+//! Usually each kernel of typical calls is compiled for two generations, 9.0 being one, and some of those that the other
+//! tests use for one; where the environment says `NORMKIT_TEST_KERNELS=all`, as `make cuda-compile` does, all for all of them,
+//! and where it says `typical`, only the typical ones are.
 #![cfg(feature = "cuda")]
 
 mod common;
@@ -16,6 +17,8 @@ mod pairs;
 #[path = "common/any_spec.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod any_spec;
+#[path = "common/coded.rs"]
+mod coded;
 #[path = "common/forced.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod forced;
@@ -24,11 +27,9 @@ use normkit::backend::cuda::{
     Compiled, Compiler, CudaDevice, CudaStream, HostOptions, Kernel, Overrides, Resources,
 };
 use normkit::check::{Case, METHODS, compute};
-use normkit::norm::Quantized;
+use normkit::norm::HypersphereStep;
 use normkit::prelude::*;
-use normkit::spec::{
-    Activation, Epilogue, EpsPosition, Fusion, Inner, Prologue, RotaryStyle, Scaling, Statistic,
-};
+use normkit::spec::{Activation, Epilogue, EpsPosition, Fusion, Inner, Prologue, RotaryStyle, Statistic};
 use normkit::tensor::DType;
 use normkit::{Result, Stream};
 use pairs::{Call, Place};
@@ -39,6 +40,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const ARCHITECTURES: [(u32, u32); 4] = [(7, 5), (8, 0), (9, 0), (10, 0)];
+
+/// Every typical kernel is compiled for 9.0, and for one of the others by turns.
+const TURNS: [Option<usize>; 4] = [Some(0), Some(1), None, Some(2)];
 
 /// Of the kernels that are not typical, one in so many is compiled for each architecture, for each another one.
 const SHARE: usize = 160;
@@ -94,6 +98,7 @@ fn fused_cases() -> Vec<Case> {
     list.extend(
         [F32, BF16].into_iter().flat_map(|dtype| [1024, 4096, 16_384].map(|cols| sandwich(dtype, cols))),
     );
+    list.extend([F32, BF16].into_iter().flat_map(|dtype| [1024, 4096, 16_384].map(|cols| step(dtype, cols))));
     list
 }
 
@@ -111,6 +116,13 @@ fn sandwich(dtype: DType, cols: usize) -> Case {
     let mut case = Case::matrix("rms_norm", dtype, 2, cols);
     (case.fusion, case.hidden) = (Fusion { prologue, inner: Some(inner), ..Fusion::default() }, true);
     case
+}
+
+/// A step on the hypersphere.
+fn step(dtype: DType, cols: usize) -> Case {
+    let alpha = HostTensor::zeros(&[cols], DType::F32).unwrap();
+    let spec = HypersphereStep::new(&alpha).lower(&[2, cols]).unwrap();
+    Case { weight: None, bias: None, ..Case::of_spec(&spec, dtype) }
 }
 
 /// A device with the geometry of GPUs of this capability.
@@ -131,7 +143,7 @@ fn typical(capability: (u32, u32)) -> Vec<Kernel> {
         let stream = device.listing().with_overrides(overrides).unwrap();
         list(&stream, typical_cases().into_iter().filter(|case| !fused || has_fused_gradients(case)));
         if !fused {
-            list_quantized(&device, &stream).unwrap_or_else(|error| panic!("{error}"));
+            coded::list(&device, &stream).unwrap_or_else(|error| panic!("{error}"));
             list_pairs(&stream, true).unwrap_or_else(|error| panic!("{error}"));
         }
         all.extend(stream.kernels().into_iter().filter(|kernel| fused == kernel.name().ends_with("fused")));
@@ -141,7 +153,7 @@ fn typical(capability: (u32, u32)) -> Vec<Kernel> {
 
 /// Whether a row's columns have parameters of their own, and the case is one to look at the gradients of all of them with.
 fn has_fused_gradients(case: &Case) -> bool {
-    case.method == "layer_norm" || case.method == "rms_norm" && !case.fusion.is_none()
+    case.method == "layer_norm" || case.method == "rms_norm" && !case.fusion.is_none() || case.spec.is_some()
 }
 
 /// Those of what the other tests compute: their lists of cases, and what `cuda_schedules` forces.
@@ -179,31 +191,6 @@ fn list(stream: &normkit::backend::cuda::CudaStream<'static>, cases: impl IntoIt
     }
 }
 
-/// Notes the kernels of results that become codes, after a residual that is kept.
-fn list_quantized(device: &CudaDevice, stream: &CudaStream<'static>) -> Result<()> {
-    let (device, stream) = (Device::Cuda(device.clone()), Stream::Cuda(stream.clone()));
-    let scalings = [Scaling::Static(0.05), Scaling::Row, Scaling::Block(128)];
-    for (dtype, codes) in [(DType::BF16, DType::F8E4M3), (DType::F16, DType::I8), (DType::F32, DType::F8E5M2)]
-    {
-        for (scaling, cols) in
-            scalings.into_iter().flat_map(|scaling| [1024, 4096, 16_384].map(|n| (scaling, n)))
-        {
-            let tensor = || device.zeros(&[2, cols], dtype);
-            let (x, weight, mut hidden) = (tensor()?, device.zeros(&[cols], dtype)?, tensor()?);
-            let residual = tensor()?;
-            let norm =
-                Quantized::new(RmsNorm::new([cols]).weight(&weight).residual(&residual), codes, scaling);
-            let mut output = device.zeros(&[2, cols], codes)?;
-            let scales = norm.scales_shape(&[2, cols], dtype)?;
-            let mut scales = scales.map(|shape| device.zeros(&shape, DType::F32)).transpose()?;
-            let mut scales = scales.as_mut().map(Tensor::view_mut).transpose()?;
-            let hidden = &mut hidden.view_mut()?;
-            norm.forward_into(&x.view()?, &mut output.view_mut()?, scales.as_mut(), Some(hidden), &stream)?;
-        }
-    }
-    Ok(())
-}
-
 /// Notes the kernels of queries and keys, together or each by themselves.
 fn list_pairs(stream: &CudaStream<'static>, together: bool) -> Result<()> {
     use RotaryStyle::{HalfSplit, Interleaved};
@@ -225,7 +212,8 @@ struct Task {
 
 /// What is to be compiled, and how many kernels there are beside it for each architecture.
 fn tasks() -> (Vec<Task>, [usize; 4]) {
-    let is_all = std::env::var("NORMKIT_TEST_KERNELS").is_ok_and(|which| which == "all");
+    let extent = std::env::var("NORMKIT_TEST_KERNELS").unwrap_or_default();
+    let (is_all, is_every_typical) = (extent == "all", extent == "all" || extent == "typical");
     let lists = std::thread::scope(|scope| {
         let listing =
             ARCHITECTURES.map(|capability| scope.spawn(move || (typical(capability), of_tests(capability))));
@@ -234,14 +222,22 @@ fn tasks() -> (Vec<Task>, [usize; 4]) {
     let (mut tasks, mut left) = (Vec::new(), [0; 4]);
     for (generation, (typical, of_tests)) in lists.into_iter().enumerate() {
         assert!(typical.len() > 50 && of_tests.len() > 1000, "{}, {}", typical.len(), of_tests.len());
-        let others = of_tests.into_iter().filter(|kernel| !typical.contains(kernel)).enumerate();
-        let (chosen, not): (Vec<_>, Vec<_>) = others
-            .partition(|(index, _)| is_all || index % SHARE == generation * SHARE / ARCHITECTURES.len());
-        left[generation] = not.len();
-        let chosen: Vec<Kernel> = chosen.into_iter().map(|(_, kernel)| kernel).collect();
-        let task = |is_typical| move |kernel| Task { generation, kernel, is_typical };
-        tasks.extend(typical.into_iter().map(task(true)));
-        tasks.extend(chosen.into_iter().map(task(false)));
+        let others: Vec<Kernel> = of_tests.into_iter().filter(|kernel| !typical.contains(kernel)).collect();
+        left[generation] = typical.len() + others.len();
+        let before = tasks.len();
+        let is_turn = |index| TURNS[generation].is_none_or(|turn| index % 3 == turn);
+        let in_share = |index| index % SHARE == generation * SHARE / ARCHITECTURES.len();
+        for (index, kernel) in typical.into_iter().enumerate() {
+            if is_every_typical || is_turn(index) {
+                tasks.push(Task { generation, kernel, is_typical: true });
+            }
+        }
+        for (index, kernel) in others.into_iter().enumerate() {
+            if is_all || in_share(index) {
+                tasks.push(Task { generation, kernel, is_typical: false });
+            }
+        }
+        left[generation] -= tasks.len() - before;
     }
     (tasks, left)
 }

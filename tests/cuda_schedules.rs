@@ -7,13 +7,17 @@ mod any_spec;
 #[path = "common/forced.rs"]
 #[allow(dead_code, reason = "shared with another test")]
 mod forced;
+#[path = "common/hyperspheres.rs"]
+mod hyperspheres;
 #[path = "common/sandwiches.rs"]
 mod sandwiches;
 
 use any_spec::{Problem, differences, elementwise, results};
-use forced::{a_parameter_for_each_column, forced};
+use forced::{a_parameter_for_each_column, forced, ways};
+use hyperspheres::Laid;
 use normkit::backend::cuda::{CudaDevice, HostOptions, Schedule};
 use normkit::{Device, Stream};
+use sandwiches::Around;
 use std::process::Command;
 
 /// Says that kernels are to be compiled with AddressSanitizer.
@@ -48,10 +52,11 @@ fn check_in_orders(problems: &[Problem], orders: &[Schedule]) {
         // Together: one by one they would take several times as long. The same for every order, so that the cache has them.
         device.compile_kernels(&kernels).unwrap_or_else(|error| panic!("{error}"));
         // Few rows have all that blocks do.
-        let is_taken = |problem: &&Problem| order == Schedule::Ascending || problem.shape[0] < 40;
-        for problem in problems.iter().filter(is_taken) {
+        let is_taken =
+            |(_, problem): &(usize, &Problem)| order == Schedule::Ascending || problem.shape[0] < 40;
+        for (index, problem) in problems.iter().enumerate().filter(is_taken) {
             let expected = results(problem, &Device::Cpu.stream());
-            for (name, overrides) in forced() {
+            for (name, overrides) in ways(index) {
                 let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
                 let what = format!("{name} of {problem:?}, {order:?}");
                 different.extend(differences(&expected, &results(problem, &stream), &what));
@@ -106,20 +111,46 @@ fn rotary_embeddings() {
     check_in_any_order(&any_spec::rotaries());
 }
 
-/// Norms on both sides of a residual. Rows that a block cannot take are refused.
-#[test]
-fn norms_on_both_sides_of_a_residual() {
+/// Complains of what differs in any order of the threads, when each problem is run in every way.
+fn check_each<P>(
+    problems: &[P],
+    run: impl Fn(&P, &Stream<'_>),
+    differences: impl Fn(&P, &Stream<'_>, &str) -> Vec<String>,
+) {
+    let listing = device(Schedule::Ascending).listing();
+    for problem in problems {
+        for (_, overrides) in forced() {
+            run(problem, &Stream::Cuda(listing.clone().with_overrides(overrides).unwrap()));
+        }
+    }
     let mut different = Vec::new();
     for order in [Schedule::Ascending, Schedule::Descending, Schedule::Random] {
         let device = device(order);
-        for problem in sandwiches::all() {
+        device.compile_kernels(&listing.kernels()).unwrap_or_else(|error| panic!("{error}"));
+        for problem in problems {
             for (name, overrides) in forced() {
                 let stream = Stream::Cuda(device.stream().with_overrides(overrides).unwrap());
-                different.extend(sandwiches::differences(&problem, &stream, &format!("{name}, {order:?}")));
+                different.extend(differences(problem, &stream, &format!("{name}, {order:?}")));
             }
         }
     }
     assert!(different.is_empty(), "{} results differ:\n{}", different.len(), different.join("\n"));
+}
+
+/// Norms on both sides of a residual. Rows that a block cannot take are refused.
+#[test]
+fn norms_on_both_sides_of_a_residual() {
+    let run = |problem: &Around, stream: &Stream<'_>| drop(sandwiches::results(problem, stream));
+    check_each(&sandwiches::all(), run, sandwiches::differences);
+}
+
+/// Steps on the hypersphere. Rows that a block cannot take are refused.
+#[test]
+fn steps_on_the_hypersphere() {
+    let run = |problem: &Laid, stream: &Stream<'_>| {
+        let _ = [false, true].map(|in_place| problem.run(stream, in_place));
+    };
+    check_each(&hyperspheres::all(), run, hyperspheres::differences);
 }
 
 #[test]

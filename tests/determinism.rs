@@ -110,6 +110,32 @@ fn every_number_of_threads_gives_the_same_bits() {
     }
 }
 
+/// Several threads call the norms of one device and read the results while the others do.
+#[test]
+fn threads_that_share_a_device_get_the_bits_of_one() {
+    const THREADS: usize = 8;
+    for device in common::devices() {
+        let cases: Vec<Case> = common::matrices(DType::F32, 5, 70).collect();
+        let expected: Vec<_> = cases.iter().map(|case| bits(case, &device.stream())).collect();
+        let rounds = if device.backend() == "cuda" { 1 } else { 6 };
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (cases, expected, device) = (&cases, &expected, &device);
+                scope.spawn(move || {
+                    for i in (0..rounds * cases.len()).map(|i| (i + thread) % cases.len()) {
+                        assert_same(
+                            &cases[i],
+                            "beside others",
+                            &expected[i],
+                            &bits(&cases[i], &device.stream()),
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
+
 /// Complains of every result whose bits differ between the CPU and the stream.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 #[track_caller]

@@ -2,10 +2,11 @@
 
 mod common;
 
+use common::named;
 use normkit::prelude::*;
 use normkit::spec::{Activation, Dropout};
 use normkit::tensor::{DType, Layout, View, ViewMut};
-use normkit::{DeviceTensor, Error, Gradients, Result};
+use normkit::{DeviceTensor, Error, Gradients};
 
 const SHAPE: [usize; 2] = [37, 200];
 
@@ -205,14 +206,6 @@ fn adaptive_norms_are_weights_of_each_sample() {
     let scale = tensor(&[batch, 1, cols], 0.6);
     let refused = LayerNorm::new([cols]).weight(&scale).forward(&x);
     assert!(matches!(refused, Err(Error::Argument { name: "weight", .. })), "must be asked for");
-}
-
-#[track_caller]
-fn named<T>(result: Result<T>) -> &'static str {
-    match result.err().expect("an error") {
-        Error::Argument { name, .. } => name,
-        other => panic!("no argument is named: {other}"),
-    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 
 mod common;
 
+use common::named;
+use normkit::Gradients;
 use normkit::norm::{Pair, QkNorm, Quantized, Rotary, rotary_tables};
 use normkit::prelude::*;
 use normkit::spec::{Activation, RotaryStyle, Scaling};
 use normkit::tensor::{DType, Layout, View, ViewMut};
-use normkit::{Error, Gradients, Result};
 
 const STYLES: [RotaryStyle; 2] = [RotaryStyle::HalfSplit, RotaryStyle::Interleaved];
 
@@ -308,14 +309,6 @@ fn packed_queries_and_keys_are_rotated_in_place() {
             assert_eq!(part(&memory, of_v()), part(&packed, of_v()));
             assert_eq!(part(&of_gradient, of_v()), part(&gradient, of_v()));
         }
-    }
-}
-
-#[track_caller]
-fn named<T>(result: Result<T>) -> &'static str {
-    match result.err().expect("an error") {
-        Error::Argument { name, .. } => name,
-        other => panic!("no argument is named: {other}"),
     }
 }
 

@@ -2,14 +2,14 @@
 //! may force computes the same thing as the formula in float64.
 #![cfg(feature = "wgpu")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
+
+use adapter::wgpu_device;
 use normkit::backend::wgpu::*;
 use normkit::prelude::*;
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Error, Gradients, Stream};
-
-fn device() -> WgpuDevice {
-    WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"))
-}
 
 /// Numbers between -3 and 3 that differ between calls.
 fn numbers(len: usize, seed: usize) -> Vec<f64> {
@@ -125,7 +125,7 @@ fn check_layer_norm(device: &WgpuDevice, overrides: Overrides, rows: usize, n: u
 
 #[test]
 fn layer_norm_agrees_with_the_formula() {
-    let device = device();
+    let device = wgpu_device();
     for (rows, n, dtype) in [
         (5, 64, DType::F32),
         (3, 1000, DType::F32),
@@ -199,7 +199,7 @@ fn browsers_get_directives_that_native_compilers_refuse() {
 
 #[test]
 fn dyt_agrees_with_the_formula() {
-    let device = device();
+    let device = wgpu_device();
     for (rows, n, dtype, tolerance) in
         [(37, 200, DType::F32, 2e-6), (3, 5001, DType::F32, 2e-6), (20, 33, DType::F16, 6e-4)]
     {
@@ -247,7 +247,7 @@ fn shader_f16_changes_no_bit() {
 /// Everything in one buffer at odd offsets, outputs between guard elements, and a transposed input.
 #[test]
 fn one_buffer_at_odd_offsets() {
-    let device = device();
+    let device = wgpu_device();
     for dtype in [DType::F32, DType::F16] {
         let (rows, n) = (6, 37);
         let (x, w) = (
@@ -286,7 +286,7 @@ fn one_buffer_at_odd_offsets() {
 
 #[test]
 fn two_methods_share_one_submission() {
-    let device = device();
+    let device = wgpu_device();
     let n = 48;
     let x = host(&numbers(3 * n, 1), &[3, n], DType::F32);
     let (ones, zeros) = (vec![1.0; n], vec![0.0; n]);
@@ -319,7 +319,7 @@ fn small_bindings_take_several_launches() {
 
 #[test]
 fn a_callers_device_works_and_its_loss_is_an_error() {
-    let own = device();
+    let own = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
     let theirs = WgpuDevice::from_existing(own.raw().clone(), own.queue().clone());
     assert_eq!(own, theirs);
     check_layer_norm(&theirs, Overrides::default(), 3, 40, DType::F32);
@@ -328,12 +328,12 @@ fn a_callers_device_works_and_its_loss_is_an_error() {
     let error = LayerNorm::new([8]).forward(&x).unwrap_err();
     assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
     assert!(matches!(x.read(), Err(Error::DeviceLost { .. })));
-    check_layer_norm(&device(), Overrides::default(), 3, 40, DType::F32);
+    check_layer_norm(&wgpu_device(), Overrides::default(), 3, 40, DType::F32);
 }
 
 #[test]
 fn an_allocation_that_cannot_be_is_an_error_and_the_next_one_works() {
-    let device = device();
+    let device = wgpu_device();
     let error = device.zeros(&[1 << 40], DType::F32).unwrap_err();
     assert!(matches!(error, Error::Limit { .. } | Error::OutOfMemory { .. }), "{error}");
     check_layer_norm(&device, Overrides::default(), 2, 8, DType::F32);
@@ -341,7 +341,7 @@ fn an_allocation_that_cannot_be_is_an_error_and_the_next_one_works() {
 
 #[test]
 fn no_rows_give_zero_gradients() {
-    let device = device();
+    let device = wgpu_device();
     let w = device.upload(&host(&[1.0, 2.0, 3.0], &[3], DType::F32)).unwrap();
     let x = device.zeros(&[0, 3], DType::F32).unwrap();
     let norm = LayerNorm::new([3]).weight(&w).bias(&w);
@@ -354,7 +354,7 @@ fn no_rows_give_zero_gradients() {
 /// Rows of extreme magnitude, a constant row, and a NaN that stays in its own row.
 #[test]
 fn irregular_rows() {
-    let device = device();
+    let device = wgpu_device();
     let n = 16;
     let base = numbers(n, 5);
     let mut x: Vec<f64> = Vec::new();

@@ -2,37 +2,21 @@
 //! device may have: the bits of the CPU.
 #![cfg(feature = "wgpu")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
 #[path = "common/sandwiches.rs"]
 mod sandwiches;
+#[path = "common/wgpu_ways.rs"]
+mod wgpu_ways;
 
-use normkit::Stream;
-use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
+use adapter::wgpu_device;
+use normkit::backend::wgpu::{Options, WgpuDevice};
 use normkit::tensor::DType;
 use sandwiches::{Around, differences};
 
-/// Each way to run a norm.
-fn forced() -> [(&'static str, Overrides); 6] {
-    let of =
-        |style, split, reduction| Overrides { style: Some(style), split, reduction, ..Overrides::default() };
-    [
-        ("as it comes", Overrides::default()),
-        ("row", of(Style::Row, false, None)),
-        ("column", of(Style::Column, false, None)),
-        ("row split", of(Style::Row, true, None)),
-        ("column split", of(Style::Column, true, None)),
-        ("row through workgroup memory", of(Style::Row, false, Some(Reduction::Workgroup))),
-    ]
-}
-
 /// Complains of all of these problems that differ from the CPU's, each in the schedule of its number.
 fn check(device: &WgpuDevice, problems: &[(usize, Around)]) {
-    let mut different = Vec::new();
-    for (index, problem) in problems {
-        let (name, overrides) = forced()[index % 6];
-        let stream = Stream::Wgpu(device.stream().with_overrides(overrides).unwrap());
-        different.extend(differences(problem, &stream, name));
-    }
-    assert!(different.is_empty(), "{} results differ:\n{}", different.len(), different.join("\n"));
+    wgpu_ways::check(device, problems, differences);
 }
 
 /// The problems that WebGPU has dtypes for.
@@ -46,21 +30,21 @@ fn all() -> Vec<(usize, Around)> {
 /// A shader takes a software adapter seconds to compile: each problem has one of the schedules.
 #[test]
 fn problems_in_a_schedule_each() {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    let device = wgpu_device();
     check(&device, &all());
 }
 
 /// Threads that take several rows one after the other keep what those share.
 #[test]
 fn rows_in_turns() {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    let device = wgpu_device();
     check(&device, &[(0, Around { partial: true, ..Around::new([1100, 64], [false, true]) })]);
 }
 
 /// One problem in all schedules.
 #[test]
 fn every_schedule() {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    let device = wgpu_device();
     let problem = Around { partial: true, ..Around::new([9, 130], [true, false]) };
     check(&device, &[0, 1, 2, 3, 4, 5].map(|index| (index, problem)));
 }
@@ -82,7 +66,7 @@ fn few_bindings() {
 /// From the stream, whose dtype is not that which normalized values were rounded to.
 #[test]
 fn rounded_to_another_dtype_than_the_streams() {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
+    let device = wgpu_device();
     let problem = Around { rounds: true, dtype: DType::BF16, ..Around::new([9, 130], [false, false]) };
     check(&device, &[(0, problem)]);
 }

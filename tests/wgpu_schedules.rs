@@ -2,11 +2,16 @@
 //! dtypes and masks, forward and backward, at once and step by step.
 #![cfg(feature = "wgpu")]
 
+#[path = "common/adapter.rs"]
+mod adapter;
 #[path = "common/any_spec.rs"]
 mod any_spec;
+#[path = "common/wgpu_ways.rs"]
+mod wgpu_ways;
 
+use adapter::wgpu_device;
 use any_spec::{Problem, differences, elementwise, results};
-use normkit::backend::wgpu::{Options, Overrides, Reduction, Style, WgpuDevice};
+use normkit::backend::wgpu::{Options, Overrides, WgpuDevice};
 use normkit::prelude::*;
 use normkit::spec::RotaryStyle::{HalfSplit, Interleaved};
 use normkit::spec::{Activation, Branch, Dropout, Epilogue, Fusion, Prologue, RotaryStyle, Statistic};
@@ -20,37 +25,31 @@ const SILU: Epilogue = Epilogue::Activation(Activation::Silu);
 const GELU: Epilogue = Epilogue::Activation(Activation::Gelu);
 const GELU_TANH: Epilogue = Epilogue::Activation(Activation::GeluTanh);
 
-/// Each way to run a norm.
+/// Each schedule; the one that the device chooses is one of them.
 fn forced() -> [(&'static str, Overrides); 5] {
-    let of =
-        |style, split, reduction| Overrides { style: Some(style), split, reduction, ..Overrides::default() };
-    [
-        ("row", of(Style::Row, false, None)),
-        ("column", of(Style::Column, false, None)),
-        ("row split", of(Style::Row, true, None)),
-        ("column split", of(Style::Column, true, None)),
-        ("row through workgroup memory", of(Style::Row, false, Some(Reduction::Workgroup))),
-    ]
+    let [_, schedules @ ..] = wgpu_ways::forced();
+    schedules
 }
 
-/// Complains of everything that a forced schedule computes otherwise than the CPU.
+/// Complains of everything that a forced schedule computes otherwise than the CPU: each problem in three of them by turns,
+/// since a software adapter takes long to compile shaders.
 fn check(problems: &[Problem]) {
-    check_where(problems.iter().map(|problem| (None, problem)));
+    let ways = forced().map(|(name, _)| name);
+    let turns = |index: usize| (0..3).map(move |turn| ways[(index + turn) % ways.len()]).collect();
+    check_where(problems.iter().enumerate().map(|(index, problem)| (turns(index), problem)));
 }
 
-/// Likewise, each in one schedule only: shaders with functions in them take a software adapter long to compile.
-fn check_forced(problems: &[(&str, Problem)]) {
-    check_where(problems.iter().map(|(name, problem)| (Some(*name), problem)));
+/// Likewise, each in one schedule only: with functions in them, they take longer.
+fn check_forced(problems: &[(&'static str, Problem)]) {
+    check_where(problems.iter().map(|(name, problem)| (vec![*name], problem)));
 }
 
-fn check_where<'p>(problems: impl Iterator<Item = (Option<&'p str>, &'p Problem)>) {
-    let device = WgpuDevice::new().unwrap_or_else(|error| panic!("{error}"));
+fn check_where<'p>(problems: impl Iterator<Item = (Vec<&'static str>, &'p Problem)>) {
+    let device = wgpu_device();
     let mut different = Vec::new();
-    for (only, problem) in problems {
+    for (ways, problem) in problems {
         let expected = results(problem, &Device::Cpu.stream());
-        for (name, overrides) in
-            forced().into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name))
-        {
+        for (name, overrides) in forced().into_iter().filter(|(name, _)| ways.contains(name)) {
             let stream = Stream::Wgpu(device.stream().with_overrides(overrides).unwrap());
             let what = format!("{name} of {problem:?}");
             different.extend(differences(&expected, &results(problem, &stream), &what));
@@ -254,7 +253,7 @@ fn fusions_with_few_bindings() {
 
 #[test]
 fn elementwise_functions() {
-    let wgpu = Device::Wgpu(WgpuDevice::new().unwrap_or_else(|error| panic!("{error}")));
+    let wgpu = Device::Wgpu(wgpu_device());
     let different = differences(&elementwise(&Device::Cpu), &elementwise(&wgpu), "elementwise");
     assert!(different.is_empty(), "{}", different.join("\n"));
 }

@@ -78,7 +78,7 @@ def build(test: str) -> tuple[int | None, str]:
     return cargo("test", "--no-run", *test.split(" -- ")[0].split())
 
 
-def start(test: str) -> tuple[int | None, str]:
+def run_built(test: str) -> tuple[int | None, str]:
     """Runs the binary that was built before anything was broken."""
     target, _, name = test.rpartition(" ") if test.split()[-2] != "--test" else (test, "", "")
     return run(binary(target), *([name] if name else []))
@@ -127,7 +127,7 @@ def judge(mutation: Mutation) -> tuple[bool, str]:
             if status != 0:
                 errors = [line for line in output.splitlines() if line.startswith("error")]
                 return False, f"does not compile: {errors[0] if errors else output[-200:]}"
-            status, output = start(test) if mutation.is_read else cargo("test", *test.split())
+            status, output = run_built(test) if mutation.is_read else cargo("test", *test.split())
             if status is None:
                 return True, "the test hung"
             if status != 0:

@@ -44,8 +44,11 @@ impl Copy {
             Device::Cpu => {
                 let pool = ThreadPoolBuilder::new().num_threads(place.threads()).build();
                 let pool = pool.map_err(|e| Failure::new(format!("no threads to copy with: {e}")))?;
-                let zeros = || HostTensor::zeros(&[rows, cols], dtype);
-                Ok(Copy::Host { from: zeros()?, to: zeros()?, cpu: place.cpu().clone(), pool })
+                let mut from = HostTensor::zeros(&[rows, cols], dtype)?;
+                // What was never written is one page of zeros, again and again, which lies in the caches.
+                from.bytes_mut().fill(1);
+                let to = HostTensor::zeros(&[rows, cols], dtype)?;
+                Ok(Copy::Host { from, to, cpu: place.cpu().clone(), pool })
             }
             #[cfg(feature = "wgpu")]
             Device::Wgpu(device) => {

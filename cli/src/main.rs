@@ -12,6 +12,7 @@ mod errors;
 mod exported;
 mod failure;
 mod files;
+mod listed;
 mod method;
 mod plot;
 mod report;

@@ -1,15 +1,15 @@
-//! Medians of interleaved runs.
+//! Times of interleaved runs, and their medians.
 
 use crate::failure::Result;
 use std::time::{Duration, Instant};
 
-/// Runs the tasks `0..tasks` in turn, once per round, and returns each one's median time. A disturbance of the machine
-/// then falls on all tasks alike, and their ratios hold. One round before does not count.
+/// Runs the tasks `0..tasks` in turn, once per round, and returns each one's times. A disturbance of the machine
+/// then falls on all tasks alike, and the ratios of their medians hold. One round before does not count.
 pub(crate) fn interleaved(
     rounds: usize,
     tasks: usize,
     mut run: impl FnMut(usize) -> Result<()>,
-) -> Result<Vec<Duration>> {
+) -> Result<Vec<Vec<Duration>>> {
     let mut times = vec![Vec::with_capacity(rounds); tasks];
     for round in 0..=rounds.max(1) {
         for (task, times) in times.iter_mut().enumerate() {
@@ -20,12 +20,14 @@ pub(crate) fn interleaved(
             }
         }
     }
-    Ok(times.into_iter().map(median).collect())
+    Ok(times)
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The time in the middle; zero of none.
+pub(crate) fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
     times.sort_unstable();
-    times[times.len() / 2]
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -46,6 +48,6 @@ mod tests {
     #[test]
     fn the_median_ignores_one_slow_run() {
         let times = [3, 1, 100, 2, 4].map(Duration::from_millis);
-        assert_eq!(median(times.to_vec()), Duration::from_millis(3));
+        assert_eq!(median(&times), Duration::from_millis(3));
     }
 }

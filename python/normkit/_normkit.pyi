@@ -128,6 +128,15 @@ def qk_norm_rope(
     interleaved: bool = False,
     backend: Backend | None = None,
 ) -> tuple[Array, Keys]: ...
+def hypersphere_step(
+    input: Array,
+    branch: SupportsDLPack,
+    alpha: SupportsDLPack,
+    eps: SupportsFloat = 1e-12,
+    *,
+    alpha_scale: SupportsFloat = 1.0,
+    backend: Backend | None = None,
+) -> Array: ...
 def weight_norm(
     v: Array,
     g: SupportsDLPack,
@@ -215,6 +224,38 @@ def rms_norm_add_rms_norm(
     cast: Cast = "fp32",
     backend: Backend | None = None,
 ) -> tuple[Array, Array]: ...
+def outlier_codes(
+    input: SupportsDLPack,
+    residual: SupportsDLPack | None,
+    weight: SupportsDLPack | None,
+    bias: SupportsDLPack | None,
+    normalized_shape: Shape,
+    centred: bool,
+    eps: SupportsFloat | None,
+    offset: SupportsFloat,
+    cast: Cast,
+    input_scale: SupportsFloat,
+    residual_scale: SupportsFloat,
+    threshold: SupportsFloat,
+    backend: Backend | None,
+) -> tuple[Any, Any, Any, Any, Any]: ...
+def outlier_values(
+    input: SupportsDLPack,
+    residual: SupportsDLPack | None,
+    weight: SupportsDLPack | None,
+    bias: SupportsDLPack | None,
+    normalized_shape: Shape,
+    centred: bool,
+    eps: SupportsFloat | None,
+    offset: SupportsFloat,
+    cast: Cast,
+    input_scale: SupportsFloat,
+    residual_scale: SupportsFloat,
+    threshold: SupportsFloat,
+    statistics: SupportsDLPack,
+    columns: Sequence[int],
+    backend: Backend | None,
+) -> Any: ...
 def rms_norm_quant(
     input: SupportsDLPack,
     normalized_shape: Shape,
@@ -498,3 +539,20 @@ class Sandwich:
         grad_hidden: SupportsDLPack | None = None,
         needs: SupportsIndex = 63,
     ) -> tuple[Array | None, Any | None, Any | None, Any | None, Any | None, Any | None]: ...
+@final
+class HypersphereStep:
+    @staticmethod
+    def of(eps: SupportsFloat = 1e-12, alpha_scale: SupportsFloat = 1.0) -> HypersphereStep: ...
+    def forward(self, input: Array, alpha: SupportsDLPack, branch: SupportsDLPack) -> Array: ...
+    def train(
+        self, input: Array, alpha: SupportsDLPack, branch: SupportsDLPack
+    ) -> tuple[Array, Statistics]: ...
+    def backward(
+        self,
+        grad_output: Array,
+        input: Array,
+        statistics: SupportsDLPack,
+        alpha: SupportsDLPack,
+        branch: SupportsDLPack,
+        needs: SupportsIndex = 7,
+    ) -> tuple[Array | None, Any | None, Any | None]: ...

@@ -26,6 +26,7 @@ named! {
     partial: real -> f64,
     input_scale: real -> f64,
     residual_scale: real -> f64,
+    alpha_scale: real -> f64,
     dropout_p: real -> f64,
     dropout_seed: word -> u64,
     dropout_offset: word -> u64,
@@ -109,6 +110,11 @@ pub(crate) fn optional_scale(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>>
 /// What bounds a scale, or None.
 pub(crate) fn optional_upper_bound(object: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     if object.is_none() { Ok(None) } else { real("upper_bound", object).map(Some) }
+}
+
+/// The least magnitude of an outlier.
+pub(crate) fn threshold(object: &Bound<'_, PyAny>) -> PyResult<f64> {
+    real("threshold", object)
 }
 
 /// The columns that share a scale where None is all of a row.

@@ -76,6 +76,23 @@ impl<'py> Fresh<'py> {
         Ok(Fresh { memory, object: Object::Ready(array.into_any()) })
     }
 
+    /// Fills it with zeros.
+    pub(crate) fn zero(&self) -> PyResult<()> {
+        match (self.memory.residence, &self.object) {
+            (Residence::Host, _) => {
+                let (first, bytes) = self.memory.range();
+                // SAFETY: these are the bytes of an array that was made a moment ago, which nobody else has.
+                unsafe { std::ptr::write_bytes(first, 0, bytes) };
+            }
+            (Residence::Cuda(_), Object::Ready(object)) => {
+                object.call_method0(pyo3::intern!(object.py(), "zero_"))?;
+            }
+            // Such an array is made of zeros.
+            (Residence::Cuda(_), Object::Exported(..)) => {}
+        }
+        Ok(())
+    }
+
     /// The array, once it has been written.
     pub(crate) fn finish(self) -> PyResult<Bound<'py, PyAny>> {
         match self.object {

@@ -1,6 +1,7 @@
 //! The extension module of the Python package `normkit`: functions on arrays of any library, without copies.
 //!
-//! `functions`, `fused`, `heads`, `quantized` and `sandwich` are what users call, `low` what `normkit.torch` is made of. An
+//! `functions`, `fused`, `heads`, `hypersphere`, `quantized` and `sandwich` are what users call, `low` and `outliers` what
+//! `normkit.torch` is made of. An
 //! argument becomes an `array` (by NumPy's C
 //! interface, DLPack's C functions or its capsules), a result a `fresh` array of the same library; `place` says on
 //! which device a call runs, and `call` runs it while other Python threads go on.
@@ -19,10 +20,12 @@ mod fresh;
 mod functions;
 mod fused;
 mod heads;
+mod hypersphere;
 mod low;
 mod low_running;
 mod memory;
 mod openmp;
+mod outliers;
 mod place;
 mod quantized;
 mod running;
@@ -46,11 +49,15 @@ mod _normkit {
     #[pymodule_export]
     use super::heads::{qk_norm, qk_norm_rope};
     #[pymodule_export]
+    use super::hypersphere::{Step, hypersphere_step};
+    #[pymodule_export]
     use super::low::Norm;
     #[pymodule_export]
     use super::low_running::{
         batch_norm_frozen, batch_norm_frozen_backward, batch_norm_train, instance_norm_train,
     };
+    #[pymodule_export]
+    use super::outliers::{outlier_codes, outlier_values};
     #[pymodule_export]
     use super::quantized::{add_layer_norm_quant, add_rms_norm_quant, layer_norm_quant, rms_norm_quant};
     #[pymodule_export]

@@ -32,7 +32,7 @@ pub(crate) fn quantization(
         (None, Some(block)) => Scaling::Block(block),
         (None, None) => Scaling::Row,
     };
-    let quantization = Quantization { dtype, scaling, upper_bound };
+    let quantization = Quantization { dtype, scaling, upper_bound, outliers: None };
     quantization.check().map_err(|error| renamed(error, &[("block", "block_size")]))?;
     Ok(quantization)
 }
@@ -48,7 +48,7 @@ pub(crate) fn run<'py>(
     backend: Option<&str>,
 ) -> PyResult<Results<'py>> {
     Call { weight, bias, before: residual, ..Call::new(config, input) }.check()?;
-    let Quantization { dtype, scaling, upper_bound } = quantization;
+    let Quantization { dtype, scaling, upper_bound, .. } = quantization;
     let place = Place::of(input, backend)?;
     let codes = Fresh::new(py, input, input.shape(), Some(dtype))?;
     let hidden = |like: &Array<'py>| Fresh::new(py, input, input.shape(), Some(like.dtype()));

@@ -27,6 +27,7 @@ ON_WGPU = (
     "add_rms_norm",
     "layer_norm_add",
     "rms_norm_add_rms_norm",
+    "hypersphere_step",
     "modulated_layer_norm, each",
     "gated_rms_norm, groups",
 )

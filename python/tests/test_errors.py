@@ -58,6 +58,7 @@ CALLS: dict[str, dict[str, Any]] = {
         "input": X, "residual": X, "normalized_shape": (6,), "weight": SIX, "next_weight": SIX, "eps": 1e-5,
         "offset": 0.0, "cast": "fp32",
     },
+    "hypersphere_step": {"input": X, "branch": X, "alpha": SIX, "eps": 1e-12, "alpha_scale": 1.0},
     "rms_norm_quant": {
         "input": X, "normalized_shape": (6,), "weight": SIX, "eps": 1e-5, **CODED, "offset": 0.0, "cast": "fp32",
     },
@@ -99,7 +100,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "weight_norm": {"v": X, "g": np.ones((4, 1), np.float32), "dim": 0},
 }  # fmt: skip
 OPTIONAL = {"weight", "bias", "running_mean", "running_var", "q_weight", "k_weight"}
-ARRAYS = {"input", "residual", "gate", "scale", "shift", "q", "k", "v", "g", "cos", "sin", *OPTIONAL}
+ARRAYS = {"input", "residual", "branch", "gate", "scale", "shift", "q", "k", "v", "g", "cos", "sin", *OPTIONAL}
 # A quantized result's scale is a number.
 EVERY_ARRAY = [
     (function, name)
@@ -132,7 +133,7 @@ def test_the_calls_are_valid() -> None:
     assert set(CALLS) == {
         name
         for name in normkit.__all__
-        if name.endswith(("norm", "norm_add", "norm_rope", "norm_quant", "normalize", "dyt"))
+        if name.endswith(("norm", "norm_add", "norm_rope", "norm_quant", "normalize", "dyt", "hypersphere_step"))
     }
     for function, arguments in CALLS.items():
         getattr(normkit, function)(**arguments)
@@ -211,7 +212,7 @@ def test_meta_tensors_and_other_devices() -> None:
 NUMBERS = [
     (f, name)
     for f, call in CALLS.items()
-    for name in ("eps", "momentum", "offset", "partial", "p", "input_scale", "residual_scale")
+    for name in ("eps", "momentum", "offset", "partial", "p", "input_scale", "residual_scale", "alpha_scale")
     if name in call
 ]
 
@@ -229,6 +230,7 @@ def test_numbers(function: str, name: str) -> None:
             ("offset", -1.0),
             ("input_scale", -1.0),
             ("residual_scale", -1.0),
+            ("alpha_scale", -1.0),
         }:
             continue
         refused(function, {**changes, name: bad}, ValueError, names={name})
@@ -275,6 +277,7 @@ def test_other_options() -> None:
         ("rms_norm_add_rms_norm", "residual"),
         ("layer_norm_add_layer_norm", "residual"),
         ("gated_rms_norm", "gate"),
+        ("hypersphere_step", "branch"),
     )
     for function, operand in operands:
         refused(function, {operand: X[:3]}, ValueError)
@@ -285,6 +288,11 @@ def test_other_options() -> None:
     refused("modulated_layer_norm", {"scale": X}, ValueError, names={"scale", "shift"})
     for alpha in (np.ones(2, np.float32), np.zeros(0, np.float32), torch.ones(1, 2)):
         refused("dyt", {"alpha": alpha}, ValueError)
+    for shape in ((7,), (0,), (), (1,), (4, 6)):
+        refused("hypersphere_step", {"alpha": np.ones(shape, np.float32)}, ValueError)
+    refused("hypersphere_step", {"alpha": SIX.astype(np.float64)}, TypeError)
+    for other in ("0.5", None, [0.5], 1j, 0.5):
+        refused("hypersphere_step", {"alpha": other}, TypeError)
     for other in ("0.5", None, [0.5], 1j):
         refused("dyt", {"alpha": other}, TypeError)
 

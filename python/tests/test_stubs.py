@@ -21,7 +21,7 @@ FUNCTIONS = {node.name: node for node in STUB.body if isinstance(node, ast.Funct
 CLASSES = {
     node.name: node
     for node in STUB.body
-    if isinstance(node, ast.ClassDef) and node.name in ("Norm", "Sandwich")
+    if isinstance(node, ast.ClassDef) and node.name in ("HypersphereStep", "Norm", "Sandwich")
 }
 METHODS = {
     (name, node.name): node

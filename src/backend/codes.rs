@@ -27,3 +27,8 @@ pub(crate) fn numbers(quantization: Option<Quantization>) -> [f32; 4] {
     let bound = codes.upper_bound.map_or(f32::INFINITY, |bound| bound as f32);
     [scale, bound, codes.largest(), codes.least()]
 }
+
+/// The least magnitude that is set apart; 0 where the kernel sets none apart, and does not look.
+pub(crate) fn outlier(quantization: Option<Quantization>) -> f32 {
+    quantization.and_then(|codes| codes.outliers).map_or(0.0, |threshold| threshold as f32)
+}

@@ -2,6 +2,7 @@
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod codes;
+mod copy;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -40,6 +41,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) output: Option<ViewMut<'a>>,
     /// `[rows, scales of a row]` of float32, row-major: those of the codes that the output is quantized to.
     pub(crate) scales: Option<ViewMut<'a>>,
+    /// `[cols]` of i32, side by side: 1 is written for each column that has an outlier, and nothing for others.
+    pub(crate) flags: Option<ViewMut<'a>>,
     /// What is normalized, where that is not the input.
     pub(crate) hidden: Option<ViewMut<'a>>,
     /// `[rows, STATISTICS]`, row-major.
@@ -48,6 +51,35 @@ pub(crate) struct Forward<'a> {
     pub(crate) moments: Option<ViewMut<'a>>,
     /// Those of the norm of the branch, where the fusion has one.
     pub(crate) inner: Option<Inner<'a>>,
+    /// Those of the residual's norm, where the fusion mixes the two.
+    pub(crate) mix: Option<Mix<'a>>,
+}
+
+impl<'a> Forward<'a> {
+    /// Of a norm alone, asked for nothing.
+    pub(crate) fn new(input: View<'a>) -> Self {
+        Forward {
+            input,
+            weight: None,
+            bias: None,
+            alpha: None,
+            mask: None,
+            given: None,
+            before: None,
+            after: None,
+            branch_bias: None,
+            branch_scale: None,
+            rotary: None,
+            output: None,
+            scales: None,
+            flags: None,
+            hidden: None,
+            statistics: None,
+            moments: None,
+            inner: None,
+            mix: None,
+        }
+    }
 }
 
 /// The operands of the norm of a branch in a forward pass.
@@ -58,7 +90,26 @@ pub(crate) struct Inner<'a> {
     pub(crate) statistics: Option<ViewMut<'a>>,
 }
 
-/// The same in a backward pass.
+/// What a mix has beside them: alpha, and the operands of the residual's norm. A backend makes the weights of both norms of alpha.
+pub(crate) struct Mix<'a> {
+    pub(crate) alpha: View<'a>,
+    pub(crate) weight: Option<View<'a>>,
+    /// `[rows, STATISTICS]`, row-major.
+    pub(crate) statistics: Option<ViewMut<'a>>,
+}
+
+/// The same of a mix in a backward pass.
+pub(crate) struct MixBackward<'a> {
+    pub(crate) alpha: View<'a>,
+    pub(crate) weight: Option<View<'a>>,
+    /// What the forward pass saved.
+    pub(crate) statistics: View<'a>,
+    pub(crate) grad_alpha: Option<ViewMut<'a>>,
+    /// Made by a backend, as the weight is.
+    pub(crate) grad_weight: Option<ViewMut<'a>>,
+}
+
+/// The operands of the norm of a branch in a backward pass.
 pub(crate) struct InnerBackward<'a> {
     pub(crate) weight: Option<View<'a>>,
     pub(crate) bias: Option<View<'a>>,
@@ -104,6 +155,42 @@ pub(crate) struct Backward<'a> {
     pub(crate) sums: Option<ViewMut<'a>>,
     /// Those of the norm of the branch, where the fusion has one: `input` and `grad_input` are what it normalizes.
     pub(crate) inner: Option<InnerBackward<'a>>,
+    /// Those of the residual's norm, where the fusion mixes the two: `before` and `grad_before` are what it normalizes.
+    pub(crate) mix: Option<MixBackward<'a>>,
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+impl<'a> Backward<'a> {
+    /// Of a norm alone, asked for nothing.
+    pub(crate) fn new(grad_output: View<'a>, input: View<'a>) -> Self {
+        Backward {
+            grad_output,
+            input,
+            weight: None,
+            bias: None,
+            alpha: None,
+            mask: None,
+            before: None,
+            after: None,
+            branch_bias: None,
+            branch_scale: None,
+            rotary: None,
+            grad_hidden: None,
+            statistics: None,
+            given: None,
+            grad_input: None,
+            grad_weight: None,
+            grad_bias: None,
+            grad_alpha: None,
+            grad_branch_bias: None,
+            grad_branch_scale: None,
+            grad_before: None,
+            grad_after: None,
+            sums: None,
+            inner: None,
+            mix: None,
+        }
+    }
 }
 
 /// The operands of a rotary epilogue. The spec's rows are its last axis.
@@ -186,10 +273,28 @@ pub(crate) fn between(dtype: DType, launch: Between<'_>, stream: &Stream<'_>) ->
     }
 }
 
+/// Codes of i8 in columns whose flag is not 0 become 0. Columns are the axes of the codes from `kept` on, and not empty.
+pub(crate) fn zero_columns(
+    codes: &ViewMut<'_>,
+    flags: &View<'_>,
+    kept: usize,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    match stream {
+        Stream::Cpu(cpu) => cpu::zero_columns(codes, flags, kept, cpu),
+        #[cfg(feature = "wgpu")]
+        Stream::Wgpu(stream) => wgpu::zero_columns(codes, flags, kept, stream),
+        #[cfg(feature = "cuda")]
+        Stream::Cuda(stream) => cuda::zero_columns(codes, flags, kept, stream),
+        #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+        Stream::Never(never, _) => match *never {},
+    }
+}
+
 /// Runs or enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &Stream<'_>) -> Result<()> {
     match stream {
-        Stream::Cpu(cpu) => cpu::forward(spec, &operands, cpu),
+        Stream::Cpu(cpu) => cpu::forward_of(spec, operands, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::forward(spec, operands, stream),
         #[cfg(feature = "cuda")]
@@ -225,7 +330,7 @@ pub(crate) fn backward(
     stream: &Stream<'_>,
 ) -> Result<()> {
     match stream {
-        Stream::Cpu(cpu) => cpu::backward(spec, &operands, workspace, cpu),
+        Stream::Cpu(cpu) => cpu::backward_of(spec, operands, workspace, cpu),
         #[cfg(feature = "wgpu")]
         Stream::Wgpu(stream) => wgpu::backward(spec, operands, workspace, stream),
         #[cfg(feature = "cuda")]
@@ -289,6 +394,7 @@ pub(crate) fn workspace_size(spec: &Spec, dtype: DType) -> usize {
         .product();
     let (params, size) = (params_per_column(spec), dtype.compute().size());
     // Chunks are those of one norm, so that each norm's sums are what it would have alone.
-    let norms = if spec.fusion().inner.is_some() { 2 } else { 1 };
+    let fusion = spec.fusion();
+    let norms = 1 + usize::from(fusion.inner.is_some()) + usize::from(fusion.mix.is_some());
     rows.div_ceil(tree::chunk_rows(rows, parameters, params, size)) * parameters * params * size * norms
 }

@@ -3,7 +3,11 @@
 use super::arena::Arena;
 use super::case::{Case, Parameters};
 use super::operands;
-use crate::norm::{Gradients, HiddenFrom, RotaryTables, Sandwich, SandwichGradients, SandwichStatistics};
+use crate::norm::{
+    Gradients, HiddenFrom, HypersphereGradients, HypersphereStatistics, HypersphereStep, RotaryTables,
+    Sandwich, SandwichGradients, SandwichStatistics,
+};
+use crate::spec::Spec;
 use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Stream, Workspace};
 
@@ -48,13 +52,15 @@ pub(super) struct Executed {
     pub(super) grad_hidden: Option<Vec<f64>>,
     /// Weight and bias of the norm of a branch.
     pub(super) of_inner: [Option<Vec<f64>>; 2],
+    /// Alpha of a mix.
+    pub(super) mix: Option<Vec<f64>>,
     /// Means and variances.
     pub(super) running: Option<(Vec<f64>, Vec<f64>)>,
     pub(super) outputs: Vec<Computed>,
 }
 
 /// Outputs in the order they are reported.
-const OUTPUTS: [&str; 12] = [
+const OUTPUTS: [&str; 13] = [
     "output",
     "hidden",
     "grad_input",
@@ -67,6 +73,7 @@ const OUTPUTS: [&str; 12] = [
     "grad_branch_scale",
     "grad_inner_weight",
     "grad_inner_bias",
+    "grad_mix_alpha",
 ];
 
 /// Runs the forward and the backward pass of `case`.
@@ -122,6 +129,7 @@ impl Executed {
             positions: arena.values("positions"),
             grad_hidden: arena.values("grad_hidden"),
             of_inner: [arena.values("inner_weight"), arena.values("inner_bias")],
+            mix: arena.values("mix_alpha"),
             running: arena.values("running_mean").zip(arena.values("running_var")),
             outputs,
         }
@@ -151,6 +159,9 @@ impl<'a> Views<'a> {
 
     /// Runs or enqueues the passes.
     pub(super) fn run(mut self, case: &Case, stream: &Stream<'_>) -> Result<()> {
+        if case.fusion().mix.is_some() {
+            return self.run_step(case, stream);
+        }
         if case.fusion().inner.is_some() {
             return self.run_sandwich(case, stream);
         }
@@ -236,6 +247,44 @@ impl<'a> Views<'a> {
             &input,
             HiddenFrom::Residual(&residual),
             statistics.each_ref(),
+            grads,
+            &mut Workspace::new(),
+            stream,
+        )
+    }
+
+    /// The same of a step on the hypersphere, whose stream is the input, and whose sublayer's output the residual.
+    fn run_step(mut self, case: &Case, stream: &Stream<'_>) -> Result<()> {
+        let Spec::Norm(norm) = case.lower()? else { return Err(case.unknown()) };
+        let mix = norm.fusion.mix.ok_or_else(|| case.unknown())?;
+        let alpha = self.read("mix_alpha").ok_or_else(|| missing("mix_alpha"))?;
+        let step = HypersphereStep::of_view(alpha).alpha_scale(mix.alpha_scale).eps(norm.eps);
+        let input = self.read("input").ok_or_else(|| missing("input"))?;
+        let branch = self.read("before").ok_or_else(|| missing("before"))?;
+        let grad_output = self.read("grad_output").ok_or_else(|| missing("grad_output"))?;
+        let mut output = self.take("output").ok_or_else(|| missing("output"))?;
+        let mut statistics = Vec::new();
+        for name in ["inner_statistics", "mix_statistics", "statistics"] {
+            statistics.push(self.take(name).ok_or_else(|| missing(name))?);
+        }
+        {
+            let mut each = statistics.iter_mut().map(|view| Some(view.reborrow()));
+            let mut next = || each.next().flatten();
+            let to = HypersphereStatistics { input: next(), branch: next(), output: next() };
+            step.forward_into(&input, &branch, &mut output, to, stream)?;
+        }
+        let saved: Vec<View<'_>> = statistics.iter_mut().map(|view| view.in_place().0).collect();
+        let [of_input, of_branch, of_output] = &saved[..] else { return Err(missing("statistics")) };
+        let grads = HypersphereGradients {
+            input: self.take("grad_input"),
+            branch: self.take("grad_before"),
+            alpha: self.take("grad_mix_alpha"),
+        };
+        step.backward_into(
+            &grad_output,
+            &input,
+            &branch,
+            [of_input, of_branch, of_output],
             grads,
             &mut Workspace::new(),
             stream,

@@ -97,7 +97,9 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         means.iter().zip(vars).map(|(&mean, &var)| (R::new(mean), R::new(var))).collect()
     });
     let [inner_weight, inner_bias] = executed.of_inner.each_ref().map(numbers);
+    let mix = numbers(&executed.mix);
     let problem = Problem {
+        mix: mix.as_ref().map(|alpha| alpha.view()),
         weight: weight.as_ref().map(|w| w.view()),
         bias: bias.as_ref().map(|b| b.view()),
         alpha: numbers(&executed.alpha).map(|alpha| alpha[0]),
@@ -132,6 +134,7 @@ fn judge_in<R: Real>(case: &Case, executed: &Executed, flushes: bool) -> Result<
         "grad_branch_scale" => bound.sums_of_gradients(&grads.branch[1], actual, each),
         "grad_inner_weight" => bound.sums(&grads.of_inner[0], actual, each),
         "grad_inner_bias" => bound.sums(&grads.of_inner[1], actual, each),
+        "grad_mix_alpha" => bound.sums_of_gradients(&grads.mix, actual, each),
         _ => bound.sums(&grads.alpha, actual, terms),
     });
     Ok(Outcome { quantities: quantities.collect() })

@@ -65,6 +65,9 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
     if spec.fusion().inner.is_some() {
         let shape = [spec.rows(), STATISTICS];
         arena.add("inner_statistics", case.dtype.compute(), &shape, Role::Statistics)?;
+        if spec.fusion().mix.is_some() {
+            arena.add("mix_statistics", case.dtype.compute(), &shape, Role::Statistics)?;
+        }
     }
     if case.has_hidden() {
         arena.add("hidden", case.hidden_dtype(), &case.shape, Role::Output)?;
@@ -87,9 +90,10 @@ pub(super) fn arena(case: &Case) -> Result<Arena> {
 
 /// The parameters that have the shape of a weight: their names, those of their gradients, what they are filled with if they are
 /// there, and what tells them apart.
-fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 6] {
+fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 7] {
     let (Branch { bias, scale }, fills) = (case.branch(), case.branch_values);
-    let of_inner = case.fusion().inner.is_some();
+    let mix = case.fusion().mix;
+    let of_inner = case.fusion().inner.is_some() && mix.is_none();
     [
         ("weight", "grad_weight", case.weight, 2),
         ("bias", "grad_bias", case.bias, 3),
@@ -97,6 +101,7 @@ fn parameters(case: &Case) -> [(&'static str, &'static str, Option<Fill>, u64); 
         ("branch_scale", "grad_branch_scale", scale.then_some(fills[1]), 14),
         ("inner_weight", "grad_inner_weight", case.weight.filter(|_| of_inner), 15),
         ("inner_bias", "grad_inner_bias", case.bias.filter(|_| of_inner), 16),
+        ("mix_alpha", "grad_mix_alpha", mix.map(|_| fills[0]), 17),
     ]
 }
 

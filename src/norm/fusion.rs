@@ -130,7 +130,7 @@ macro_rules! bind_fusion {
         }
 
         /// The same with its parameters changed.
-        #[cfg(any(test, feature = "check"))]
+        #[cfg(feature = "check")]
         pub(crate) fn with_parameters(
             mut self,
             change: impl FnOnce(&mut $crate::norm::Parameters<'a>),

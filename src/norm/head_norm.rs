@@ -44,7 +44,7 @@ impl<'a> HeadNorm<'a> {
     bind_rotary!();
 
     /// The same with its parameters changed.
-    #[cfg(any(test, feature = "check"))]
+    #[cfg(feature = "check")]
     pub(crate) fn with_parameters(mut self, change: impl FnOnce(&mut Parameters<'a>)) -> Self {
         change(&mut self.parameters);
         self

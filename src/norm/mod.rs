@@ -14,10 +14,12 @@ mod fusion;
 mod gradients;
 mod group_norm;
 mod head_norm;
+mod hypersphere;
 mod layer_norm;
 mod layer_norm_2d;
 mod lowering;
 mod normalize;
+mod outliers;
 mod packed;
 mod pair;
 mod parameters;
@@ -35,9 +37,15 @@ pub use eln::Eln;
 pub use gradients::{Gradients, Grads, Saved};
 pub use group_norm::{GroupNorm, InstanceNorm};
 pub use head_norm::HeadNorm;
+#[cfg(feature = "check")]
+pub(crate) use hypersphere::spec as hypersphere_spec;
+pub use hypersphere::{
+    HypersphereGradients, HypersphereGrads, HypersphereSaved, HypersphereStatistics, HypersphereStep,
+};
 pub use layer_norm::LayerNorm;
 pub use layer_norm_2d::LayerNorm2d;
 pub use normalize::Normalize;
+pub use outliers::{OutlierCodes, OutlierOutputs, Outliers, zero_columns};
 pub use packed::split_packed;
 pub use pair::Pair;
 pub use parameters::Parameters;

@@ -89,12 +89,13 @@ fn check_apart(
     Ok(())
 }
 
-fn written<'v>(operands: &'v Forward<'_>) -> [Operand<View<'v>>; 6] {
-    let Forward { output, scales, hidden, statistics, moments, inner, .. } = operands;
+fn written<'v>(operands: &'v Forward<'_>) -> [Operand<View<'v>>; 7] {
+    let Forward { output, scales, flags, hidden, statistics, moments, inner, .. } = operands;
     let inner = inner.as_ref().and_then(|inner| inner.statistics.as_ref());
     [
         ("output", output.as_ref()),
         ("scales", scales.as_ref()),
+        ("flags", flags.as_ref()),
         ("hidden", hidden.as_ref()),
         ("statistics", statistics.as_ref()),
         ("moments", moments.as_ref()),

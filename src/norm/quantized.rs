@@ -1,7 +1,7 @@
 //! A norm whose result is quantized in the same pass over memory.
 
 use super::arguments::ForwardArguments;
-use super::{Method, checked, hidden_dtype, steps};
+use super::{Method, Outliers, checked, hidden_dtype, steps};
 use crate::spec::{Quantization, Scaling, Spec};
 use crate::tensor::{DType, Tensor, View, ViewMut};
 use crate::{Error, Result, Stream};
@@ -26,7 +26,7 @@ use crate::{Error, Result, Stream};
 /// ```
 #[derive(Clone)]
 pub struct Quantized<M> {
-    method: M,
+    pub(super) method: M,
     quantization: Quantization,
 }
 
@@ -42,13 +42,19 @@ pub struct Codes<T> {
 impl<M: Method> Quantized<M> {
     /// The result of `method` as codes of `dtype`.
     pub fn new(method: M, dtype: DType, scaling: Scaling) -> Self {
-        Quantized { method, quantization: Quantization { dtype, scaling, upper_bound: None } }
+        Quantized { method, quantization: Quantization { dtype, scaling, upper_bound: None, outliers: None } }
     }
 
     /// Magnitudes above `bound` do not make a computed scale larger.
     pub fn upper_bound(mut self, bound: f64) -> Self {
         self.quantization.upper_bound = Some(bound);
         self
+    }
+
+    /// Elements of at least this magnitude are set apart: see [`Outliers`]. LLM.int8() has 6.
+    pub fn outliers(mut self, threshold: f64) -> Outliers<M> {
+        self.quantization.outliers = Some(threshold);
+        Outliers::new(self)
     }
 
     /// The spec for an input of this shape and dtype, or what is wrong with the configuration.

@@ -72,6 +72,8 @@ pub struct Problem<'a, R> {
     pub grad_hidden: Option<ArrayView2<'a, R>>,
     /// Weight and bias of the norm of a branch, as `weight` and `bias`.
     pub of_inner: [Option<ArrayView1<'a, R>>; 2],
+    /// Alpha of a mix, as `weight`.
+    pub mix: Option<ArrayView1<'a, R>>,
     /// `[rows, cols]`: the input, and the gradient of the output, with every term replaced by its absolute value, where they are
     /// results themselves.
     pub mags: [Option<ArrayView2<'a, f64>>; 2],
@@ -110,6 +112,8 @@ pub struct ExpectedGradients<R> {
     pub branch: [Expected<R>; 2],
     /// `[1, parameters]` each: of weight and bias of the norm of a branch.
     pub of_inner: [Expected<R>; 2],
+    /// `[1, parameters]`: of alpha of a mix.
+    pub mix: Expected<R>,
 }
 
 /// The output of a forward pass.
@@ -168,6 +172,7 @@ pub fn backward<R: Real>(
         after: Expected::zeros(rows, cols),
         branch: [Expected::zeros(1, parameters), Expected::zeros(1, parameters)],
         of_inner: [(); 2].map(|()| Expected::zeros(1, parameters)),
+        mix: Expected::zeros(1, parameters),
     };
     Ok(match spec {
         Spec::Norm(spec) => match inner::forward(spec, &index, problem) {
@@ -195,6 +200,7 @@ impl<'a, R: Real> Problem<'a, R> {
             branch: [None, None],
             grad_hidden: None,
             of_inner: [None; 2],
+            mix: None,
             mags: [None; 2],
         }
     }
@@ -216,6 +222,7 @@ impl<'a, R: Real> Problem<'a, R> {
             ("branch_scale", branch_scale),
             ("inner weight", inner_weight),
             ("inner bias", inner_bias),
+            ("mix", &self.mix),
         ];
         for (name, parameter) in all {
             if let Some(found) = parameter.as_ref().map(|p| p.len()).filter(|&len| len != parameters) {

@@ -187,13 +187,24 @@ pub(super) fn backward<R: Real>(
         for (at, d) in all {
             let (x, other) = (problem.input[at], problem.before.map(|before| before[at]));
             let branch = problem.branch(index, at);
-            let (input, before) = fusion::hidden_gradients(&spec.fusion, &kept, at, x, branch, other, d);
+            let gradients = |d| fusion::hidden_gradients(&spec.fusion, &kept, at, x, branch, other, d);
+            let terms = |d| fusion::branch_terms(&spec.fusion, &kept, at, x, branch, d);
+            let (input, before) = gradients(d);
             grads.input.set(at, input.value, input.mag);
             grads.before.set(at, before.value, before.mag);
-            let as_large = Sized { mag: largest, ..d };
-            let terms = fusion::branch_terms(&spec.fusion, &kept, at, x, branch, as_large);
-            for (to, term) in grads.branch.iter_mut().zip(terms) {
+            for (to, term) in grads.branch.iter_mut().zip(terms(Sized { mag: largest, ..d })) {
                 to.add(index.at(at), term.value, term.mag);
+            }
+            // All of these are proportional to d, and so is what it may be off.
+            let tossed = grads.input.slack[at];
+            if tossed > 0.0 {
+                let tossed = Sized::new(R::new(tossed));
+                let (input, before) = gradients(tossed);
+                grads.input.slack[at] = input.value.abs().to_f64();
+                grads.before.slack[at] = before.value.abs().to_f64();
+                for (to, term) in grads.branch.iter_mut().zip(terms(tossed)) {
+                    to.slack[(0, index.at(at))] += term.value.abs().to_f64();
+                }
             }
         }
     }

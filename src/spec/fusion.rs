@@ -1,7 +1,7 @@
 //! What else is done to a norm's elements in the one pass over memory: before their statistics are taken, and after they
 //! are normalized.
 
-use super::{Dropout, Inner, Quantization};
+use super::{Dropout, Inner, Mix, Quantization};
 
 /// What surrounds a norm: `output = epilogue(norm(prologue(input)))`, in one pass over memory.
 ///
@@ -37,6 +37,8 @@ pub struct Fusion {
     pub branch: Branch,
     /// The input is normalized before a residual is added to it.
     pub inner: Option<Inner>,
+    /// The residual is normalized, too, and both have a share in the sum.
+    pub mix: Option<Mix>,
     /// The result becomes codes.
     pub quantization: Option<Quantization>,
 }

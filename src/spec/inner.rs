@@ -26,6 +26,21 @@ pub struct Inner {
     pub round_normalized: bool,
 }
 
+/// Beside a norm of the branch, the residual is normalized by the same norm, and the sum has a share of each in every column:
+///
+/// ```text
+/// m = |alpha_scale * alpha|                alpha: one number for each element of a row
+/// h = (1 - m) * norm(input) + m * norm(residual)
+/// ```
+///
+/// The shares take the place of the norms' weights, and the scales of the residual are 1. See
+/// [`HypersphereStep`](crate::norm::HypersphereStep): its stream is the input, and the output of its sublayer the residual.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mix {
+    /// Multiplies alpha.
+    pub alpha_scale: f64,
+}
+
 impl Inner {
     /// What a norm alone does to a row.
     pub fn of(norm: &Norm) -> Self {

@@ -9,9 +9,10 @@ mod quantization;
 pub use dropout::Dropout;
 pub(crate) use dropout::{MULTIPLIERS, STEPS};
 pub use fusion::{Activation, Branch, Epilogue, Fusion, Prologue, RotaryStyle};
-pub use inner::Inner;
+pub use inner::{Inner, Mix};
 pub use quantization::{Quantization, Scaling};
 
+use crate::Result;
 use crate::tensor::{Dims, Layout};
 
 /// What to compute.
@@ -168,6 +169,13 @@ impl Affine {
         }
         // Axes along which it is repeated reach nothing that it did not.
         Some(Layout::of_some(shape, &strides, own.offset()))
+    }
+
+    /// Back from [`expand`](Affine::expand): a parameter that is seen in a spec's shape, along the axes it varies in.
+    pub(crate) fn contract(&self, seen: &Layout) -> Result<Layout> {
+        let sizes: Dims = self.axes.iter().map(|&axis| seen.shape()[axis]).collect();
+        let strides: Dims<isize> = self.axes.iter().map(|&axis| seen.strides()[axis]).collect();
+        Layout::strided(&sizes, &strides, seen.offset())
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{Error, Result};
 /// Every step is a float32 operation, rounded once: the codes are, bit for bit, those of quantizing the float32 result of
 /// the norm alone. A NaN in `v` makes its row's or block's scale NaN, and with it all the codes. The least scales are those of vLLM; rows of
 /// zeros get them.
+///
+/// With [`outliers`](Quantization::outliers), magnitudes from that threshold on stay out of `most` and have the code 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quantization {
     /// The dtype of the codes, one of [`DType::CODES`].
@@ -29,6 +31,9 @@ pub struct Quantization {
     pub scaling: Scaling,
     /// Larger magnitudes do not make a row's or block's scale larger: they become the largest code.
     pub upper_bound: Option<f64>,
+    /// Elements whose magnitude, as float32, is at least this are *outliers*: they do not count for the scale, and their code
+    /// is 0. Infinity is one, NaN is none. Only for i8 with a scale of each row.
+    pub outliers: Option<f64>,
 }
 
 /// What elements share a scale.
@@ -66,8 +71,23 @@ impl Quantization {
                 Err(Error::argument("block", expected, block))
             }
             (_, Some(bound)) if !is_positive(bound) => Err(Error::argument("upper_bound", positive, bound)),
-            _ => Ok(()),
+            _ => match self.outliers {
+                Some(threshold) if !is_positive(threshold) => {
+                    Err(Error::argument("threshold", positive, threshold))
+                }
+                Some(threshold) if self.dtype != DType::I8 || self.scaling != Scaling::Row => {
+                    let expected = "none beside codes other than i8 with a scale of each row";
+                    Err(Error::argument("threshold", expected, threshold))
+                }
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// The bits of the least magnitude of an outlier, which are in the order of magnitudes; beyond those of infinity where there
+    /// are no outliers.
+    pub(crate) fn outlier_bits(&self) -> u32 {
+        self.outliers.map_or(f32::INFINITY.to_bits() + 1, |threshold| (threshold as f32).to_bits())
     }
 
     /// The number that a row's or block's largest magnitude becomes.

@@ -10,8 +10,8 @@ const LEAST: usize = 4 << 20;
 pub fn prefer_large_pages(first: *const u8, bytes: usize) {
     #[cfg(target_os = "linux")]
     if bytes >= LEAST {
-        // Memory is advised by pages; a larger page that the system has takes the bytes before `first` along, at worst.
-        const PAGE: usize = 4096;
+        // Advice has to begin where a page of the system does: this is a multiple of every usual size, 4, 16 and 64 KiB.
+        const PAGE: usize = 64 << 10;
         let skipped = first.addr().next_multiple_of(PAGE) - first.addr();
         // SAFETY: advice of this kind changes no byte and may name any address; what is not mapped is refused. That it is not
         // followed needs no answer.

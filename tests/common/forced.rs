@@ -6,6 +6,25 @@ use normkit::backend::cuda::{CudaDevice, Kernel, Overrides, Style};
 use normkit::spec::{Activation, Branch, Dropout, Epilogue, Fusion, Prologue, Statistic};
 use normkit::tensor::DType;
 
+/// The ways that the `index`th of a list of norms is run: on the CPU, where compiling them is most of the work, those that choose how
+/// threads share a block by turns.
+pub(crate) fn ways(index: usize) -> impl Iterator<Item = (&'static str, Overrides)> {
+    const TAKE_TURNS: [&str; 6] = [
+        "row, read again",
+        "row, single columns",
+        "row, a block for each",
+        "all leaves in a block",
+        "leaves in two blocks",
+        "parameters beside the input",
+    ];
+    let all = std::env::var_os("NORMKIT_TEST_GPU").is_some()
+        || std::env::var("NORMKIT_TEST_KERNELS").is_ok_and(|which| which == "all");
+    forced().into_iter().filter(move |(name, _)| {
+        let turn = TAKE_TURNS.iter().position(|way| way == name);
+        all || turn.is_none_or(|turn| (index + turn).is_multiple_of(2))
+    })
+}
+
 /// Each way to run a norm.
 pub(crate) fn forced() -> Vec<(&'static str, Overrides)> {
     let of = |change: fn(&mut Overrides)| {
@@ -151,8 +170,8 @@ pub(crate) fn all_problems() -> Vec<Problem> {
 /// The kernels that these problems take in every forced way, each once.
 pub(crate) fn kernels(device: &CudaDevice, problems: &[Problem]) -> Vec<Kernel> {
     let listing = device.listing();
-    for problem in problems {
-        for (_, overrides) in forced() {
+    for (index, problem) in problems.iter().enumerate() {
+        for (_, overrides) in ways(index) {
             results(problem, &Stream::Cuda(listing.clone().with_overrides(overrides).unwrap()));
         }
     }

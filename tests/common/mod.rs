@@ -1,16 +1,20 @@
 //! What the tests share.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
+#[cfg(feature = "wgpu")]
+mod adapter;
 mod lists;
 mod random;
 
+#[cfg(feature = "wgpu")]
+pub(crate) use adapter::wgpu_device;
 pub(crate) use lists::{branches, moved, parts_around, row_lengths, sandwich, varied};
 
 use normkit::backend::cpu::{Cpu, Isa};
 use normkit::check::{ANY_SPEC, Case, Effort, METHODS, cases, run_on};
 use normkit::oracle::Index;
 use normkit::tensor::{DType, HostTensor};
-use normkit::{Device, DeviceTensor, Stream};
+use normkit::{Device, DeviceTensor, Error, Result, Stream};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use std::cell::RefCell;
@@ -40,17 +44,21 @@ pub(crate) fn cuda_device() -> normkit::backend::cuda::CudaDevice {
     DEVICE.get_or_init(|| open().unwrap_or_else(|error| panic!("{error}"))).clone()
 }
 
+/// The argument that a refusal names, which also says what was expected and what was found.
+#[track_caller]
+pub(crate) fn named<T>(result: Result<T>) -> &'static str {
+    match result.err().expect("an error") {
+        Error::Argument { name, expected, found } => {
+            assert!(!expected.is_empty() && !found.is_empty(), "{name}");
+            name
+        }
+        other => panic!("no argument is named: {other}"),
+    }
+}
+
 /// Whether kernels are compiled when they are first used, which takes long enough to make do with fewer cases.
 pub(crate) fn compiles(device: &Device) -> bool {
     device.backend() != "cpu"
-}
-
-/// The adapter under test: Vulkan's, and the software one where there is no GPU.
-#[cfg(feature = "wgpu")]
-pub(crate) fn wgpu_device() -> normkit::backend::wgpu::WgpuDevice {
-    normkit::backend::wgpu::WgpuDevice::new().unwrap_or_else(|error| {
-        panic!("{error}\nThe software adapter is in Debian's packages mesa-vulkan-drivers and libvulkan1.")
-    })
 }
 
 /// The same adapter, used as one that has no subgroups.

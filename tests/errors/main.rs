@@ -4,6 +4,7 @@
 mod common;
 mod configuration;
 mod heads;
+mod hyperspheres;
 mod operands;
 mod sandwiches;
 

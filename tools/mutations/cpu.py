@@ -24,6 +24,7 @@ CPU_CODES = "src/backend/cpu/codes.rs"
 CPU_FUSED_BACKWARD = "src/backend/cpu/fused_backward.rs"
 CPU_BRANCH_FILE = "src/backend/cpu/branch.rs"
 CPU_INNER = "src/backend/cpu/inner.rs"
+CPU_MIX = "src/backend/cpu/mix.rs"
 CPU_ROTARY = "src/backend/cpu/rotary.rs"
 
 CPU_SCHEDULES = "--test cpu_schedules"
@@ -32,9 +33,11 @@ CPU_NUMBERS = "--features check --test numbers"
 CPU_AROUND = "--features check --test fused"
 CPU_BRANCH = "--features check --test branch"
 CPU_QUANTIZED = "--features check --test quantized"
+CPU_OUTLIERS = "--features check --test outliers"
 CPU_RANGE = "--features check --test range"
 CPU_ROTARIES = "--features check --test rotary"
 CPU_SANDWICH = "--features check --test sandwich"
+CPU_HYPERSPHERE = "--features check --test hypersphere"
 CPU_TOGETHER = "--features check --test together"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
@@ -72,13 +75,33 @@ MUTATIONS = [
              "constants: job.constants,",
              (CPU_SANDWICH,)),
     Mutation("cpu: gradient of a branch's norm without that of the sum", CPU_FUSED_BACKWARD,
-             "row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };",
+             "row_backward::Backward { grad_output: Source::of_sink(&to).lent(), ..inner.job };",
              "row_backward::Backward { grad_output: of_norm, ..inner.job };",
              (CPU_SANDWICH,)),
     Mutation("cpu: sums of a branch's parameters among those of the norm around it", "src/backend/cpu/chunks.rs",
              "&mut accumulators[norm]",
              "&mut accumulators[norm.min(0)]",
              (CPU_SANDWICH,)),
+    Mutation("cpu: a share of alpha without its magnitude", CPU_MIX,
+             "*share = product(spec, *share).abs();",
+             "*share = product(spec, *share);",
+             (CPU_HYPERSPHERE,)),
+    Mutation("cpu: alpha's gradient without its sign", CPU_MIX,
+             "*gradient = ((of_share - of_rest) * scale(spec)) * sign;",
+             "*gradient = ((of_share - of_rest) * scale(spec)) * sign.abs();",
+             (CPU_HYPERSPHERE,)),
+    Mutation("cpu: alpha's gradient without what its other share has", CPU_MIX,
+             "*gradient = ((of_share - of_rest) * scale(spec)) * sign;",
+             "*gradient = (of_share * scale(spec)) * sign;",
+             (CPU_HYPERSPHERE,)),
+    Mutation("cpu: a residual's norm by the statistics of the branch's", "src/backend/cpu/backward_pass.rs",
+             'statistics: folded.source("residual statistics", &mix.statistics, 25, false)?,',
+             "statistics: inner.job.statistics,",
+             (CPU_HYPERSPHERE,)),
+    Mutation("cpu: no backward pass of a residual's norm", CPU_FUSED_BACKWARD,
+             "(2, self.residual.as_ref(), to_residual)];",
+             "(2, self.residual.as_ref(), None)];",
+             (CPU_HYPERSPHERE,)),
     Mutation("cpu: one-pass variance", CPU_LEAF,
              "- Block::<S, F>::splat(self.shift);",
              "- Block::<S, F>::splat(F::ZERO * self.shift);",
@@ -298,6 +321,26 @@ MUTATIONS = [
              "T::of(from.to_f32() / self.scale)",
              "T::of(from.to_f32() * (1.0 / self.scale))",
              (CPU_QUANTIZED,)),
+    Mutation("cpu: outliers count for the scale", "src/backend/cpu/outliers.rs",
+             "most.max(if is_outlier { 0 } else { bits })",
+             "most.max(bits)",
+             (CPU_OUTLIERS,)),
+    Mutation("cpu: NaN is an outlier", "src/backend/cpu/outliers.rs",
+             "(threshold..=INFINITY).contains(&bits)",
+             "bits >= threshold",
+             (CPU_OUTLIERS,)),
+    Mutation("cpu: columns flagged from a piece's start", "src/backend/cpu/outliers.rs",
+             "let flag = &self.0[at + col];",
+             "let flag = &self.0[col];",
+             (CPU_OUTLIERS,)),
+    Mutation("cpu: columns zeroed in the first rows alone", "src/backend/cpu/outliers.rs",
+             "layout.offset_of(row * cols);",
+             "layout.offset_of(row % ROWS * cols);",
+             (CPU_OUTLIERS,)),
+    Mutation("values of neighbouring columns all from the first", "src/norm/outliers.rs",
+             "let at = self.run.start / slower.max(1) % shape[axis];",
+             "let at = self.run.start / slower.max(1) % shape[axis] / 2;",
+             (CPU_OUTLIERS,)),
     Mutation("cpu: rows in scratch memory taken again", CPU_FUSED_BACKWARD,
              "let from = (start - rows.chunk.start) * rows.beside.len();",
              "let from = 0;",

@@ -27,6 +27,7 @@ WGPU_EMIT_PAIRS = "shaders/emit_pairs.wgsl"
 WGPU_AGAIN_PAIRS = "shaders/again_pairs.wgsl"
 
 WGPU_QUANTIZED = "--features check,wgpu --test quantized"
+WGPU_OUTLIERS = "--features check,wgpu --test outliers"
 # Four small cases whose bits are compared with the CPU's, with subgroups and without: few shaders to compile again.
 WGPU_SAMPLE = "--features check,wgpu --test determinism a_sample_on_wgpu"
 WGPU_BARRIERS = "--features check,wgpu --test determinism a_sample_without_subgroups"
@@ -45,6 +46,9 @@ WGPU_SANDWICH = "--features check,wgpu --test wgpu_sandwich every_schedule"
 WGPU_SANDWICH_FEW = "--features check,wgpu --test wgpu_sandwich few_bindings"
 WGPU_SANDWICH_TURNS = "--features check,wgpu --test wgpu_sandwich rows_in_turns"
 WGPU_SANDWICH_ROUNDED = "--features check,wgpu --test wgpu_sandwich rounded"
+WGPU_HYPERSPHERE = "--features check,wgpu --test wgpu_hypersphere every_schedule"
+WGPU_HYPERSPHERE_FEW = "--features check,wgpu --test wgpu_hypersphere few_bindings"
+WGPU_HYPERSPHERE_TURNS = "--features check,wgpu --test wgpu_hypersphere rows_in_turns"
 WGPU_ELEMENTWISE = "--features check,wgpu --test wgpu_schedules elementwise"
 
 MUTATIONS = [
@@ -175,7 +179,7 @@ MUTATIONS = [
              "held[step * QUADS + quad] = before_at(column(step, quad));",
              (WGPU_SANDWICH_FEW,)),
     Mutation("wgpu: a branch in registers taken for the sum", WGPU_FORWARD,
-             "return hidden_of(of_inner_kept(i, col, held[i]), before_at(col));",
+             "return hidden_of(of_inner_kept(i, col, held[i]), residual_first(i, col));",
              "return of_inner_kept(i, col, held[i]);",
              (WGPU_SANDWICH_FEW,)),
     Mutation("wgpu: the weight of a branch's norm kept without what is added to it", "shaders/inner_kept.wgsl",
@@ -202,18 +206,75 @@ MUTATIONS = [
              "launches_of(spec, &operands, targets, rounded, workspace, stream)",
              "launches_of(spec, &operands, targets, operands.input.dtype(), workspace, stream)",
              (WGPU_SANDWICH_ROUNDED,)),
+    Mutation("wgpu: the shares of a mix with alpha's sign", "shaders/shares.wgsl",
+             "let share = abs(scaled_alpha());",
+             "let share = scaled_alpha();",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: both norms of a mix with the residual's share", "shaders/shares.wgsl",
+             "inner_weight_set(0u, alive, opaque4(1.0 - share));",
+             "inner_weight_set(0u, alive, share);",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: alpha's gradient without its sign", "shaders/gradient_of_shares.wgsl",
+             "opaque4(opaque4(difference * params.factor) * sign_of(scaled_alpha()))",
+             "opaque4(difference * params.factor)",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: alpha's gradient without what the input's share has", "shaders/gradient_of_shares.wgsl",
+             "let difference = opaque4(mix_weight_at(0u) - inner_weight_at(0u));",
+             "let difference = mix_weight_at(0u);",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: a residual that is read again is not normalized", "shaders/mix.wgsl",
+             "return of_mix(col, before_at(col));",
+             "return before_at(col);",
+             (WGPU_HYPERSPHERE,)),
+    Mutation("wgpu: the residual's norm of the input in registers", "shaders/mix_held.wgsl",
+             "return of_mix_kept(i, col, held_residual[i]);",
+             "return of_mix_kept(i, col, held[i]);",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: the residual's share not kept from one row to the next", WGPU_FORWARD,
+             """                keep_mix(step * QUADS + quad, column(step, quad));
+""",
+             "",
+             (WGPU_HYPERSPHERE_TURNS,)),
+    Mutation("wgpu: statistics of the input for the residual of a long row", WGPU_INNER_HOST,
+             "known.get(1).or(of_mix.as_ref())",
+             "known.first().or(of_mix.as_ref())",
+             (WGPU_HYPERSPHERE_FEW,)),
     Mutation("wgpu: a quotient of codes without its rest", "shaders/codes.wgsl",
              "let better = opaque4(q + rest);",
              "let better = opaque4(q * 1.0000001);",
              (WGPU_QUANTIZED,)),
     Mutation("wgpu: the row's end not seen by its scale", "shaders/codes_looking.wgsl",
-             "select(vec4<u32>(0u), magnitude4(y), is_inside(col))",
-             "magnitude4(y)",
+             "select(vec4<u32>(0u), magnitude4(y), is_inside(col) & !outliers)",
+             "select(vec4<u32>(0u), magnitude4(y), !outliers)",
              (WGPU_QUANTIZED,)),
     Mutation("wgpu: a hidden value written when it is looked at", "shaders/codes_looking.wgsl",
              "return !is_looking;",
              "return is_looking;",
              (WGPU_QUANTIZED,)),
+    Mutation("wgpu: outliers count for the scale", "shaders/codes_looking.wgsl",
+             "is_inside(col) & !outliers);",
+             "is_inside(col));",
+             (WGPU_OUTLIERS,)),
+    Mutation("wgpu: NaN is an outlier", "shaders/codes_looking.wgsl",
+             " & (sizes <= vec4<u32>(INFINITY));",
+             ";",
+             (WGPU_OUTLIERS,)),
+    Mutation("wgpu: the third of four columns flagged for the fourth", "shaders/codes_looking.wgsl",
+             "flags_raise(col + 3u);",
+             "flags_raise(col + 2u);",
+             (WGPU_OUTLIERS,)),
+    Mutation("wgpu: outliers keep their codes", "shaders/codes_looking.wgsl",
+             "select(y, vec4<f32>(0.0), outliers)",
+             "y",
+             (WGPU_OUTLIERS,)),
+    Mutation("wgpu: columns zeroed without a look at their flags", "shaders/outliers.wgsl",
+             "flags_of(vec4<u32>(0u)).x != 0u",
+             "flags_of(vec4<u32>(0u)).x != 2u",
+             (WGPU_OUTLIERS,)),
+    Mutation("wgpu: columns zeroed in every second group of four rows", "shaders/outliers.wgsl",
+             "if count > 0u {",
+             "if count > 0u && (col & 4u) == 0u {",
+             (WGPU_OUTLIERS,)),
     Mutation("wgpu: codes of other threads overwritten", "shaders/operand/put_8.wgsl",
              "~(0xffu << shift)",
              "~(0xffffu << shift)",

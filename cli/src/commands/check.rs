@@ -4,6 +4,7 @@ use super::progress;
 use crate::arguments::CheckArguments;
 use crate::device::Place;
 use crate::failure::{Failure, Result};
+use crate::listed;
 use crate::report::{Report, table};
 use normkit::check::{self, Case, Effort, Outcome, Quantity};
 use normkit::tensor::DType;
@@ -31,24 +32,21 @@ pub(super) struct Found {
 pub(super) fn check(arguments: &CheckArguments) -> Result<Report> {
     let (places, missing) = Place::find(arguments.backend, &arguments.overrides)?;
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
-    let wanted = arguments.method.map(|method| method.name());
-    let methods =
-        || check::METHODS.iter().copied().filter(|&method| wanted.is_none_or(|wanted| wanted == method));
     let dtypes =
         || DType::FLOATS.into_iter().filter(|&dtype| arguments.dtype.is_none_or(|wanted| wanted == dtype));
     let mut plan = Vec::new();
     for place in &places {
         place.self_test()?;
-        for method in methods() {
+        for method in listed::methods(arguments.method) {
             for dtype in dtypes().filter(|&dtype| place.has(dtype)) {
-                plan.push((place, method, dtype, check::cases(method, dtype, effort)));
+                plan.push((place, method, dtype, listed::cases(method, dtype, effort)));
             }
         }
     }
     let bar = progress(plan.iter().map(|(.., cases)| cases.len()).sum());
     let mut all = Vec::new();
     for (place, method, dtype, cases) in &plan {
-        bar.set_message(format!("{} {method} {dtype}", place.backend()));
+        bar.set_message(format!("{} {} {dtype}", place.backend(), listed::title(method)));
         let mut found = Found::new(place.backend(), method, *dtype);
         found.cases = cases.len();
         let stream = place.stream()?;
@@ -83,7 +81,7 @@ impl Found {
     /// Where it stands in a report: by method and dtype, as they are listed.
     #[cfg(feature = "wgpu")]
     pub(super) fn order(&self) -> (Option<usize>, Option<usize>) {
-        let method = check::METHODS.iter().position(|&method| method == self.method);
+        let method = listed::methods(None).iter().position(|&method| method == self.method);
         (method, DType::FLOATS.iter().position(|&dtype| dtype == self.dtype))
     }
 
@@ -110,7 +108,7 @@ impl Found {
     fn to_json(&self) -> Value {
         json!({
             "backend": self.backend,
-            "method": self.method,
+            "method": listed::title(self.method),
             "dtype": self.dtype.name(),
             "cases": self.cases,
             "worst": self.worst,
@@ -141,7 +139,7 @@ pub(super) fn report(all: &[Found], missing: &[String]) -> Report {
     let rows = all.iter().map(|found| {
         vec![
             found.backend.into(),
-            found.method.into(),
+            listed::title(found.method).into(),
             found.dtype.to_string(),
             found.cases.to_string(),
             format!("{:.3}", found.worst),
@@ -156,7 +154,7 @@ pub(super) fn report(all: &[Found], missing: &[String]) -> Report {
     text += "\nerror/bound: the worst error over all cases, in units of the error that is promised at most.\n\
              ulp, correctly rounded: of the outputs of cases as they occur in networks.\n";
     for found in all {
-        let place = format!("{} {} {}", found.backend, found.method, found.dtype);
+        let place = format!("{} {} {}", found.backend, listed::title(found.method), found.dtype);
         for broken in found.broken.iter().take(SHOWN) {
             text += &format!("\nBroken: {place}: {broken}");
         }

@@ -4,6 +4,7 @@ use super::progress;
 use crate::arguments::ExportArguments;
 use crate::exported::{Export, hash};
 use crate::failure::{Failure, Result};
+use crate::listed;
 use crate::report::Report;
 use normkit::backend::wgpu::{Overrides, Reduction, WgpuDevice};
 use normkit::check::{self, Case, Effort, Replay};
@@ -26,7 +27,7 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
     let bar = progress(cases.len());
     let (mut overlapping, mut too_large) = (0, 0);
     for case in &cases {
-        bar.set_message(format!("{} {}", case.method, case.dtype));
+        bar.set_message(format!("{} {}", listed::title(case.method), case.dtype));
         let mut plain: Option<Replay> = None;
         for (subgroup, overrides) in &ways {
             let stream = Stream::Wgpu(device.stream().with_overrides(*overrides)?);
@@ -71,11 +72,10 @@ pub(super) fn export(arguments: &ExportArguments) -> Result<Report> {
 fn cases(arguments: &ExportArguments) -> Vec<Case> {
     let effort = if arguments.quick { Effort::Quick } else { Effort::Full };
     let mut cases = Vec::new();
-    for method in check::METHODS.iter().filter(|&&m| arguments.method.is_none_or(|wanted| wanted.name() == m))
-    {
+    for method in listed::methods(arguments.method) {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             if arguments.dtype.is_none_or(|wanted| wanted == dtype) {
-                cases.extend(check::cases(method, dtype, effort));
+                cases.extend(listed::cases(method, dtype, effort));
             }
         }
     }

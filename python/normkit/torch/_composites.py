@@ -280,6 +280,15 @@ def rms_norm_add_rms_norm(
     return y.to(input.dtype), h.to(residual.dtype)
 
 
+def hypersphere_step(
+    input: Tensor, alpha: Tensor, branch: Tensor, eps: float, alpha_scale: float
+) -> Tensor:
+    x = input.to(_compute_dtype(input))
+    a, b = (F.normalize(v.to(x.dtype), dim=-1, eps=eps) for v in (x, branch))
+    share = (alpha.to(x.dtype) * alpha_scale).abs()
+    return F.normalize(a + share * (b - a), dim=-1, eps=eps).to(input.dtype)
+
+
 def _modulate(normalized: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     def aligned(parameter: Tensor) -> Tensor:
         """With all axes of the input: those but the last are its first ones."""

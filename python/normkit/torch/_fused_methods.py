@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from normkit._normkit import Norm, Sandwich
+from normkit._normkit import HypersphereStep, Norm
 from normkit.torch import _composites
+from normkit.torch._around import layer_norm_add_layer_norm, rms_norm_add_rms_norm
 from normkit.torch._methods import (
     Grads,
     Kernel,
@@ -74,45 +75,6 @@ class _Named:
         return tuple(grads[place] for place in places)
 
 
-_SANDWICH_PLACES = {
-    name: place
-    for place, name in enumerate(("input", "residual", "weight", "bias", "next_weight", "next_bias"))
-}
-
-
-@dataclass(frozen=True)
-class _Around:
-    """Two norms around a residual, whose parameters are, in their order, those that they call `slots`."""
-
-    norms: Sandwich
-    slots: tuple[str, ...]
-
-    def forward(self, input: Tensor, *parameters: Tensor | None) -> Any:
-        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
-        return self.norms.forward(input, **named, statistics=False)[:2]
-
-    def train(self, input: Tensor, *parameters: Tensor | None) -> Any:
-        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
-        return self.norms.forward(input, **named)
-
-    def backward(
-        self,
-        grad_output: Tensor,
-        input: Tensor,
-        statistics: Tensor,
-        *parameters: Tensor | None,
-        needs: int,
-        grad_hidden: Tensor | None = None,
-    ) -> Grads:
-        named: dict[str, Any] = dict(zip(self.slots, parameters, strict=True))
-        places = [_SANDWICH_PLACES[slot] for slot in ("input", *self.slots)]
-        bits = sum((needs >> position & 1) << place for position, place in enumerate(places))
-        grads = self.norms.backward(
-            grad_output, input, statistics=statistics, **named, grad_hidden=grad_hidden, needs=bits
-        )
-        return tuple(grads[place] for place in places)
-
-
 @lru_cache(maxsize=512)
 def _layer_norm(shape: tuple[int, ...], eps: float, activation: Any) -> Kernel:
     return Norm.layer_norm(shape, eps).fused(activation=activation)
@@ -158,19 +120,6 @@ def _rms_norm_add(
 
 
 @lru_cache(maxsize=512)
-def _rms_norm_add_rms_norm(
-    shape: tuple[int, ...], eps: float | None, offset: float, cast: Any
-) -> Kernel:
-    return _Around(Sandwich.rms_norm(shape, eps, offset, cast), ("weight", "next_weight", "residual"))
-
-
-@lru_cache(maxsize=512)
-def _layer_norm_add_layer_norm(shape: tuple[int, ...], eps: float) -> Kernel:
-    slots = ("weight", "bias", "next_weight", "next_bias", "residual")
-    return _Around(Sandwich.layer_norm(shape, eps), slots)
-
-
-@lru_cache(maxsize=512)
 def _gated_rms_norm(cols: int, eps: float, group_size: int | None, norm_before_gate: bool) -> Kernel:
     norm = Norm.gated_rms_norm(cols, eps, group_size, norm_before_gate)
     return _Named(norm, ("weight", "bias", "after" if norm_before_gate else "before"))
@@ -211,6 +160,7 @@ def _head_norm_rope(kind: Any, eps: float, interleaved: bool) -> Kernel:
 
 
 _modulated = lru_cache(maxsize=512)(Norm.modulated)
+_hypersphere_step = lru_cache(maxsize=512)(HypersphereStep.of)
 
 
 def _last_axis(shape: Shape) -> int:
@@ -331,7 +281,7 @@ FUSED = (
         "rms_norm_add_rms_norm",
         ("weight", "next_weight", "residual"),
         "SymInt[] normalized_shape, float? eps, float offset, str cast",
-        kernel=lambda x, shape, *settings: _rms_norm_add_rms_norm(tuple(shape), *settings),
+        kernel=lambda x, shape, *settings: rms_norm_add_rms_norm(tuple(shape), *settings),
         expected=lambda shape, normalized, *settings: trailing(shape, normalized),
         rows=lambda shape, normalized, *settings: 2 * leading(shape, normalized),
         composite=_composites.rms_norm_add_rms_norm,
@@ -344,7 +294,7 @@ FUSED = (
         "layer_norm_add_layer_norm",
         ("weight", "bias", "next_weight", "next_bias", "residual"),
         "SymInt[] normalized_shape, float eps",
-        kernel=lambda x, shape, eps: _layer_norm_add_layer_norm(tuple(shape), eps),
+        kernel=lambda x, shape, eps: layer_norm_add_layer_norm(tuple(shape), eps),
         expected=lambda shape, normalized, eps: trailing(shape, normalized),
         rows=lambda shape, normalized, eps: 2 * leading(shape, normalized),
         composite=_composites.layer_norm_add_layer_norm,
@@ -352,6 +302,17 @@ FUSED = (
         operand=True,
         hidden=True,
         branch=True,
+    ),
+    Method(
+        "hypersphere_step",
+        ("alpha", "branch"),
+        "float eps, float alpha_scale",
+        kernel=lambda x, *settings: _hypersphere_step(*settings),
+        expected=lambda shape, *settings: [_last_axis(shape)],
+        rows=lambda shape, *settings: 3 * math.prod(shape[:-1]),
+        composite=_composites.hypersphere_step,
+        autocast=True,
+        operand=True,
     ),
     Method(
         "modulated_layer_norm",

@@ -108,7 +108,9 @@ class Method:
                     f"{name}: expected the first and the last axes of {_sizes(shape)}, or 1 for any but the "
                     f"last, found shape {own}"
                 )
-            if name != "alpha" and wanted is not None and own != list(wanted):
+            # A function's alpha is one number of any shape.
+            is_number = name == "alpha" and not self.operand
+            if not is_number and wanted is not None and own != list(wanted):
                 raise ValueError(f"{name}: expected shape {list(wanted)}, found shape {own}")
 
 

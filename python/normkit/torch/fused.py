@@ -19,6 +19,7 @@ __all__ = [
     "add_layer_norm",
     "add_rms_norm",
     "gated_rms_norm",
+    "hypersphere_step",
     "layer_norm_add",
     "layer_norm_add_layer_norm",
     "modulated_layer_norm",
@@ -38,6 +39,7 @@ _modulated_layer_norm = OPERATORS["modulated_layer_norm"]
 _modulated_rms_norm = OPERATORS["modulated_rms_norm"]
 _gated_rms_norm = OPERATORS["gated_rms_norm"]
 _head_norm_rope = OPERATORS["head_norm_rope"]
+_hypersphere_step = OPERATORS["hypersphere_step"]
 
 
 def _dropout(p: float, seed: int | None, offset: int) -> tuple[float, int, int]:
@@ -182,6 +184,23 @@ def layer_norm_add_layer_norm(
     """
     settings = (sizes(normalized_shape), eps)
     return _layer_norm_add_layer_norm.pair(settings, input, weight, bias, next_weight, next_bias, residual)
+
+
+def hypersphere_step(
+    input: Tensor,
+    branch: Tensor,
+    alpha: Tensor,
+    eps: float = 1e-12,
+    *,
+    alpha_scale: float = 1.0,
+) -> Tensor:
+    """`unit(a + |alpha_scale * alpha| * (b - a))` of `a = unit(input)` and `b = unit(branch)`: a step of nGPT.
+
+    `unit(v)` is `normalize(v, dim=-1, eps=eps)`. input is the residual stream, branch the output of a sublayer:
+    of the input's shape, of any dtype. alpha has the shape of the last axis. In nGPT's code it is a parameter
+    times `init_value / init_scaling`, which is alpha_scale. Loshchilov et al. 2024.
+    """
+    return _hypersphere_step((eps, alpha_scale), input, alpha, branch)
 
 
 def modulated_layer_norm(input: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:

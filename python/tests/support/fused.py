@@ -101,6 +101,13 @@ def matrices(
         layer_norm_add_layer_norm,
         normalized_shape=last,
     )
+    yield case(
+        "hypersphere_step",
+        "hypersphere_step",
+        {"input": x(rows, cols), "branch": x(rows, cols), "alpha": of_one(cols) - of_one(cols)},
+        hypersphere_step,
+        alpha_scale=0.75,
+    )
     for name, shape in (("all", (cols,)), ("each", (rows, cols))):
         arrays = {"input": x(rows, cols), "scale": of_one(*shape), "shift": of_one(*shape)}
         yield case(f"modulated_layer_norm, {name}", "modulated_layer_norm", arrays, modulated)
@@ -212,6 +219,20 @@ def layer_norm_add_layer_norm(a: dict[str, Real], dtype: np.dtype[Any], o: dict[
     return around(
         branch, a, lambda h, mag: ref.moments(h, axes, 1e-5, mag).affine(a["next_weight"], a["next_bias"])
     )
+
+
+def hypersphere_step(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:
+    axes = (a["input"].ndim - 1,)
+    r, x = (ref.p_norm(a[name], axes, 2.0, 1e-12).x_hat for name in ("input", "branch"))
+    share = np.abs(a["alpha"] * np.longdouble(o["alpha_scale"]))
+    h, mag = r * (1 - share) + x * share, np.abs(r) * (1 + share) + np.abs(x) * share
+    unit = ref.p_norm(h, axes, 2.0, 1e-12)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        length = np.sqrt(ref.sum_over(h * h, axes))
+        terms = np.where(length == 0, 0, mag / length)
+    expected = ref.Normalized(unit.x_hat, terms, axes).affine()
+    # The roundings of what is mixed come first.
+    return [dataclasses.replace(expected, allowed=2 * expected.allowed)]
 
 
 def modulated(a: dict[str, Real], dtype: np.dtype[Any], o: dict[str, Any]) -> list[Expected]:

@@ -48,6 +48,7 @@ OPS: list[tuple[str, tuple[int, ...], list[tuple[int, ...] | None], tuple[Any, .
     ("rms_norm_add_rms_norm", (3, 5, 8), [(8,), (8,), (3, 5, 8)], ([8], None, 0.0, "gemma")),
     ("rms_norm_add_rms_norm", (3, 5, 8), [None, (5, 8), (3, 5, 8)], ([5, 8], 1e-6, 0.5, "fp32")),
     ("layer_norm_add_layer_norm", (3, 5, 8), [(8,), (8,), (8,), None, (3, 5, 8)], ([8], 1e-5)),
+    ("hypersphere_step", (3, 5, 8), [(8,), (3, 5, 8)], (1e-12, 0.5)),
     ("modulated_layer_norm", (3, 5, 8), [(3, 8), (3, 8)], (1e-6,)),
     ("modulated_rms_norm", (3, 5, 8), [(3, 1, 8), None], (1e-6,)),
     ("head_norm_rope", (3, 2, 8), [(8,), (3, 4), (3, 4), None], ("rms", 1e-6, False)),

@@ -256,6 +256,12 @@ def added(
     return pair(norm(h), h)
 
 
+def hypersphere_step(r: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
+    """As nGPT's code has it."""
+    a, b = F.normalize(r, dim=-1), F.normalize(x, dim=-1)
+    return F.normalize(a + alpha.abs() * (b - a), dim=-1)
+
+
 def modulated(normalized: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """By a scale and a shift `[B, C]`."""
     return normalized * (1 + scale[:, None]) + shift[:, None]
@@ -350,6 +356,12 @@ FUSED_CASES = [
         lambda x, r, w, b, v, c: pair(*nk.layer_norm_add_layer_norm(x, r, (8,), w, b, v, c)),
         lambda x, r, w, b, v, c: added(F.layer_norm(x, (8,), w, b), r, lambda h: F.layer_norm(h, (8,), v, c)),
         [X, X, (8,), (8,), (8,), (8,)],
+    ),
+    Case(
+        "hypersphere_step",
+        lambda r, x, a: nk.hypersphere_step(r, x, a, alpha_scale=0.5),
+        lambda r, x, a: hypersphere_step(r, x, 0.5 * a),
+        [X, X, (8,)],
     ),
     Case(
         "modulated_layer_norm",

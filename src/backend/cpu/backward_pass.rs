@@ -1,7 +1,7 @@
 //! A launch of a norm's backward pass: set up, run, and the parameters' gradients finished.
 
 use super::branch::Branch;
-use super::chunks::{Chunks, Cut, Rows};
+use super::chunks::{Chunks, Cut, NORMS, Rows};
 use super::inner;
 use super::launch::{Folded, Order, alone};
 use super::norm::{TASK, choose, elements, kept, row_numbers, streaming};
@@ -36,7 +36,8 @@ impl<'a> Wanted<'a> {
         let params = operands.grad_weight.is_some()
             || operands.grad_bias.is_some()
             || operands.has_branch()
-            || of_inner.is_some_and(|inner| inner.grad_weight.is_some() || inner.grad_bias.is_some());
+            || of_inner.is_some_and(|inner| inner.grad_weight.is_some() || inner.grad_bias.is_some())
+            || operands.mix.as_ref().is_some_and(|mix| mix.grad_weight.is_some());
         Wanted { rows: true, params, given: operands.given.as_ref(), sums: operands.sums.as_ref() }
     }
 }
@@ -79,8 +80,8 @@ impl<'o> Space<'o> {
         isa: Isa,
     ) -> Result<Self> {
         let Backward { grad_output, input, weight, mask, statistics, .. } = operands;
-        let Backward { bias, before, after, rotary, grad_hidden, inner, .. } = operands;
-        let of_inner = inner.as_ref();
+        let Backward { bias, before, after, rotary, grad_hidden, inner, mix, .. } = operands;
+        let (of_inner, mix) = (inner.as_ref(), mix.as_ref());
         let statistics = saved(statistics)?;
         let statistics = row_numbers(spec, STATISTICS, Some(statistics.layout()));
         let given = row_numbers(spec, SUMS, of.given.map(View::layout));
@@ -88,6 +89,7 @@ impl<'o> Space<'o> {
         let [cos, sin, positions] = rotary::layouts(spec, rotary.as_ref());
         let elements = elements(spec);
         let inner_statistics = row_numbers(spec, STATISTICS, of_inner.map(|inner| inner.statistics.layout()));
+        let mix_statistics = row_numbers(spec, STATISTICS, mix.map(|mix| mix.statistics.layout()));
         let tensors = [
             Some(grad_output.layout()),
             Some(input.layout()),
@@ -113,6 +115,8 @@ impl<'o> Space<'o> {
             of_inner.and_then(|inner| inner.bias.as_ref()).map(View::layout),
             inner_statistics.as_ref(),
             of_inner.and_then(|inner| inner.hidden.as_ref()).map(View::layout),
+            mix.and_then(|mix| mix.weight.as_ref()).map(View::layout),
+            mix_statistics.as_ref(),
         ];
         let folded = Folded::new(isa, order, &tensors);
         Ok(Space { order, wanted: of, folded, tables: Tables::of(isa, rotary.as_ref()) })
@@ -179,6 +183,22 @@ impl<'o> Space<'o> {
                 },
             }),
         };
+        let residual = match (&operands.mix, &inner, before) {
+            (Some(mix), Some(inner), Some(before)) => Some(inner::Backward {
+                bias: None,
+                job: row_backward::Backward {
+                    input: folded.source("before", before, 9, false)?,
+                    weight: folded.optional("weight of the residual's norm", mix.weight.as_ref(), 24)?,
+                    statistics: folded.source("residual statistics", &mix.statistics, 25, false)?,
+                    grad_input: folded.optional_sink("grad_before", grad_before, 12)?,
+                    streamed: streaming(cpu.isa, grad_before),
+                    wants_weight: mix.grad_weight.is_some(),
+                    wants_bias: false,
+                    ..inner.job
+                },
+            }),
+            _ => None,
+        };
         if let Some(hidden) = of_inner.and_then(|inner| inner.hidden.as_ref()) {
             job.input = folded.source("hidden", hidden, 23, false)?;
         }
@@ -187,6 +207,7 @@ impl<'o> Space<'o> {
             false => Some(fused_backward::Backward {
                 fusion: spec.fusion,
                 inner,
+                residual,
                 bias: folded.optional("bias", operands.bias.as_ref(), 8)?,
                 before: folded.optional("before", before.as_ref(), 9)?,
                 after: folded.optional("after", after.as_ref(), 10)?,
@@ -238,11 +259,12 @@ impl<'o> Space<'o> {
             ("inner grad_weight", of_inner.and_then(|inner| wanted(is_wanted, &inner.grad_weight))),
             ("inner grad_bias", of_inner.and_then(|inner| wanted(is_wanted, &inner.grad_bias))),
         ];
-        let [of_job, of_branch] = pass.sums();
-        let (partials, inner_partials) = partials.split_at(pass.each() * of_job);
-        for (partials, sums, targets) in
-            [(partials, of_job, &of_norm[..]), (inner_partials, of_branch, &of_inner[..])]
-        {
+        let of_residual = operands.mix.as_ref().and_then(|mix| wanted(is_wanted, &mix.grad_weight));
+        let of_residual = [("grad_weight of the residual's norm", of_residual)];
+        let mut left = partials;
+        for (sums, targets) in pass.sums().into_iter().zip([&of_norm[..], &of_inner, &of_residual]) {
+            let (partials, others) = left.split_at(pass.each() * sums);
+            left = others;
             let targets = targets.iter().filter_map(|&(name, target)| Some((name, target?)));
             for (index, (name, target)) in targets.enumerate() {
                 let params = pass.cut.params();
@@ -257,10 +279,10 @@ impl<'o> Space<'o> {
 }
 
 impl<'a, F: Real> Pass<'a, F> {
-    /// Sums of each parameter that are wanted, by the norm and by that of a branch.
-    fn sums(&self) -> [usize; 2] {
-        let inner = self.fused.as_ref().and_then(|fused| fused.inner.as_ref());
-        [self.job.wanted(), inner.map_or(0, |inner| inner.job.wanted())]
+    /// Sums of each parameter that are wanted, by the norm, by that of a branch and by that of a residual.
+    fn sums(&self) -> [usize; NORMS] {
+        let [inner, residual] = self.fused.as_ref().map_or([None, None], fused_backward::Backward::inners);
+        [self.job.wanted(), inner.map_or(0, |job| job.wanted()), residual.map_or(0, |job| job.wanted())]
     }
 
     /// Parameters of all chunks.
@@ -275,8 +297,10 @@ impl<'a, F: Real> Pass<'a, F> {
 
     /// Its tasks where its schedule is that for rows.
     pub(super) fn chunks<'j>(&'j self, partials: &'j mut [F]) -> Chunks<'j, 'a, F> {
-        let (of_norm, of_inner) = partials.split_at_mut(self.each() * self.sums()[0]);
-        Chunks::new(&self.job, self.cut, [of_norm, of_inner], Rows::of(self.fused.as_ref()))
+        let [of_norm, of_inner, _] = self.sums();
+        let (of_norm, others) = partials.split_at_mut(self.each() * of_norm);
+        let (of_inner, of_residual) = others.split_at_mut(self.each() * of_inner);
+        Chunks::new(&self.job, self.cut, [of_norm, of_inner, of_residual], Rows::of(self.fused.as_ref()))
     }
 
     /// Runs all rows by another schedule.

@@ -34,6 +34,9 @@ impl Cut {
     }
 }
 
+/// Norms that a pass may have: its own, that of a branch and that of a residual.
+pub(super) const NORMS: usize = 3;
+
 /// What a task of a backward pass does about its rows.
 pub(super) enum Rows<'j, 'a, F> {
     /// It takes them as they lie.
@@ -54,14 +57,14 @@ impl<'j, 'a, F> Rows<'j, 'a, F> {
 /// the columns of a single one.
 pub(super) struct Chunks<'j, 'a, F> {
     job: &'j Backward<'a, F>,
-    /// The norm of a branch.
-    inner: Option<&'j Backward<'a, F>>,
+    /// The norms of a branch and of a residual.
+    inners: [Option<&'j Backward<'a, F>>; NORMS - 1],
     how: Rows<'j, 'a, F>,
     known: Option<&'j RowSums<'j, F>>,
     gathered: Option<Gathered>,
     cut: Cut,
-    /// The chunks' sums, of the norm's parameters and of those of the norm of a branch.
-    partials: [Shared<'j, F>; 2],
+    /// The chunks' sums, of each norm's parameters.
+    partials: [Shared<'j, F>; NORMS],
     /// Rows of a task that lie beside each other, and units of each that it takes.
     beside: usize,
     step: usize,
@@ -71,7 +74,7 @@ pub(super) struct Chunks<'j, 'a, F> {
 pub(super) fn run_chunks<F: Real>(
     job: &Backward<'_, F>,
     cut: Cut,
-    partials: [&mut [F]; 2],
+    partials: [&mut [F]; NORMS],
     how: Rows<'_, '_, F>,
     cpu: &Cpu,
 ) {
@@ -82,7 +85,7 @@ impl<'j, 'a, F: Real> Chunks<'j, 'a, F> {
     pub(super) fn new(
         job: &'j Backward<'a, F>,
         cut: Cut,
-        partials: [&'j mut [F]; 2],
+        partials: [&'j mut [F]; NORMS],
         how: Rows<'j, 'a, F>,
     ) -> Self {
         let known = if let Rows::Known(sums) = how { Some(sums) } else { None };
@@ -97,10 +100,9 @@ impl<'j, 'a, F: Real> Chunks<'j, 'a, F> {
             }
             _ => units.max(1),
         };
-        let inner =
-            if let Rows::Fused(fused) = &how { fused.inner.as_ref().map(|inner| &inner.job) } else { None };
+        let inners = if let Rows::Fused(fused) = &how { fused.inners() } else { [None, None] };
         let gathered = if matches!(how, Rows::Plain) { Gathered::new(job) } else { None };
-        Chunks { job, inner, how, known, gathered, cut, partials: partials.map(Shared::new), beside, step }
+        Chunks { job, inners, how, known, gathered, cut, partials: partials.map(Shared::new), beside, step }
     }
 
     /// Tasks beside each other in a chunk, and parts of a row.
@@ -121,10 +123,11 @@ impl<F: Real> Tasks for Chunks<'_, '_, F> {
     }
 
     fn run(&self, task: usize) {
-        let Chunks { job, inner, ref how, known, ref gathered, cut, ref partials, beside, step } = *self;
+        let Chunks { job, inners, ref how, known, ref gathered, cut, ref partials, beside, step } = *self;
         let Cut { rows, kept, per_row, chunk } = cut;
         let (cols, units, (groups, parts)) = (job.constants.cols, job.units(), self.groups_and_parts());
-        let counts = [job.wanted(), inner.map_or(0, |inner| inner.wanted())];
+        let counts = inners.map(|inner| inner.map_or(0, |inner| inner.wanted()));
+        let sums = job.wanted() + counts.iter().sum::<usize>();
         let (index, group, part) = (task / parts / groups, task / parts % groups, task % parts);
         let range = index * chunk..rows.min((index + 1) * chunk);
         let beside = group * beside..kept.min((group + 1) * beside);
@@ -142,22 +145,25 @@ impl<F: Real> Tasks for Chunks<'_, '_, F> {
             _ if gathered.is_some() => 2 * cols,
             _ => 0,
         };
-        with_scratch(len * (counts[0] + counts[1]) + lines, |tiles, numbers| {
-            let (leaves, lines) = numbers.split_at_mut(len * (counts[0] + counts[1]));
-            let (leaves, of_inner) = leaves.split_at_mut(len * counts[0]);
+        with_scratch(len * sums + lines, |tiles, numbers| {
+            let (leaves, lines) = numbers.split_at_mut(len * sums);
+            let (leaves, of_inners) = leaves.split_at_mut(len * job.wanted());
+            let (of_inner, of_residual) = of_inners.split_at_mut(len * counts[0]);
             let place =
                 Place { index, first: rows.beside.start * per_row + own.start, len, params: cut.params() };
             // SAFETY: this task alone has this chunk and these parameters, in the sums of each norm.
             let [of_norm, of_branch] = unsafe { accumulators(job, &place, leaves, &partials[0]) };
-            let of_inner = inner.map(|inner| {
+            let of_inners = [(inners[0], of_inner, &partials[1]), (inners[1], of_residual, &partials[2])];
+            let [of_inner, of_residual] = of_inners.map(|(inner, leaves, partials)| {
                 // SAFETY: as above.
-                let [of_inner, _] = unsafe { accumulators(inner, &place, of_inner, &partials[1]) };
-                of_inner
+                let [of_inner, _] = unsafe { accumulators(inner?, &place, leaves, partials) };
+                Some(of_inner)
             });
             let task = Task { job, rows, part, known };
             match (how, gathered) {
                 (Rows::Fused(fused), _) => {
-                    task.run_fused(fused, lines, ([Some(of_norm), of_inner], of_branch), tiles);
+                    let of_all = [Some(of_norm), of_inner, of_residual];
+                    task.run_fused(fused, lines, (of_all, of_branch), tiles);
                 }
                 (_, Some(gathered)) => task.run_gathered(gathered, lines, of_norm, tiles),
                 _ => task.run(of_norm, tiles),
@@ -235,13 +241,13 @@ impl<F: Real> Task<'_, '_, F> {
         }
     }
 
-    /// With rows that pass through scratch memory, in `lines`, and with what adds to the parameters of the norm, to those of the norm of
-    /// a branch, and to what shifts and scales a branch.
+    /// With rows that pass through scratch memory, in `lines`, and with what adds to the parameters of each norm, and to what shifts and
+    /// scales a branch.
     fn run_fused(
         &self,
         fused: &fused_backward::Backward<'_, F>,
         lines: &mut [F],
-        (mut accumulators, mut of_branch): ([Option<Accumulators<'_, F>>; 2], Accumulators<'_, F>),
+        (mut accumulators, mut of_branch): ([Option<Accumulators<'_, F>>; NORMS], Accumulators<'_, F>),
         mut tiles: Tiles<'_, F>,
     ) {
         for (rows, from) in fused.blocks(&self.rows) {

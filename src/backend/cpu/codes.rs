@@ -2,6 +2,7 @@
 
 use super::Isa;
 use super::isa::Operation;
+use super::outliers::{self, Flags};
 use super::real::Real;
 use super::simd::{BLOCK, Simd};
 use super::sink::Sink;
@@ -86,12 +87,27 @@ impl<F: Real, T: Code> Operation for Encode<'_, F, T> {
 pub(super) struct Codes<'a> {
     pub(super) quantization: Quantization,
     pub(super) scales: Option<Sink<'a>>,
+    /// Of columns that have outliers, where those are set apart.
+    pub(super) flags: Option<Flags<'a>>,
 }
 
 impl Codes<'_> {
     /// Writes a row's codes, and its scales.
     pub(super) fn write<F: Real>(&self, isa: Isa, values: &[F], sink: &Sink<'_>, row: usize) {
-        let Codes { quantization, scales } = self;
+        let Codes { quantization, scales, flags } = self;
+        if let (Some(scales), Some(flags)) = (scales, flags) {
+            let threshold = quantization.outlier_bits();
+            let (most, is_any) = isa.run(outliers::Largest { of: values, threshold });
+            let scale = quantization.scale(most);
+            scales.slice::<f32>(scales.first_of(row), 1)[0] = scale;
+            let mut inliers = [F::ZERO; PIECE];
+            for (piece, from) in values.chunks(PIECE).enumerate() {
+                let at = piece * PIECE;
+                let from = if is_any { flags.set_apart(from, at, threshold, &mut inliers) } else { from };
+                put::<F, i8>(isa, from, scale, sink, (row, at));
+            }
+            return;
+        }
         let block = quantization.block(values.len()).unwrap_or(values.len()).max(1);
         for (index, part) in values.chunks(block).enumerate() {
             let scale = match scales {

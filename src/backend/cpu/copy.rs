@@ -2,8 +2,9 @@
 
 use super::Cpu;
 use super::launch::Shared;
-use crate::tensor::{Layout, Memory, View, ViewMut};
-use crate::{Error, Result};
+use crate::Result;
+use crate::backend::copy::{check_alike, check_apart, check_in_line};
+use crate::tensor::{Memory, View, ViewMut};
 
 /// Bytes of a task: below the size where the C library turns to stores past the caches.
 const PIECE: usize = 256 << 10;
@@ -22,18 +23,13 @@ const PIECE: usize = 256 << 10;
 /// ```
 pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, cpu: &Cpu) -> Result<()> {
     let output = output.as_view();
-    if output.shape() != input.shape() || output.dtype() != input.dtype() {
-        let name = |view: &View<'_>| format!("shape {:?} and dtype {}", view.shape(), view.dtype());
-        return Err(Error::argument("output", name(input), name(&output)));
-    }
+    check_alike(input, &output)?;
     let bytes = input.layout().len() * input.dtype().size();
     let (from, to) = (first("input", input)?, first("output", &output)?.cast_mut());
     if bytes == 0 {
         return Ok(());
     }
-    if from.addr() < to.addr() + bytes && to.addr() < from.addr() + bytes {
-        return Err(Error::argument("output", "memory apart from the input's", "memory that overlaps it"));
-    }
+    check_apart(from.addr() as u64, to.addr() as u64, bytes as u64)?;
     // SAFETY: both views are of so many bytes in line, which do not meet, the one borrowed and the other borrowed by nobody else.
     let (from, to) =
         unsafe { (std::slice::from_raw_parts(from, bytes), std::slice::from_raw_parts_mut(to, bytes)) };
@@ -48,19 +44,18 @@ pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, cpu: &Cpu) -> Result<()>
 
 /// Where the elements of a row-major view begin.
 fn first(name: &'static str, view: &View<'_>) -> Result<*const u8> {
-    if view.layout().strides() != Layout::contiguous(view.shape()).strides() {
-        return Err(Error::argument(name, "row-major strides", format!("{:?}", view.layout().strides())));
-    }
+    check_in_line(name, view)?;
     match &view.memory {
         Memory::Host(first, _) => Ok(first.wrapping_add(view.layout().offset() * view.dtype().size())),
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        _ => Err(Error::argument(name, "memory of the host", "memory elsewhere")),
+        _ => Err(crate::Error::argument(name, "memory of the host", "memory elsewhere")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Layout;
 
     #[test]
     fn every_byte_is_copied_and_others_are_left() {

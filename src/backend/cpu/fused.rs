@@ -34,6 +34,8 @@ pub(super) struct Forward<'a, F> {
     pub(super) fusion: Fusion,
     /// Normalizes the input before it is added to.
     pub(super) inner: Option<row::Forward<'a, F>>,
+    /// Normalizes what the input is added to.
+    pub(super) residual: Option<row::Forward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -248,6 +250,11 @@ impl<F: Real> Forward<'_, F> {
                     inner::forward(inner, rows.clone(), &mut *result, place, tiles)
                 }
             };
+            let normalized = self.residual.as_ref().map(|residual| {
+                let place = Place { grid, walk: &walk };
+                inner::forward(residual, rows.clone(), &mut *followed, place, tiles)
+            });
+            let before = normalized.as_ref().unwrap_or(before);
             let [x, other, ..] = tiles;
             let (input, to, streamed) = (&input, self.hidden.as_ref(), self.streamed_hidden);
             let (kept, branch) = (self.kept, self.branch);

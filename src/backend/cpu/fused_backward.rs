@@ -28,6 +28,8 @@ pub(super) struct Backward<'a, F> {
     pub(super) bias: Option<Source<'a>>,
     /// The norm of the branch, to whose output the gradient of the hidden value goes.
     pub(super) inner: Option<inner::Backward<'a, F>>,
+    /// The norm of what is added to that.
+    pub(super) residual: Option<inner::Backward<'a, F>>,
     pub(super) before: Option<Source<'a>>,
     pub(super) after: Option<Source<'a>>,
     pub(super) angles: Option<Angles<'a>>,
@@ -39,16 +41,27 @@ pub(super) struct Backward<'a, F> {
     pub(super) branch: Branch<'a>,
 }
 
-impl<F: Real> Backward<'_, F> {
+impl<'a, F: Real> Backward<'a, F> {
     /// Numbers of scratch memory for a task's rows.
     pub(super) fn scratch(&self, rows: &TaskRows) -> usize {
         self.lines() * self.at_once(rows) * rows.beside.len() * self.job.constants.cols
     }
 
+    /// The norms of a branch and of a residual.
+    pub(super) fn inners(&self) -> [Option<&row_backward::Backward<'a, F>>; 2] {
+        [&self.inner, &self.residual].map(|inner| inner.as_ref().map(|inner| &inner.job))
+    }
+
     /// Lines of scratch memory for each row: what is normalized, its gradient, and what a branch's scale multiplied or the output of
-    /// a branch's norm.
+    /// a branch's norm, and that of a residual's.
     fn lines(&self) -> usize {
-        if self.job.wants_branch[1] || self.inner.is_some() { 3 } else { 2 }
+        if self.residual.is_some() {
+            4
+        } else if self.job.wants_branch[1] || self.inner.is_some() {
+            3
+        } else {
+            2
+        }
     }
 
     /// How many of the chunk's rows, each with those beside it, are in scratch memory together.
@@ -71,7 +84,7 @@ impl<F: Real> Backward<'_, F> {
 
     /// Runs `body` on a pass whose rows from place `from` of `rows` on lie in scratch memory, as the gradients of what it
     /// normalizes do, and takes these on to the tensors, and to the sums of a branch's parameters. The first argument of `body` is 0
-    /// for the norm, and 1 for that of a branch, which follows it.
+    /// for the norm, 1 for that of a branch and 2 for that of a residual, which follow it.
     pub(super) fn with_rows(
         &self,
         rows: &TaskRows,
@@ -87,7 +100,8 @@ impl<F: Real> Backward<'_, F> {
         let rows = first..first + (rows.len() - from);
         let walk = side_by_side(grid, first);
         let (hidden, others) = lines.split_at_mut(lines.len() / self.lines());
-        let (gradient, third) = others.split_at_mut(hidden.len());
+        let (gradient, others) = others.split_at_mut(hidden.len());
+        let (third, fourth) = others.split_at_mut(others.len().min(hidden.len()));
         let mut of_line = *job;
         if let Some(before) = &self.before {
             let (input, shifted) = match &self.inner {
@@ -97,6 +111,11 @@ impl<F: Real> Backward<'_, F> {
                     (inner::forward(&inner.again(), rows.clone(), &mut *third, place, tiles), None)
                 }
             };
+            let normalized = self.residual.as_ref().map(|residual| {
+                let place = Place { grid, walk: &walk };
+                inner::forward(&residual.again(), rows.clone(), &mut *fourth, place, tiles)
+            });
+            let before = normalized.as_ref().unwrap_or(before);
             let [x, other, ..] = tiles;
             let (input, kept, branch) = (&input, self.kept, self.branch);
             let hiding = Hiding { isa, cols, input, before, hidden: None, streamed: None, kept, branch };
@@ -123,7 +142,7 @@ impl<F: Real> Backward<'_, F> {
         let is_line = job.grad_input.is_some()
             || self.grad_before.is_some()
             || wants_branch
-            || self.inner.as_ref().is_some_and(inner::Backward::is_wanted);
+            || [&self.inner, &self.residual].into_iter().flatten().any(inner::Backward::is_wanted);
         let is_line = is_line && fusion.prologue != Prologue::None;
         if is_line {
             of_line.grad_input = Some(to);
@@ -139,15 +158,19 @@ impl<F: Real> Backward<'_, F> {
         }
         let of_norm = Source::of_sink(&to).lent();
         let Some(inner) = &self.inner else {
-            self.unhide(of_norm, (job.grad_input, job.streamed), rows, tiles);
+            self.unhide(of_norm, (job.grad_input, job.streamed), self.grad_before, rows, tiles);
             return;
         };
         let to_inner = Sink::of_line(&mut *third, grid, &walk, isa);
-        self.unhide(of_norm, (Some(to_inner), None), rows, tiles);
-        if inner.is_wanted() {
-            let of_line =
-                row_backward::Backward { grad_output: Source::of_sink(&to_inner).lent(), ..inner.job };
-            body(1, &of_line, tiles.each_mut().map(|tile| &mut **tile));
+        let to_residual = self.residual.as_ref().map(|_| Sink::of_line(&mut *fourth, grid, &walk, isa));
+        self.unhide(of_norm, (Some(to_inner), None), to_residual.or(self.grad_before), rows, tiles);
+        let inners = [(1, Some(inner), Some(to_inner)), (2, self.residual.as_ref(), to_residual)];
+        for (norm, inner, to) in inners {
+            if let Some((inner, to)) = inner.filter(|inner| inner.is_wanted()).zip(to) {
+                let of_line =
+                    row_backward::Backward { grad_output: Source::of_sink(&to).lent(), ..inner.job };
+                body(norm, &of_line, tiles.each_mut().map(|tile| &mut **tile));
+            }
         }
     }
 
@@ -214,11 +237,12 @@ impl<F: Real> Backward<'_, F> {
     }
 
     /// From the gradient of what is normalized, to which that of the hidden value is added, to those of the prologue's operands,
-    /// of which the first goes to `grad_input`.
+    /// which go to `grad_input` and `grad_before`.
     fn unhide(
         &self,
         of_norm: Source<'_>,
         (grad_input, streamed): (Option<Sink<'_>>, Option<Streaming>),
+        grad_before: Option<Sink<'_>>,
         rows: Range<usize>,
         tiles: &mut Tiles<'_, F>,
     ) {
@@ -230,10 +254,8 @@ impl<F: Real> Backward<'_, F> {
             let d = of_norm.load(row, at, d, len);
             if let Prologue::Residual { .. } = fusion.prologue {
                 let [first, second] = fusion.scales().map(F::of);
-                let targets = [
-                    (grad_input, first, self.kept, streamed),
-                    (self.grad_before, second, None, job.streamed),
-                ];
+                let targets =
+                    [(grad_input, first, self.kept, streamed), (grad_before, second, None, job.streamed)];
                 for (sink, factor, kept, streamed) in targets {
                     let Some(sink) = &sink else { continue };
                     let write_to = (isa, streamed);
@@ -273,7 +295,7 @@ impl<F: Real> Backward<'_, F> {
             };
             let (to_input, to_gate) = (&mut out[..len], &mut of_gate[..len]);
             isa.run(GateGradients { a: d, b: x, z, of_factor: &mut *to_input, of_gate: &mut *to_gate });
-            for (sink, values) in [(grad_input, &*to_input), (self.grad_before, &*to_gate)] {
+            for (sink, values) in [(grad_input, &*to_input), (grad_before, &*to_gate)] {
                 if let Some(sink) = &sink {
                     write(write_to, Scaled(F::ONE), values, sink, place, more);
                 }

@@ -7,9 +7,9 @@
 //! and `lines`, the same arithmetic along neighbouring rows. `pointwise` runs the functions without statistics, `tanh` and
 //! `inverse_root`, by the passes of `curve`; `between` has the launches on numbers per row. Rows of a norm with something around it pass through `fused` and
 //! `fused_backward`, which brings
-//! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`; `branch` has what a residual's
-//! branch is shifted and scaled by, and its gradients, `inner` a branch's norm of its own. Backward passes run by `chunks` of
-//! rows, whose sums they are to add.
+//! them to `row` and takes the results on by the functions in `fusion`, and to 8 bits by `codes`, which `outliers` are
+//! set apart from; `branch` has what a residual's branch is shifted and scaled by, and its gradients, `inner` a branch's norm of its
+//! own, and `mix` the weights of two norms that are shares of one. Backward passes run by `chunks` of rows, whose sums they are to add.
 //!
 //! What is done to slices are small operations, each one body that [`Isa`] compiles for every instruction set: sums in
 //! `lanes`, single passes in `elementwise`, powers in `power`. They compute with blocks of numbers (`simd`), for x86-64 in
@@ -51,8 +51,10 @@ mod leaf_backward;
 mod line_sums;
 mod lines;
 mod memory;
+mod mix;
 mod norm;
 mod norm_backward;
+mod outliers;
 mod pieces;
 mod pointwise;
 mod power;
@@ -81,7 +83,7 @@ pub use copy::copy;
 pub use isa::Isa;
 
 use crate::spec::{Norm, Spec};
-use crate::tensor::DType;
+use crate::tensor::{DType, View, ViewMut};
 use crate::{Error, Result, Workspace};
 use team::Team;
 use threads::Threads;
@@ -179,6 +181,17 @@ pub(crate) fn forward(spec: &Spec, operands: &super::Forward<'_>, cpu: &Cpu) -> 
     }
 }
 
+/// Runs a forward pass, that of a mix too.
+pub(crate) fn forward_of(spec: &Spec, operands: super::Forward<'_>, cpu: &Cpu) -> Result<()> {
+    match (spec, operands.input.dtype().compute()) {
+        (Spec::Norm(norm), DType::F64) if norm.fusion.mix.is_some() => {
+            mix::forward::<f64>(norm, operands, cpu)
+        }
+        (Spec::Norm(norm), _) if norm.fusion.mix.is_some() => mix::forward::<f32>(norm, operands, cpu),
+        _ => forward(spec, &operands, cpu),
+    }
+}
+
 /// Runs forward passes of which none writes what another reads or writes: norms of one compute dtype in one round of the threads.
 pub(crate) fn forward_together(problems: &[(Spec, super::Forward<'_>)], cpu: &Cpu) -> Result<()> {
     let norms = norms_of(problems);
@@ -237,6 +250,29 @@ pub(crate) fn backward(
         (Spec::Norm(spec), _) => norm_backward::backward::<f32>(spec, operands, workspace, cpu),
         (Spec::Pointwise(spec), DType::F64) => pointwise::backward::<f64>(spec, operands, workspace, cpu),
         (Spec::Pointwise(spec), _) => pointwise::backward::<f32>(spec, operands, workspace, cpu),
+    }
+}
+
+/// Codes of i8 in flagged columns become 0.
+pub(crate) fn zero_columns(codes: &ViewMut<'_>, flags: &View<'_>, kept: usize, cpu: &Cpu) -> Result<()> {
+    outliers::zero_columns(codes, flags, kept, cpu)
+}
+
+/// Runs a backward pass, that of a mix too.
+pub(crate) fn backward_of(
+    spec: &Spec,
+    operands: super::Backward<'_>,
+    workspace: &mut Workspace,
+    cpu: &Cpu,
+) -> Result<()> {
+    match (spec, operands.input.dtype().compute()) {
+        (Spec::Norm(norm), DType::F64) if norm.fusion.mix.is_some() => {
+            mix::backward::<f64>(norm, operands, workspace, cpu)
+        }
+        (Spec::Norm(norm), _) if norm.fusion.mix.is_some() => {
+            mix::backward::<f32>(norm, operands, workspace, cpu)
+        }
+        _ => backward(spec, &operands, workspace, cpu),
     }
 }
 

@@ -5,6 +5,7 @@ use super::codes::Codes;
 use super::dropout::Kept;
 use super::launch::{Folded, Order, Tasks, per_row, with_scratch};
 use super::memory::Streaming;
+use super::outliers::Flags;
 use super::real::Real;
 use super::rotary::{self, Angles, Tables};
 use super::statistics::Constants;
@@ -75,7 +76,7 @@ enum Pass<'a, F> {
 impl Space {
     fn new(spec: &Norm, operands: &Forward<'_>, isa: Isa) -> Self {
         let Forward { input, weight, bias, mask, given, output, statistics, moments, .. } = operands;
-        let Forward { before, after, branch_bias, branch_scale, rotary, hidden, scales, inner, .. } =
+        let Forward { before, after, branch_bias, branch_scale, rotary, hidden, scales, inner, mix, .. } =
             operands;
         let of_inner = inner.as_ref();
         let given = row_numbers(spec, STATISTICS, given.as_ref().map(View::layout));
@@ -87,6 +88,9 @@ impl Space {
         let elements = elements(spec);
         let inner_statistics = of_inner.and_then(|inner| inner.statistics.as_ref()).map(ViewMut::layout);
         let inner_statistics = row_numbers(spec, STATISTICS, inner_statistics);
+        let mix = mix.as_ref();
+        let mix_statistics = mix.and_then(|mix| mix.statistics.as_ref()).map(ViewMut::layout);
+        let mix_statistics = row_numbers(spec, STATISTICS, mix_statistics);
         let tensors = [
             Some(input.layout()),
             output.as_ref().map(ViewMut::layout),
@@ -109,6 +113,8 @@ impl Space {
             of_inner.and_then(|inner| inner.weight.as_ref()).map(View::layout),
             of_inner.and_then(|inner| inner.bias.as_ref()).map(View::layout),
             inner_statistics.as_ref(),
+            mix.and_then(|mix| mix.weight.as_ref()).map(View::layout),
+            mix_statistics.as_ref(),
         ];
         let folded = Folded::new(isa, &Order::new(spec.shape.len(), &spec.reduced), &tensors);
         Space { folded, tables: Tables::of(isa, rotary.as_ref()) }
@@ -148,15 +154,27 @@ impl Space {
                 ..job
             }),
         };
+        let residual = match (&operands.mix, &inner, before) {
+            (Some(mix), Some(inner), Some(before)) => Some(row::Forward {
+                input: folded.source("before", before, 8, is_replaced(before, output.as_ref()))?,
+                weight: folded.optional("weight of the residual's norm", mix.weight.as_ref(), 21)?,
+                statistics: folded.optional_sink("residual statistics", mix.statistics.as_ref(), 22)?,
+                ..*inner
+            }),
+            _ => None,
+        };
         let codes = match spec.fusion.quantization {
             None => None,
             Some(quantization) => {
-                Some(Codes { quantization, scales: folded.optional_sink("scales", scales.as_ref(), 11)? })
+                let flags = operands.flags.as_ref().and_then(Flags::new);
+                let scales = folded.optional_sink("scales", scales.as_ref(), 11)?;
+                Some(Codes { quantization, scales, flags })
             }
         };
         Ok(Pass::Fused(fused::Forward {
             fusion: spec.fusion,
             inner,
+            residual,
             before: folded.replaced("before", before.as_ref(), 8, hidden.as_ref())?,
             after: folded.replaced("after", after.as_ref(), 9, output.as_ref())?,
             angles: Angles::of(rotary.as_ref(), folded, tables.as_ref(), 13)?,

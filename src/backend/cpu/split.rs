@@ -198,7 +198,9 @@ pub(super) fn backward<F: Real>(job: &Backward<'_, F>, cut: Cut, partials: &mut 
             });
         });
     };
-    backward_steps(job, of_leaves, |sums| run_chunks(job, cut, [partials, &mut []], Rows::Known(sums), cpu));
+    backward_steps(job, of_leaves, |sums| {
+        run_chunks(job, cut, [partials, &mut [], &mut []], Rows::Known(sums), cpu)
+    });
 }
 
 /// A backward pass whose tasks are leaves of blocks of neighbouring rows, then columns of such blocks.

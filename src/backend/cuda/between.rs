@@ -8,10 +8,16 @@ use super::{CudaStream, geometry};
 use crate::Result;
 use crate::backend::Between;
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS};
-use crate::tensor::{DType, View};
+use crate::tensor::{DType, Dims, View, ViewMut};
 
 /// The launch of a kernel over numbers of rows.
-fn launch(problem: &Problem, entry: Entry, shape: Shape, flags: Flags, scalars: Scalars) -> Result<Planned> {
+pub(super) fn launch(
+    problem: &Problem,
+    entry: Entry,
+    shape: Shape,
+    flags: Flags,
+    scalars: Scalars,
+) -> Result<Planned> {
     let rows = problem.grid.rows;
     let blocks = geometry::blocks(&shape, rows, 1);
     problem.plan(Task { entry, shape, flags, rows: 0..rows, scalars, blocks })
@@ -135,4 +141,27 @@ pub(super) fn between(compute: DType, of: Between<'_>, stream: &CudaStream<'_>) 
         }
     };
     enqueue(stream, "between", planned)
+}
+
+/// Codes in flagged columns, the axes from `kept` on, become 0.
+pub(super) fn zero_columns(
+    codes: &ViewMut<'_>,
+    flags: &View<'_>,
+    kept: usize,
+    stream: &CudaStream<'_>,
+) -> Result<()> {
+    let codes = codes.as_view();
+    let shape = codes.shape();
+    // A column's elements are a row of the problem.
+    let axes: Dims = (0..kept).collect();
+    let operands = [
+        Operand::new("output", Role::Number, Some(&codes))?,
+        Operand::per_row("flags", Some(flags), shape, &axes, 1)?,
+    ];
+    let problem = Problem::new(DType::F32, shape, &axes, operands);
+    let columns = problem.grid.rows;
+    let (entry, shape, flags) = (Entry::ZeroColumns, geometry::apart(1), Flags::default());
+    let scalars = Scalars::default();
+    let planned = problem.plan(Task { entry, shape, flags, rows: 0..columns, scalars, blocks: columns })?;
+    enqueue(stream, "zero columns", vec![planned])
 }

@@ -75,6 +75,7 @@ fn scalars_of<F: Real>(spec: &Norm) -> Scalars {
         }),
         block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as i64,
         codes: codes::numbers(spec.fusion.quantization).map(f64::from),
+        outlier: f64::from(codes::outlier(spec.fusion.quantization)),
         ..match spec.fusion.inner {
             None => Scalars::default(),
             Some(inner) => {

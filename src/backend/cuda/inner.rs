@@ -10,7 +10,7 @@ use super::norm_backward::{Targets, launches};
 use super::variant::{Flags, InnerFlags};
 use crate::backend::{Backward, workspace_size};
 use crate::spec::{Norm, STATISTICS, Spec};
-use crate::tensor::{DType, Layout};
+use crate::tensor::{DType, Layout, View};
 use crate::{Error, Result, Workspace};
 
 /// What of it is compiled into kernels that compute its statistics, if the spec has one; `dtype` is that of its input.
@@ -18,15 +18,16 @@ pub(super) fn flags(spec: &Norm, has_weight: bool, dtype: DType) -> Result<Optio
     let Some(norm) = spec.inner() else { return Ok(None) };
     let Flags { kind, prefix, outside, .. } = constants::flags(&norm)?;
     let offset = has_weight && norm.weight_offset != 0.0;
-    Ok(Some(InnerFlags { kind, prefix, outside, offset, round: rounds(&norm, dtype) }))
+    let mix = spec.fusion.mix.is_some();
+    Ok(Some(InnerFlags { kind, prefix, outside, offset, round: rounds(&norm, dtype), mix }))
 }
 
 /// What makes the values of a branch's norm again, from the statistics that were saved; nothing where there is none.
 #[derive(Default)]
 pub(super) struct Again {
     pub(super) flags: Option<InnerFlags>,
-    /// Weight, bias and statistics.
-    pub(super) operands: [Option<Operand>; 3],
+    /// Weight, bias and statistics; weight and statistics of a residual's norm.
+    pub(super) operands: [Option<Operand>; 5],
 }
 
 impl Again {
@@ -40,16 +41,16 @@ impl Again {
             outside: false,
             ..flags
         });
+        let mix = operands.mix.as_ref();
+        let per_row = |name, view: Option<&View<'_>>| {
+            Operand::per_row(name, view, &spec.shape, &spec.reduced, STATISTICS)
+        };
         let operands = [
             Operand::new("inner_weight", Role::Load, inner.weight.as_ref())?,
             Operand::new("inner_bias", Role::Load, inner.bias.as_ref())?,
-            Operand::per_row(
-                "inner_statistics",
-                Some(&inner.statistics),
-                &spec.shape,
-                &spec.reduced,
-                STATISTICS,
-            )?,
+            per_row("inner_statistics", Some(&inner.statistics))?,
+            Operand::new("mix_weight", Role::Load, mix.and_then(|mix| mix.weight.as_ref()))?,
+            per_row("mix_statistics", mix.map(|mix| &mix.statistics))?,
         ];
         Ok(Again { flags, operands })
     }
@@ -73,30 +74,12 @@ pub(super) fn backward(
     let are_summed = are_summed.iter().any(|target| target.is_some());
     let is_wanted = grad_input.is_some() || grad_weight.is_some() || grad_bias.is_some();
     let mut of_branch = Backward {
-        grad_output: operands.grad_output.clone(),
-        input,
         weight: inner.weight.clone(),
-        bias: None,
-        alpha: None,
-        mask: None,
-        before: None,
-        after: None,
-        branch_bias: None,
-        branch_scale: None,
-        rotary: None,
-        grad_hidden: None,
         statistics: Some(inner.statistics.clone()),
-        given: None,
         grad_input,
         grad_weight,
         grad_bias,
-        grad_alpha: None,
-        grad_branch_bias: None,
-        grad_branch_scale: None,
-        grad_before: None,
-        grad_after: None,
-        sums: None,
-        inner: None,
+        ..Backward::new(operands.grad_output.clone(), input)
     };
     let dtype = of_branch.input.dtype();
     match inner.hidden.take() {

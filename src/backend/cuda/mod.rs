@@ -1,8 +1,8 @@
 //! The CUDA backend: kernels from `kernels/`, compiled at run time for the GPU at hand, or for the CPU in its place.
 //!
 //! [`CudaDevice`] is a device, by one of two drivers behind one interface (`driver`). A call becomes one or several
-//! launches: `norm`, `between` and `pointwise` say which, `together` joins those of several problems, `launch` reaches their
-//! operands, `geometry` says how threads share the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
+//! launches: `norm`, `between` and `pointwise` say which, `mix` adds what a mix of two norms has of its own, `together` joins those of
+//! several problems, `launch` reaches their operands, `geometry` says how threads share the work, and `render` writes their sources. Nothing waits: a [`CudaStream`] enqueues and returns.
 
 mod between;
 mod constants;
@@ -16,6 +16,7 @@ mod geometry;
 mod inner;
 mod kernel;
 mod launch;
+mod mix;
 mod norm;
 mod norm_backward;
 mod params;
@@ -40,13 +41,14 @@ pub use variant::Style;
 
 use super::{Backward, Between, Forward};
 use crate::spec::Spec;
-use crate::tensor::DType;
+use crate::tensor::{DType, View, ViewMut};
 use crate::{Result, Workspace};
 use functions::Functions;
 
 /// Enqueues a forward pass.
 pub(crate) fn forward(spec: &Spec, operands: Forward<'_>, stream: &CudaStream<'_>) -> Result<()> {
     match spec {
+        Spec::Norm(norm) if norm.fusion.mix.is_some() => mix::forward(norm, operands, stream),
         Spec::Norm(norm) => norm::forward(norm, &operands, stream),
         Spec::Pointwise(pointwise) => pointwise::forward(pointwise, &operands, stream),
     }
@@ -74,9 +76,20 @@ pub(crate) fn backward(
     stream: &CudaStream<'_>,
 ) -> Result<()> {
     match spec {
+        Spec::Norm(norm) if norm.fusion.mix.is_some() => mix::backward(norm, operands, workspace, stream),
         Spec::Norm(norm) => inner::backward(norm, operands, workspace, stream),
         Spec::Pointwise(pointwise) => pointwise::backward(pointwise, &operands, workspace, stream),
     }
+}
+
+/// Enqueues the launch that makes codes in flagged columns 0.
+pub(crate) fn zero_columns(
+    codes: &ViewMut<'_>,
+    flags: &View<'_>,
+    kept: usize,
+    stream: &CudaStream<'_>,
+) -> Result<()> {
+    between::zero_columns(codes, flags, kept, stream)
 }
 
 /// Enqueues a launch between passes; `dtype` is the compute dtype.

@@ -48,6 +48,7 @@ pub(super) fn launches(
     let quantization = spec.fusion.quantization;
     let scales = operands.scales.as_ref().map(|view| view.as_view());
     let per_scales = quantization.and_then(|codes| codes.scales(schedule.cols())).unwrap_or(0);
+    let flags_of_columns = operands.flags.as_ref().map(|view| view.as_view());
     let weight = operands.weight.as_ref().filter(|_| apply);
     let bias = operands.bias.as_ref().filter(|_| apply);
     let after = operands.after.as_ref().filter(|_| apply);
@@ -55,6 +56,8 @@ pub(super) fn launches(
     let of_inner = operands.inner.as_ref();
     let inner_statistics = of_inner.and_then(|inner| inner.statistics.as_ref());
     let inner_statistics = inner_statistics.map(|view| view.as_view());
+    let mix = operands.mix.as_ref();
+    let mix_statistics = mix.and_then(|mix| mix.statistics.as_ref()).map(|view| view.as_view());
     let inner = of_inner.map(|of_inner| inner::flags(spec, of_inner.weight.is_some(), dtype));
     let inner = inner.transpose()?.flatten();
     let applying = Flags {
@@ -93,9 +96,13 @@ pub(super) fn launches(
             Operand::new("bias", Role::Load, bias)?,
             Operand::new("after", Role::Load, after)?,
             per_row("scales", scales.as_ref(), per_scales)?,
+            // The same for all rows.
+            per_row("flags", flags_of_columns.as_ref(), 0)?,
             Operand::new("inner_weight", Role::Load, of_inner.and_then(|inner| inner.weight.as_ref()))?,
             Operand::new("inner_bias", Role::Load, of_inner.and_then(|inner| inner.bias.as_ref()))?,
             per_row("inner_statistics", inner_statistics.as_ref(), STATISTICS)?,
+            Operand::new("mix_weight", Role::Load, mix.and_then(|mix| mix.weight.as_ref()))?,
+            per_row("mix_statistics", mix_statistics.as_ref(), STATISTICS)?,
         ])
     };
     let problem = |numbers: [Option<Operand>; 2], written: Vec<Option<Operand>>| -> Result<Problem> {

@@ -78,7 +78,7 @@ impl<'s> Passes<'s> {
         let head = shape.last().copied().unwrap_or(0);
         let [cos, sin, positions] = fusion::tables(rotary.as_ref(), head)?;
         let again = inner::Again::of(self.spec, self.operands)?;
-        let [inner_weight, inner_bias, inner_statistics] = again.operands;
+        let [inner_weight, inner_bias, inner_statistics, mix_weight, mix_statistics] = again.operands;
         // What the norm gave is made again where gradients depend on it.
         let is_gate = around.epilogue == Epilogue::Gate;
         let gives = around.epilogue.is_curved() || is_gate && to_after.is_some();
@@ -135,6 +135,8 @@ impl<'s> Passes<'s> {
             inner_weight,
             inner_bias,
             inner_statistics,
+            mix_weight,
+            mix_statistics,
             ends.partials.map(|view| Operand::flat("partials", view, self.schedule.compute)).transpose()?,
         ];
         let problem = &Problem::new(self.schedule.compute, shape, reduced, operands)
@@ -272,8 +274,8 @@ pub(super) fn own_launches(
     launches(spec, operands, Targets { input, before, after }, workspace, stream, kept)
 }
 
-/// The launches that write the gradients that have the input's shape to `targets`, and the others where the operands say. What
-/// lives between them does so in `kept`, until they are enqueued.
+/// The launches that write the gradients that have the input's shape to `targets`, and the others where the operands say, computed
+/// in the statistics' dtype. What lives between them does so in `kept`, until they are enqueued.
 pub(super) fn launches(
     spec: &Norm,
     operands: &Backward<'_>,
@@ -294,7 +296,7 @@ pub(super) fn launches(
     ]
     .map(|target| target.as_ref().map(|view| view.as_view()));
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
-    let compute = operands.input.dtype().compute();
+    let compute = statistics.dtype();
     let flags = Flags {
         frozen: spec.frozen,
         outer_weight: spec.affine.axes.iter().all(|axis| !reduced.contains(axis)),
@@ -312,7 +314,7 @@ pub(super) fn launches(
     // The axes of a row that share parameters.
     let outer: Vec<usize> = reduced.iter().copied().filter(|axis| !spec.affine.axes.contains(axis)).collect();
     let passes = |reduced| {
-        let schedule = Schedule::new(spec, reduced, false, &operands.input, stream);
+        let schedule = Schedule::new(spec, reduced, false, &operands.input, stream).in_dtype(compute);
         Passes { spec, operands, statistics, scalars, schedule, reduced }
     };
     let of_rows = passes(reduced);

@@ -45,6 +45,8 @@ pub(super) struct Scalars {
     pub(super) codes: [f64; 4],
     /// Of the norm of a branch: eps, the divisor's reciprocal where the statistic is zero, and the weight's offset.
     pub(super) inner: [f64; 3],
+    /// The least magnitude that is set apart from codes.
+    pub(super) outlier: f64,
 }
 
 /// An axis of the index space: its size, and each operand's stride along it.
@@ -142,8 +144,7 @@ fn append(bytes: &mut Vec<u8>, compute: DType, told: &Told) {
         of_inner[0],
         of_inner[1],
         of_inner[2],
-        // The struct's size is a multiple of eight bytes.
-        0.0,
+        scalars.outlier,
     ];
     for number in numbers {
         match compute {

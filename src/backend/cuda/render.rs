@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("inverse_root.cuh"),
     kernel_file!("leaf.cuh"),
     kernel_file!("math.cuh"),
+    kernel_file!("mix.cu"),
     kernel_file!("moments.cuh"),
     kernel_file!("nearest.cuh"),
     kernel_file!("normal.cuh"),
@@ -38,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     kernel_file!("norm_backward_fused.cu"),
     kernel_file!("norm_forward.cu"),
     kernel_file!("numbers.cuh"),
+    kernel_file!("outliers.cu"),
     kernel_file!("pairwise.cuh"),
     kernel_file!("params.cuh"),
     kernel_file!("pointwise.cu"),
@@ -59,7 +61,7 @@ const OF_CUDA: &str = "device_cuda.cuh";
 const OF_HOST: &str = "device_host.cuh";
 
 /// Every operand that kernels name.
-const OPERANDS: [&str; 33] = [
+const OPERANDS: [&str; 36] = [
     "input",
     "output",
     "weight",
@@ -81,6 +83,7 @@ const OPERANDS: [&str; 33] = [
     "after",
     "hidden",
     "scales",
+    "flags",
     "element",
     "grad_hidden",
     "grad_before",
@@ -93,6 +96,8 @@ const OPERANDS: [&str; 33] = [
     "inner_weight",
     "inner_bias",
     "inner_statistics",
+    "mix_weight",
+    "mix_statistics",
 ];
 
 /// A source to compile, and the names of its entries.
@@ -137,8 +142,10 @@ fn file_of(entry: Entry) -> &'static str {
         Entry::NormBackwardFused => "norm_backward_fused.cu",
         Entry::MergeMoments | Entry::MergeSums => "split.cu",
         Entry::FromRunning | Entry::UpdateRunning => "running.cu",
+        Entry::Shares | Entry::GradientOfShares => "mix.cu",
         Entry::Affine | Entry::Finish | Entry::Leaves | Entry::Total => "sums.cu",
         Entry::PointwiseForward | Entry::PointwiseBackward => "pointwise.cu",
+        Entry::ZeroColumns => "outliers.cu",
     }
 }
 
@@ -252,6 +259,7 @@ impl Text {
             ("INVERSE_ROOT", inverse_root),
             ("IS_INNER", false),
             ("HAS_INNER", inner.is_some()),
+            ("HAS_MIX", inner.is_some_and(|inner| inner.mix)),
             ("INNER_PREFIX", inner.is_some_and(|inner| inner.prefix)),
             ("INNER_OUTSIDE", inner.is_some_and(|inner| inner.outside)),
             ("INNER_OFFSET", inner.is_some_and(|inner| inner.offset)),

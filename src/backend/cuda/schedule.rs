@@ -60,6 +60,11 @@ impl<'s> Schedule<'s> {
         Schedule { stream, compute: input.dtype().compute(), style, rows, cols, is_split }
     }
 
+    /// The same, computed in another dtype than the input asks for.
+    pub(super) fn in_dtype(self, compute: DType) -> Self {
+        Schedule { compute, ..self }
+    }
+
     /// Columns of a row.
     pub(super) fn cols(&self) -> usize {
         self.cols

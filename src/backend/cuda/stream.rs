@@ -5,7 +5,7 @@ use super::kernel::Kernel;
 use super::tensor::DeviceRange;
 use super::variant::Variant;
 use super::{CudaDevice, Overrides};
-use crate::tensor::{DType, Layout, View};
+use crate::tensor::{DType, Layout, View, ViewMut};
 use crate::{Error, Result, Workspace};
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -198,6 +198,12 @@ impl Scratch {
     pub(super) fn view(&self, dtype: DType, layout: Layout) -> Result<View<'_>> {
         let range = DeviceRange::of_own(&self.device, self.address, self.size as u64);
         View::of_cuda(range, dtype, layout)
+    }
+
+    /// A part of it that a launch writes; those that read it come before or after that, in the order of the stream.
+    pub(super) fn view_mut(&self, dtype: DType, layout: Layout) -> Result<ViewMut<'_>> {
+        let range = DeviceRange::of_own(&self.device, self.address, self.size as u64);
+        ViewMut::of_cuda(range, dtype, layout)
     }
 }
 

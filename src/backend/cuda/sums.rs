@@ -111,7 +111,7 @@ impl Parameters<'_> {
         let weight = weight.as_ref().filter(|_| gives || self.branch);
         let again =
             if before.is_some() { inner::Again::of(self.spec, operands)? } else { inner::Again::default() };
-        let [inner_weight, inner_bias, inner_statistics] = again.operands;
+        let [inner_weight, inner_bias, inner_statistics, ..] = again.operands;
         let Backward { grad_hidden, branch_bias, branch_scale, .. } = operands;
         let tensors = vec![
             Operand::new("grad_output", Role::Load, Some(grad_output))?,
@@ -275,10 +275,8 @@ impl Sums {
         let mut sizes = Dims::from_slice(&[self.cols]);
         let mut target = None;
         if let Some((view, affine)) = gradient {
-            let layout = view.layout();
-            sizes = affine.axes.iter().map(|&axis| layout.shape()[axis]).collect();
-            let strides: Dims<isize> = affine.axes.iter().map(|&axis| layout.strides()[axis]).collect();
-            let own = Layout::strided(&sizes, &strides, layout.offset())?;
+            let own = affine.contract(view.layout())?;
+            sizes = Dims::from_slice(own.shape());
             target = Some(Operand::laid_out("gradient", Role::Store, view, own)?);
         }
         let axes: Dims = (0..sizes.len()).collect();

@@ -16,12 +16,15 @@ pub(super) enum Entry {
     MergeSums,
     FromRunning,
     UpdateRunning,
+    Shares,
+    GradientOfShares,
     Affine,
     Finish,
     Leaves,
     Total,
     PointwiseForward,
     PointwiseBackward,
+    ZeroColumns,
 }
 
 /// How the elements that a thread works on at a time are reached.
@@ -106,6 +109,8 @@ pub(super) struct InnerFlags {
     pub(super) outside: bool,
     pub(super) offset: bool,
     pub(super) round: bool,
+    /// The residual is normalized, too.
+    pub(super) mix: bool,
 }
 
 /// How a row is shared out.
@@ -163,12 +168,15 @@ impl Entry {
             Entry::MergeSums => "merge_sums_of_rows",
             Entry::FromRunning => "from_running",
             Entry::UpdateRunning => "update_running",
+            Entry::Shares => "shares",
+            Entry::GradientOfShares => "gradient_of_shares",
             Entry::Affine => "affine",
             Entry::Finish => "finish_sums",
             Entry::Leaves => "leaves",
             Entry::Total => "total_of_leaves",
             Entry::PointwiseForward => "pointwise_forward",
             Entry::PointwiseBackward => "pointwise_backward",
+            Entry::ZeroColumns => "zero_columns",
         }
     }
 }

@@ -8,10 +8,15 @@ use super::{WgpuDevice, WgpuStream, geometry};
 use crate::Result;
 use crate::backend::Between;
 use crate::spec::{MOMENTS, Norm, STATISTICS, SUMS};
-use crate::tensor::View;
+use crate::tensor::{Dims, View, ViewMut};
 
 /// The launches of a kernel that does four rows a thread.
-fn launches(problem: &Problem<'_>, entry: Entry, flags: Flags, scalars: Scalars) -> Result<Vec<Dispatch>> {
+pub(super) fn launches(
+    problem: &Problem<'_>,
+    entry: Entry,
+    flags: Flags,
+    scalars: Scalars,
+) -> Result<Vec<Dispatch>> {
     let shape = geometry::rows();
     let launch = |rows: std::ops::Range<usize>| {
         problem.prepare(Launch {
@@ -149,4 +154,35 @@ pub(super) fn between(launch: Between<'_>, stream: &WgpuStream<'_>) -> Result<()
         }
     };
     stream.run("between", &dispatches)
+}
+
+/// Codes in flagged columns, the axes from `kept` on, become 0.
+pub(super) fn zero_columns(
+    codes: &ViewMut<'_>,
+    flags: &View<'_>,
+    kept: usize,
+    stream: &WgpuStream<'_>,
+) -> Result<()> {
+    let codes = codes.as_view();
+    let axes: Dims = (0..kept).collect();
+    // A column's elements are a row of the problem.
+    let operands = [
+        Operand::new("output", Role::Store, Some(&codes))?,
+        Operand::per_row("flags", Role::Position, Some(flags), codes.shape(), &axes, [1, 1])?,
+    ];
+    let problem = Problem::new(stream.device(), codes.shape(), &axes, operands)?;
+    let (shape, cols) = (geometry::sharing(), 0..problem.grid.cols);
+    let launch = |rows: std::ops::Range<usize>| {
+        problem.prepare(Launch {
+            entry: Entry::ZeroColumns,
+            shape,
+            flags: Flags::default(),
+            groups: geometry::groups(&shape, rows.len(), 1),
+            rows,
+            cols: cols.clone(),
+            scalars: Scalars { leaves: 1, turns: 1, ..Scalars::default() },
+        })
+    };
+    let parts = problem.split(0..problem.grid.rows, &cols, 1)?;
+    stream.run("zero columns", &parts.into_iter().map(launch).collect::<Result<Vec<_>>>()?)
 }

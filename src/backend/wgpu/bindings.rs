@@ -20,7 +20,7 @@ pub(super) struct Binding {
 const GROUPS: [&[&str]; 3] = [
     &["branch_bias", "branch_scale"],
     &["statistics", "given"],
-    &["weight", "bias", "inner_weight", "inner_bias"],
+    &["weight", "bias", "inner_weight", "inner_bias", "mix_weight"],
 ];
 
 /// Smallest and largest offset of the indices `range` of a row-major space, from index zero; conservative.

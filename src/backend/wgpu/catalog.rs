@@ -1,6 +1,6 @@
 //! The shaders that plans can produce, listed for whoever wants to look at them or to validate them.
 
-use super::catalog_fused::{branches, codes, fusions, rotaries, sandwiches};
+use super::catalog_fused::{branches, codes, fusions, mixes, outliers, rotaries, sandwiches};
 use super::fusion;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Slot, Style, Target, Variant};
 use crate::backend::kind::Kind;
@@ -19,7 +19,7 @@ pub struct Shader {
     pub subgroups: bool,
 }
 
-const ENTRIES: [Entry; 13] = [
+const ENTRIES: [Entry; 16] = [
     Entry::NormForward,
     Entry::NormBackward,
     Entry::MergeMoments,
@@ -33,6 +33,9 @@ const ENTRIES: [Entry; 13] = [
     Entry::Leaves,
     Entry::Total,
     Entry::Copy,
+    Entry::ZeroColumns,
+    Entry::Shares,
+    Entry::GradientOfShares,
 ];
 pub(super) const DTYPES: [DType; 3] = [DType::F16, DType::BF16, DType::F32];
 
@@ -44,6 +47,12 @@ pub fn shaders(browser: bool) -> Vec<Shader> {
     let mut variants = Vec::new();
     for entry in ENTRIES {
         for whole in whole(entry) {
+            variants.extend(mixes(&whole));
+            let of_mix = ["mix_weight", "mix_statistics"];
+            let is_of_mix = matches!(entry, Entry::Shares | Entry::GradientOfShares);
+            let whole = if is_of_mix { whole } else { without(&whole, &of_mix) };
+            variants.extend(outliers(&whole));
+            let whole = if entry == Entry::NormForward { without(&whole, &["flags"]) } else { whole };
             let plain = without(&whole, fusion::operands(entry));
             let of_branch = ["branch_bias", "branch_scale"];
             variants.extend(sandwiches(&without(&whole, &of_branch)));
@@ -85,6 +94,7 @@ fn whole(entry: Entry) -> Vec<Variant> {
         Entry::MergeMoments | Entry::MergeSums | Entry::FromRunning | Entry::UpdateRunning => {
             &[Style::Column]
         }
+        Entry::Shares | Entry::GradientOfShares => &[Style::Column],
         _ => &[Style::Row],
     };
     // What is given and what is computed exclude each other.

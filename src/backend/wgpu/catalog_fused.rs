@@ -84,8 +84,15 @@ pub(super) fn sandwiches(whole: &Variant) -> Vec<Variant> {
         let bit = |n: usize| index >> n & 1 == 1;
         let computed = whole.entry == Entry::NormForward && !bit(2);
         let (prefix, outside) = (bit(3) && computed, bit(2) && computed);
-        let inner =
-            InnerFlags { kind: kind(bit(0)), prefix, outside, offset: bit(1), round: bit(3), computed };
+        let inner = InnerFlags {
+            kind: kind(bit(0)),
+            prefix,
+            outside,
+            offset: bit(1),
+            round: bit(3),
+            computed,
+            mix: false,
+        };
         let (before, inner) = (Before::Residual, Some(inner));
         let kind = kind(bit(1));
         let split = whole.entry == Entry::NormForward && !computed;
@@ -119,6 +126,51 @@ pub(super) fn sandwiches(whole: &Variant) -> Vec<Variant> {
     all
 }
 
+/// Mixes of two norms: their statistics are computed or given, with as many operands as launches have and with fewer.
+pub(super) fn mixes(whole: &Variant) -> Vec<Variant> {
+    let (is_forward, kind) = (whole.entry == Entry::NormForward, Kind::Norm2);
+    if !is_forward && whole.entry != Entry::NormBackward {
+        return Vec::new();
+    }
+    let own = ["input", "output", "before", "grad_output", "grad_input", "statistics"];
+    let others: Vec<&str> = (whole.slots.iter().map(|slot| slot.name))
+        .filter(|name| !own.contains(name) && !MIXED.contains(name))
+        .collect();
+    let whole = without(whole, &others);
+    let mut all = Vec::new();
+    for index in 0..12usize {
+        let bit = |n: usize| index >> n & 1 == 1;
+        let computed = is_forward && !bit(2);
+        let inner = Some(InnerFlags { kind, computed, mix: true, ..InnerFlags::default() });
+        let (before, split) = (Before::Residual, is_forward && !computed);
+        let mut slots = whole.slots.clone();
+        for slot in slots.iter_mut() {
+            match slot.role {
+                Role::SetNumber if !computed && MIXED.contains(&slot.name) => slot.role = Role::Number,
+                Role::Load if MIXED.contains(&slot.name) => {}
+                Role::Load | Role::Store => slot.dtype = DTYPES[index % 3],
+                _ => {}
+            }
+            let is_tensor = matches!(slot.role, Role::Load | Role::Store);
+            slot.access = if bit(2) && is_tensor { Access::Element } else { slot.access };
+        }
+        // As those of sandwiches.
+        let held = if bit(2) { 0 } else { whole.shape.held };
+        let reduction = [Reduction::Subgroup, Reduction::Workgroup][index % 2];
+        let shape = Shape { held, reduction, exact: whole.shape.exact && !bit(3), ..whole.shape };
+        let kept = computed && held > 0 && bit(1);
+        let flags = Flags { kind, before, inner, split, kept, ..whole.flags };
+        let some = Variant { slots, flags, shape, ..whole.clone() };
+        all.push(without(&some, if computed { &["inner_statistics", "mix_statistics"] } else { &[] }));
+        all.push(with_few_bindings(&some));
+        all.push(some);
+    }
+    all
+}
+
+/// The operands of a mix.
+const MIXED: [&str; 4] = ["inner_weight", "inner_statistics", "mix_weight", "mix_statistics"];
+
 /// The kernel with operands in the bindings of others.
 fn with_few_bindings(variant: &Variant) -> Variant {
     let mut slots = variant.slots.clone();
@@ -128,6 +180,7 @@ fn with_few_bindings(variant: &Variant) -> Variant {
             "branch_scale" => Some("branch_bias"),
             "given" => Some("statistics"),
             "bias" | "inner_weight" | "inner_bias" if has_weight => Some("weight"),
+            "mix_weight" => Some("inner_weight"),
             _ => None,
         };
     }
@@ -194,4 +247,30 @@ pub(super) fn codes(whole: &Variant) -> Vec<Variant> {
         }
     }
     all
+}
+
+/// Codes that outliers are set apart from, and the zeroing of their columns.
+pub(super) fn outliers(whole: &Variant) -> Vec<Variant> {
+    let coded = |access: Access, whole: &Variant| {
+        let mut slots = whole.slots.clone();
+        for slot in slots.iter_mut().filter(|slot| slot.name == "output") {
+            (slot.dtype, slot.access) = (DType::I8, access);
+        }
+        Variant { slots, ..whole.clone() }
+    };
+    let flags = Flags { scaling: Some(Scaling::Row), before: Before::Residual, ..whole.flags };
+    let own = ["cos", "sin", "positions", "branch_bias", "branch_scale"];
+    let inner = ["inner_weight", "inner_bias", "inner_statistics", "mask", "moments", "after"];
+    let each = [Access::Vector, Access::Element].into_iter();
+    match whole.entry {
+        Entry::ZeroColumns => each.map(|access| coded(access, whole)).collect(),
+        Entry::NormForward if whole.shape.style == Style::Row => each
+            .map(|access| {
+                let held = if access == Access::Vector { whole.shape.held } else { 0 };
+                let some = without(&without(&coded(access, whole), &own), &inner);
+                Variant { flags, shape: Shape { held, ..whole.shape }, ..some }
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
 }

@@ -5,6 +5,7 @@ use super::geometry;
 use super::launch::{Dispatch, Launch, Problem, Scalars};
 use super::operand::Operand;
 use super::variant::{Entry, Flags, Role, Shape, Style};
+use crate::backend::copy::check_alike;
 use crate::plan::tree;
 use crate::tensor::{Dims, View, ViewMut};
 use crate::{Error, Result};
@@ -13,10 +14,7 @@ use crate::{Error, Result};
 /// the last axis. What the norm takes longer than this is its arithmetic.
 pub fn copy(input: &View<'_>, output: &mut ViewMut<'_>, stream: &WgpuStream<'_>) -> Result<()> {
     let output = output.as_view();
-    if output.shape() != input.shape() || output.dtype() != input.dtype() {
-        let name = |view: &View<'_>| format!("shape {:?} and dtype {}", view.shape(), view.dtype());
-        return Err(Error::argument("output", name(input), name(&output)));
-    }
+    check_alike(input, &output)?;
     if input.shape().is_empty() || input.layout().is_empty() {
         return Err(Error::argument(
             "input",

@@ -16,7 +16,8 @@ const BACKENDS: wgpu::Backends =
 const HINT: &str = "a Vulkan, Metal or DX12 driver is needed; on Debian and Ubuntu the packages mesa-vulkan-drivers \
                     and libvulkan1 bring a software one";
 
-/// A WebGPU device. A clone is another handle to the same device.
+/// A WebGPU device. A clone is another handle to the same device, and threads may share it: what each submits runs in the order of
+/// submission, and each reads its own results.
 #[derive(Clone)]
 pub struct WgpuDevice {
     inner: Arc<Inner>,

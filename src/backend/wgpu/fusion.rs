@@ -189,6 +189,8 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
             "inner_weight",
             "inner_bias",
             "inner_statistics",
+            "mix_weight",
+            "mix_statistics",
         ],
         Entry::NormBackward => &[
             "bias",
@@ -205,6 +207,8 @@ pub(super) fn operands(entry: Entry) -> &'static [&'static str] {
             "inner_weight",
             "inner_bias",
             "inner_statistics",
+            "mix_weight",
+            "mix_statistics",
         ],
         Entry::Affine => &[
             "weight",

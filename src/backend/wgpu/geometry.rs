@@ -86,6 +86,11 @@ pub(super) fn columns() -> Shape {
     }
 }
 
+/// A kernel of a workgroup a row, whose threads do not meet.
+pub(super) fn sharing() -> Shape {
+    Shape { threads: GROUP, lanes: 4 * GROUP, ..columns() }
+}
+
 /// A kernel that works on numbers of rows, four rows a thread.
 pub(super) fn rows() -> Shape {
     Shape { style: Style::Column, ..columns() }

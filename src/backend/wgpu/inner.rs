@@ -1,7 +1,8 @@
-//! The norm of a branch that a residual is added to. Forward, it is a part of the kernel of the norm around it where rows are one
-//! leaf, or else its statistics come first. Backward, the gradient of the sum is that of its output: launches for the norm
-//! around it, which make the branch's values again, and then those of any norm.
+//! The norm of a branch that a residual is added to, and that of the residual, if there is one. Forward, they are a part of the kernel
+//! of the norm around them where rows are one leaf, or else their statistics come first. Backward, the gradient of the sum is that of
+//! the branch's output: launches for the norm around it, which make the branch's values again, and then those of any norm.
 
+use super::launch::Dispatch;
 use super::norm_backward::{Targets, launches_of};
 use super::operand::Operand;
 use super::variant::{Flags, InnerFlags, Role};
@@ -17,7 +18,8 @@ fn of_spec(spec: &Norm, has_weight: bool, computed: bool) -> Result<Option<Inner
     let Flags { kind, prefix, outside, offset, round, .. } = norm::flags(&norm)?;
     // Where given statistics are from makes no difference.
     let (prefix, outside) = (prefix && computed, outside && computed);
-    Ok(Some(InnerFlags { kind, prefix, outside, offset: offset && has_weight, round, computed }))
+    let (offset, mix) = (offset && has_weight, spec.fusion.mix.is_some());
+    Ok(Some(InnerFlags { kind, prefix, outside, offset, round, computed, mix }))
 }
 
 /// Those of a forward pass.
@@ -30,34 +32,54 @@ pub(super) fn flags_again(spec: &Norm, inner: Option<&InnerBackward<'_>>) -> Res
     inner.map_or(Ok(None), |inner| of_spec(spec, inner.weight.is_some(), false))
 }
 
-/// Its weight, its bias, and its statistics where they are known or wanted.
+/// Weight, bias and statistics of the norm within, weight and statistics of that of the residual.
+const OPERANDS: usize = 5;
+
+/// Those that there are, with the statistics where they are `known` or wanted.
 pub(super) fn of_forward(
     spec: &Norm,
-    inner: Option<&Inner<'_>>,
-    known: Option<&View<'_>>,
-) -> Result<[Option<Operand>; 3]> {
-    let Some(inner) = inner else { return Ok([None, None, None]) };
-    let wanted = inner.statistics.as_ref().map(|view| view.as_view());
-    let role = if known.is_some() { Role::Number } else { Role::SetNumber };
-    operands(spec, [inner.weight.as_ref(), inner.bias.as_ref(), known.or(wanted.as_ref())], role)
+    all: &Forward<'_>,
+    known: &[View<'_>],
+) -> Result<[Option<Operand>; OPERANDS]> {
+    let Some(inner) = &all.inner else { return Ok([const { None }; OPERANDS]) };
+    let mix = all.mix.as_ref();
+    let of_mix = mix.and_then(|mix| mix.statistics.as_ref());
+    let [wanted, of_mix] = [inner.statistics.as_ref(), of_mix].map(|view| view.map(|view| view.as_view()));
+    let role = if known.is_empty() { Role::SetNumber } else { Role::Number };
+    let statistics = [known.first().or(wanted.as_ref()), known.get(1).or(of_mix.as_ref())];
+    let weights = [inner.weight.as_ref(), mix.and_then(|mix| mix.weight.as_ref())];
+    operands(spec, weights, inner.bias.as_ref(), statistics, role)
 }
 
-/// What makes its values again, from the statistics that were saved; nothing where there is none.
-pub(super) fn of_backward(spec: &Norm, all: &Backward<'_>, role: Role) -> Result<[Option<Operand>; 3]> {
-    let Some(inner) = &all.inner else { return Ok([None, None, None]) };
-    operands(spec, [inner.weight.as_ref(), inner.bias.as_ref(), Some(&inner.statistics)], role)
+/// What makes their values again, from the statistics that were saved; nothing where there is none.
+pub(super) fn of_backward(
+    spec: &Norm,
+    all: &Backward<'_>,
+    role: Role,
+) -> Result<[Option<Operand>; OPERANDS]> {
+    let Some(inner) = &all.inner else { return Ok([const { None }; OPERANDS]) };
+    let mix = all.mix.as_ref();
+    let weights = [inner.weight.as_ref(), mix.and_then(|mix| mix.weight.as_ref())];
+    let statistics = [Some(&inner.statistics), mix.map(|mix| &mix.statistics)];
+    operands(spec, weights, inner.bias.as_ref(), statistics, role)
 }
 
 fn operands(
     spec: &Norm,
-    [weight, bias, statistics]: [Option<&View<'_>>; 3],
+    [weight, of_mix]: [Option<&View<'_>>; 2],
+    bias: Option<&View<'_>>,
+    [statistics, statistics_of_mix]: [Option<&View<'_>>; 2],
     role: Role,
-) -> Result<[Option<Operand>; 3]> {
-    let numbers = [STATISTICS; 2];
+) -> Result<[Option<Operand>; OPERANDS]> {
+    let per_row = |name, view: Option<&View<'_>>| {
+        Operand::per_row(name, role, view, &spec.shape, &spec.reduced, [STATISTICS; 2])
+    };
     Ok([
         Operand::new("inner_weight", Role::Load, weight)?,
         Operand::new("inner_bias", Role::Load, bias)?,
-        Operand::per_row("inner_statistics", role, statistics, &spec.shape, &spec.reduced, numbers)?,
+        per_row("inner_statistics", statistics)?,
+        Operand::new("mix_weight", Role::Load, of_mix)?,
+        per_row("mix_statistics", statistics_of_mix)?,
     ])
 }
 
@@ -66,9 +88,18 @@ fn most_bindings(stream: &WgpuStream<'_>) -> usize {
 }
 
 /// Enqueues the forward pass of a norm and of that of its branch.
-pub(super) fn forward(spec: &Norm, mut operands: Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+pub(super) fn forward(spec: &Norm, operands: Forward<'_>, stream: &WgpuStream<'_>) -> Result<()> {
+    stream.run("norm forward", &forward_launches(spec, operands, stream)?)
+}
+
+/// The launches of a forward pass of a norm, of that of its branch, and of that of its residual.
+pub(super) fn forward_launches(
+    spec: &Norm,
+    mut operands: Forward<'_>,
+    stream: &WgpuStream<'_>,
+) -> Result<Vec<Dispatch>> {
     let (Some(inner), Some(norm)) = (operands.inner.take(), spec.inner()) else {
-        return stream.run("norm forward", &norm::forward(spec, &operands, None, stream)?);
+        return norm::forward(spec, &operands, &[], stream);
     };
     let parameters = [&operands.weight, &operands.bias, &inner.weight, &inner.bias].map(Option::as_ref);
     let written = [operands.output.is_some(), operands.hidden.is_some(), operands.statistics.is_some(), true];
@@ -80,50 +111,37 @@ pub(super) fn forward(spec: &Norm, mut operands: Forward<'_>, stream: &WgpuStrea
     };
     let (packed, copies) = packed.unzip();
     let mut dispatches = copies.unwrap_or_default();
-    let mut own = None;
     let (mut operands, mut inner) = (operands, inner);
     if let Some(packed) = &packed {
         [operands.weight, operands.bias, inner.weight, inner.bias] = packed.views()?;
     }
     if !geometry::is_split(&stream.overrides(), norm::cols(spec)) {
         operands.inner = Some(inner);
-        dispatches.extend(norm::forward(spec, &operands, None, stream)?);
-        return stream.run("norm forward", &dispatches);
+        dispatches.extend(norm::forward(spec, &operands, &[], stream)?);
+        return Ok(dispatches);
     }
     // Rows of several leaves are known as a whole after a launch only.
-    let statistics = match inner.statistics.take() {
-        Some(statistics) => statistics,
-        None => own.insert(norm::scratch(stream.device(), norm::rows(spec), 1, STATISTICS)?).view_mut()?,
-    };
-    let of_branch = Forward { statistics: Some(statistics), ..of_input(operands.input.clone()) };
-    dispatches.extend(norm::forward(&norm, &of_branch, None, stream)?);
-    operands.inner = Some(inner);
-    let known = of_branch.statistics.as_ref().map(|view| view.as_view());
-    dispatches.extend(norm::forward(spec, &operands, known.as_ref(), stream)?);
-    stream.run("norm forward", &dispatches)
-}
-
-/// A norm alone, asked for nothing.
-fn of_input(input: View<'_>) -> Forward<'_> {
-    Forward {
-        input,
-        weight: None,
-        bias: None,
-        alpha: None,
-        mask: None,
-        given: None,
-        before: None,
-        after: None,
-        branch_bias: None,
-        branch_scale: None,
-        rotary: None,
-        output: None,
-        scales: None,
-        hidden: None,
-        statistics: None,
-        moments: None,
-        inner: None,
+    let mut within = vec![(operands.input.clone(), inner.statistics.take())];
+    if let (Some(mix), Some(before)) = (&mut operands.mix, &operands.before) {
+        within.push((before.clone(), mix.statistics.take()));
     }
+    let mut own = [None, None];
+    let mut known = Vec::new();
+    for ((input, statistics), own) in within.into_iter().zip(&mut own) {
+        let statistics = match statistics {
+            Some(statistics) => statistics,
+            None => {
+                own.insert(norm::scratch(stream.device(), norm::rows(spec), 1, STATISTICS)?).view_mut()?
+            }
+        };
+        let of_rows = Forward { statistics: Some(statistics), ..Forward::new(input) };
+        dispatches.extend(norm::forward(&norm, &of_rows, &[], stream)?);
+        known.extend(of_rows.statistics);
+    }
+    operands.inner = Some(inner);
+    let known: Vec<View<'_>> = known.iter().map(|view| view.as_view()).collect();
+    dispatches.extend(norm::forward(spec, &operands, &known, stream)?);
+    Ok(dispatches)
 }
 
 /// Enqueues the backward passes of a norm and of that of its branch. Nothing is enqueued unless both can be.
@@ -142,30 +160,12 @@ pub(super) fn backward(
         (operands.grad_input.take(), inner.grad_weight.take(), inner.grad_bias.take());
     let is_wanted = grad_input.is_some() || grad_weight.is_some() || grad_bias.is_some();
     let of_branch = Backward {
-        grad_output: operands.grad_output.clone(),
-        input,
         weight: inner.weight.clone(),
-        bias: None,
-        alpha: None,
-        mask: None,
-        before: None,
-        after: None,
-        branch_bias: None,
-        branch_scale: None,
-        rotary: None,
-        grad_hidden: None,
         statistics: Some(inner.statistics.clone()),
-        given: None,
         grad_input,
         grad_weight,
         grad_bias,
-        grad_alpha: None,
-        grad_branch_bias: None,
-        grad_branch_scale: None,
-        grad_before: None,
-        grad_after: None,
-        sums: None,
-        inner: None,
+        ..Backward::new(operands.grad_output.clone(), input)
     };
     let mut dispatches = Vec::new();
     let parameters = [&operands.weight, &inner.weight, &inner.bias].map(Option::as_ref);

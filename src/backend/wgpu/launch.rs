@@ -74,8 +74,9 @@ pub(super) struct Scalars {
     pub(super) inner_eps_exponent: i32,
     pub(super) inner_eps_rstd: f32,
     pub(super) inner_weight_offset: f32,
+    pub(super) outlier: f32,
     // What follows is made of four numbers, and so are these.
-    pub(super) filler: [u32; 3],
+    pub(super) filler: [u32; 2],
 }
 
 /// Operands over one index space.

@@ -83,6 +83,7 @@ pub(super) fn scalars(spec: &Norm) -> Scalars {
         head: rotation.map_or(0, |rotation| rotation.head as u32),
         block: spec.fusion.quantization.and_then(|codes| codes.block(cols)).unwrap_or(0) as u32,
         codes: codes::numbers(spec.fusion.quantization),
+        outlier: codes::outlier(spec.fusion.quantization),
         dropout: spec.fusion.dropout.map_or([0; 5], |dropout| {
             let ([key_0, key_1], [upper_0, upper_1]) = (dropout.key(), dropout.upper());
             [key_0, key_1, upper_0, upper_1, dropout.threshold()]
@@ -151,18 +152,19 @@ pub(super) fn scratch(device: &WgpuDevice, rows: usize, leaves: usize, numbers: 
     device.zeros(&[rows.max(1), leaves.max(1), numbers], DType::F32)
 }
 
-/// The launches of a forward pass. `of_inner` are the statistics of the norm of a branch, if there is one and they are known.
+/// The launches of a forward pass. `known` are the statistics of the norm of a branch, and of that of the residual, where there are such
+/// norms and a launch has made them.
 pub(super) fn forward(
     spec: &Norm,
     operands: &Forward<'_>,
-    of_inner: Option<&View<'_>>,
+    known: &[View<'_>],
     stream: &WgpuStream<'_>,
 ) -> Result<Vec<Dispatch>> {
     let device = stream.device();
     let output = operands.output.as_ref().map(|view| view.as_view());
     let statistics = operands.statistics.as_ref().map(|view| view.as_view());
     let moments = operands.moments.as_ref().map(|view| view.as_view());
-    let inner = inner::flags(spec, operands.inner.as_ref(), of_inner.is_none())?;
+    let inner = inner::flags(spec, operands.inner.as_ref(), known.is_empty())?;
     let flags = Flags { inner, ..flags(spec)? };
     let scalars = fusion::chosen(scalars(spec), operands.rotary.as_ref());
     let (shape, reduced) = (&spec.shape[..], &spec.reduced[..]);
@@ -170,25 +172,23 @@ pub(super) fn forward(
     let numbers = |name, role, view: Option<&View<'_>>, numbers, of_row| {
         Operand::per_row(name, role, view, shape, reduced, [numbers, of_row])
     };
-    let read = || -> Result<[Option<Operand>; 8]> {
-        let [inner_weight, inner_bias, inner_statistics] =
-            inner::of_forward(spec, operands.inner.as_ref(), of_inner)?;
-        Ok([
+    let read = || -> Result<Vec<Option<Operand>>> {
+        let mut all = vec![
             tensor("input", Role::Load, Some(&operands.input))?,
             tensor("before", Role::Load, operands.before.as_ref())?,
             tensor("mask", Role::Load, operands.mask.as_ref())?,
             tensor("branch_bias", Role::Load, operands.branch_bias.as_ref())?,
             tensor("branch_scale", Role::Load, operands.branch_scale.as_ref())?,
-            inner_weight,
-            inner_bias,
-            inner_statistics,
-        ])
+        ];
+        all.extend(inner::of_forward(spec, operands, known)?);
+        Ok(all)
     };
     let hidden = operands.hidden.as_ref().map(|view| view.as_view());
     let rotation = Rotation::of(spec).filter(|_| output.is_some());
     let scales = operands.scales.as_ref().map(|view| view.as_view());
     let per_scales = spec.fusion.quantization.and_then(|codes| codes.scales(cols(spec))).unwrap_or(0);
-    let written_but_hidden = || -> Result<[Option<Operand>; 8]> {
+    let flags_of_columns = operands.flags.as_ref().map(|view| view.as_view());
+    let written_but_hidden = || -> Result<[Option<Operand>; 9]> {
         let rotary = operands.rotary.as_ref().filter(|_| output.is_some());
         let [cos, sin, positions] = fusion::tables(rotary, spec)?;
         let weight = operands.weight.as_ref().filter(|_| output.is_some());
@@ -202,15 +202,24 @@ pub(super) fn forward(
             sin,
             positions,
             numbers("scales", Role::SetNumber, scales.as_ref(), per_scales, per_scales)?,
+            // The same for all rows.
+            numbers("flags", Role::Flag, flags_of_columns.as_ref(), cols(spec), 0)?,
         ])
     };
     let run = |problem: &Problem<'_>, flags: Flags| -> Result<Vec<Dispatch>> {
         let form = form(problem, flags, stream);
         let constant = flags.apply && problem.has_parameters(Walk::is_constant_in_row);
-        // The row, weight and bias, and those of the branch's norm.
-        let arrays = if flags.inner.is_some_and(|inner| inner.computed) { 5 } else { 3 };
+        // The row, weight and bias, and those of the branch's norm, and of a residual's.
+        let has_mix = flags.inner.is_some_and(|inner| inner.mix);
+        let arrays = match flags.inner.filter(|inner| inner.computed) {
+            None => 3,
+            Some(_) if has_mix => 8,
+            Some(_) => 5,
+        };
         let kept = flags.apply && flags.scaling != Some(Scaling::Block);
-        let shared = kept && !constant && problem.has_parameters(Walk::is_shared_by_rows);
+        // The shares of a mix are made for all rows.
+        let are_shared = has_mix || problem.has_parameters(Walk::is_shared_by_rows);
+        let shared = kept && !constant && are_shared;
         let kept = shared && geometry::keeps(device, &form, arrays);
         launches(problem, Entry::NormForward, form, Flags { constant, kept, ..flags }, scalars)
     };

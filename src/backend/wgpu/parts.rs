@@ -1,7 +1,7 @@
 //! The files that a variant's shader is made of.
 
-use super::fusion;
 use super::variant::{Entry, InnerFlags, Style, Variant};
+use super::{fusion, text};
 use crate::backend::kind::Kind;
 
 impl Variant {
@@ -88,6 +88,11 @@ impl Variant {
             Entry::Leaves => files.extend([leaf, again, shader!("leaves")]),
             Entry::Total => files.push(shader!("total")),
             Entry::Copy => files.extend([leaf, apply, shader!("copy")]),
+            Entry::ZeroColumns => files.extend([leaf, apply, shader!("codes"), shader!("outliers")]),
+            Entry::Shares => files.extend([shader!("rows"), shader!("alpha"), shader!("shares")]),
+            Entry::GradientOfShares => {
+                files.extend([shader!("rows"), shader!("alpha"), shader!("gradient_of_shares")]);
+            }
         }
         files
     }
@@ -99,22 +104,47 @@ impl Variant {
             files.extend(self.flags.after.back());
         }
         files.push(if self.flags.dropout { shader!("dropout") } else { shader!("dropout_none") });
-        match self.flags.inner {
-            None => files.push(shader!("inner_none")),
-            Some(_) if self.entry == Entry::Affine => {
-                files.extend([shader!("inner"), shader!("inner_given_columns")]);
-            }
-            Some(InnerFlags { computed, .. }) => {
-                files.extend([shader!("inner"), shader!("inner_kept")]);
-                files.push(if computed { shader!("inner_moments") } else { shader!("inner_given") });
-            }
+        files.extend(self.inner());
+        match self.mix() {
+            None => files.push(shader!("mix_none")),
+            Some(InnerFlags { computed: true, .. }) => files.extend([shader!("mix"), shader!("mix_held")]),
+            Some(_) => files.extend([shader!("mix"), shader!("mix_read")]),
         }
         files.extend([shader!("hidden"), shader!("value")]);
         files
     }
 
+    /// The norm of a residual's branch, in this kernel.
+    fn inner(&self) -> Vec<&'static str> {
+        match self.flags.inner {
+            None => vec![shader!("inner_none")],
+            Some(_) if self.entry == Entry::Affine => vec![shader!("inner"), shader!("inner_given_columns")],
+            Some(InnerFlags { computed, .. }) => {
+                let statistics = if computed { shader!("inner_moments") } else { shader!("inner_given") };
+                vec![shader!("inner"), shader!("inner_kept"), statistics]
+            }
+        }
+    }
+
+    /// What is known of it, if the residual has the same norm. The norm around both has no parameters, and so no sums for them.
+    fn mix(&self) -> Option<InnerFlags> {
+        self.flags.inner.filter(|inner| inner.mix && self.entry != Entry::Affine)
+    }
+
+    /// What is there once more for the norm of a residual's branch, and again for that of the residual.
+    pub(super) fn texts_of_norms(&self) -> Vec<String> {
+        let of_inner = text::of_inner(&self.files_of_inner());
+        match self.mix() {
+            None => vec![of_inner],
+            Some(_) => {
+                let of_mix = text::of_mix(self.inner().into_iter().chain([&of_inner[..]]));
+                vec![of_inner, of_mix]
+            }
+        }
+    }
+
     /// The files that are there once more for the norm of a residual's branch.
-    pub(super) fn files_of_inner(&self) -> Vec<&'static str> {
+    fn files_of_inner(&self) -> Vec<&'static str> {
         let Some(inner) = self.flags.inner else { return Vec::new() };
         let style = self.shape.style;
         let mut files = vec![shader!("hat"), shader!("value")];

@@ -1,7 +1,7 @@
 //! A variant as WGSL.
 
 use super::fusion::{After, Before};
-use super::text::{self, PARTS, each_part, halvings};
+use super::text::{PARTS, each_part, halvings};
 use super::unroll::unroll;
 use super::variant::{Access, Entry, Flags, Place, Reduction, Role, Shape, Style, Target, Variant};
 use crate::backend::kind::Kind;
@@ -56,8 +56,7 @@ impl Variant {
         let Shape { threads, lanes, held, .. } = self.shape;
         let quads = lanes / 4 / threads;
         let bounds = [("QUADS", quads), ("HELD", held), ("HELD_QUADS", held * quads)];
-        for file in self.files().into_iter().map(String::from).chain([text::of_inner(&self.files_of_inner())])
-        {
+        for file in self.files().into_iter().map(String::from).chain(self.texts_of_norms()) {
             let text_of = file.replace("INVOCATION", invocation).replace("    HALVE;\n", &halvings(quads));
             text.push_str(&unroll(&text_of, &bounds));
         }
@@ -165,6 +164,8 @@ impl Variant {
             ("HAS_WEIGHT_OF_INNER", has("inner_weight")),
             ("HAS_BIAS_OF_INNER", has("inner_bias")),
             ("HAS_INNER_STATISTICS", has("inner_statistics")),
+            ("HAS_MIX_STATISTICS", has("mix_statistics")),
+            ("OUTLIERS", has("flags")),
         ];
         for (name, value) in number {
             writeln!(text, "const {name} = {value}u;").expect("a String takes any text");
@@ -211,6 +212,7 @@ impl Variant {
             (Role::Position, _) => &[bits, styled!(style, "operand/position")],
             (Role::Number, _) => &[styled!(style, "operand/number")],
             (Role::SetNumber, _) => &[styled!(style, "operand/number"), styled!(style, "operand/number_set")],
+            (Role::Flag, _) => &[shader!("operand/flag")],
             (Role::NumberOfColumn, Access::Splat) => &[shader!("operand/number_splat")],
             (Role::NumberOfColumn, _) => &[shader!("operand/number_each")],
             (Role::Get, _) => &[shader!("operand/flat")],
@@ -278,6 +280,7 @@ fn absent(role: Role) -> &'static str {
         Role::Position => shader!("operand/absent_position"),
         Role::Store | Role::Update => shader!("operand/absent_store"),
         Role::Number | Role::SetNumber | Role::NumberOfColumn => shader!("operand/absent_number"),
+        Role::Flag => shader!("operand/absent_flag"),
         Role::Get | Role::Set => shader!("operand/absent_flat"),
     }
 }

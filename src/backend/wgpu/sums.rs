@@ -265,10 +265,9 @@ impl Sums {
         let mut sizes = Dims::from_slice(&[cols.end]);
         let mut own = None;
         if let Some((view, affine)) = gradient {
-            let layout = view.layout();
-            sizes = affine.axes.iter().map(|&axis| layout.shape()[axis]).collect();
-            let strides: Dims<isize> = affine.axes.iter().map(|&axis| layout.strides()[axis]).collect();
-            own = Some(view.clone().with_own_layout(Layout::strided(&sizes, &strides, layout.offset())?));
+            let layout = affine.contract(view.layout())?;
+            sizes = Dims::from_slice(layout.shape());
+            own = Some(view.clone().with_own_layout(layout));
         }
         let gradient = Operand::new("gradient", Role::Store, own.as_ref())?;
         let axes: Dims = (0..sizes.len()).collect();

@@ -6,8 +6,9 @@ use crate::tensor::{DType, HostTensor, Layout, Tensor, View, ViewMut};
 use crate::{Device, Error, Result};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// A range of a GPU buffer.
 #[derive(Debug, Clone)]
@@ -147,6 +148,7 @@ impl WgpuTensor {
     pub fn read(&self) -> Result<HostTensor> {
         let pending = self.begin_read()?;
         self.device.wait()?;
+        pending.arrival.wait();
         pending.finish()
     }
 
@@ -205,6 +207,9 @@ impl PendingRead {
     }
 }
 
+/// How late a callback can be before it counts as one that never comes.
+const OVERDUE: Duration = Duration::from_secs(60);
+
 /// What the driver says of a mapping.
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
@@ -212,15 +217,25 @@ type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 #[derive(Default)]
 struct Arrival {
     state: Mutex<(Option<Mapped>, Option<Waker>)>,
+    arrived: Condvar,
 }
 
 impl Arrival {
     fn set(&self, result: Mapped) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 = Some(result);
+        self.arrived.notify_all();
         if let Some(waker) = state.1.take() {
             waker.wake();
         }
+    }
+
+    /// Waits for a callback that is due. A device that has come to rest has called back, or another thread that waited for
+    /// it, too, is about to.
+    fn wait(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.arrived.wait_timeout_while(state, OVERDUE, |state| state.0.is_none());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn take(&self) -> Option<Mapped> {

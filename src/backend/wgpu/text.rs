@@ -80,8 +80,7 @@ pub(super) fn of_inner(files: &[&str]) -> String {
     for line in lines() {
         is_struct |= line.starts_with("struct ");
         if !is_struct && !line.trim_start().starts_with("//") {
-            renamed(line, &declared, &mut text);
-            text.push('\n');
+            renamed(line, &mut text, |before, word| name_of_inner(before, word, &declared));
         }
         is_struct &= line != "}";
     }
@@ -98,25 +97,51 @@ fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Appends the line with other names. What follows a point is a member.
-fn renamed(line: &str, declared: &HashSet<&str>, text: &mut String) {
+/// Appends the line with what `name` says instead of each word, given all that stands before it.
+fn renamed(line: &str, text: &mut String, name: impl Fn(&str, &str) -> String) {
     let mut rest = line;
     while let Some(start) = rest.find(is_of_word) {
         let (before, word) = rest.split_at(start);
         let (word, after) = word.split_at(word.find(|c| !is_of_word(c)).unwrap_or(word.len()));
         text.push_str(before);
-        let other = NAMES_OF_INNER.iter().find(|(name, _)| *name == word).map(|(_, other)| *other);
-        if text.ends_with("params.") {
-            write!(text, "{}{word}", if OWN_NUMBERS.contains(&word) { "inner_" } else { "" })
-        } else if text.ends_with('.') {
-            write!(text, "{word}")
-        } else if let Some(other) = other {
-            write!(text, "{other}")
-        } else {
-            write!(text, "{word}{}", if declared.contains(word) { "_of_inner" } else { "" })
-        }
-        .expect("a String takes any text");
+        let name = name(text, word);
+        text.push_str(&name);
         rest = after;
     }
     text.push_str(rest);
+    text.push('\n');
+}
+
+/// The name of a word in the text for the branch's norm. What follows a point is a member.
+fn name_of_inner(before: &str, word: &str, declared: &HashSet<&str>) -> String {
+    let other = NAMES_OF_INNER.iter().find(|(name, _)| *name == word);
+    if before.ends_with("params.") {
+        return format!("{}{word}", if OWN_NUMBERS.contains(&word) { "inner_" } else { "" });
+    }
+    match other {
+        _ if before.ends_with('.') => word.to_owned(),
+        Some((_, other)) => (*other).to_owned(),
+        None => format!("{word}{}", if declared.contains(word) { "_of_inner" } else { "" }),
+    }
+}
+
+/// What stands for the norm of a residual in the text for that of its branch, where that does not say `inner`.
+const NAMES_OF_MIX: [(&str, &str); 3] =
+    [("input_at", "before_at"), ("held", "held_residual"), ("HAS_INNER_STATISTICS", "HAS_MIX_STATISTICS")];
+
+/// The texts for the norm of a residual's branch once more, for the same norm of the residual. Neither has a bias.
+pub(super) fn of_mix<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let mut text = String::new();
+    let lines = texts.into_iter().flat_map(str::lines);
+    for line in lines.filter(|line| !line.trim_start().starts_with("//")) {
+        renamed(line, &mut text, |before, word| {
+            let other = NAMES_OF_MIX.iter().find(|(name, _)| *name == word);
+            match other {
+                Some((_, other)) => (*other).to_owned(),
+                None if before.ends_with('.') || word == "inner_bias_at" => word.to_owned(),
+                None => word.replace("inner", "mix"),
+            }
+        });
+    }
+    text
 }

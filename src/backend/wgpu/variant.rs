@@ -22,6 +22,9 @@ pub(crate) enum Entry {
     Leaves,
     Total,
     Copy,
+    ZeroColumns,
+    Shares,
+    GradientOfShares,
 }
 
 /// What a kernel does with an operand.
@@ -41,6 +44,8 @@ pub(crate) enum Role {
     Number,
     /// Reads and writes numbers of the current row.
     SetNumber,
+    /// Marks columns.
+    Flag,
     /// Reads numbers of what a column belongs to.
     NumberOfColumn,
     /// Reads single float32 numbers by index.
@@ -165,6 +170,8 @@ pub(crate) struct InnerFlags {
     pub(crate) round: bool,
     /// Its statistics are computed from the row, or else they are given.
     pub(crate) computed: bool,
+    /// The residual has the same norm, likewise.
+    pub(crate) mix: bool,
 }
 
 /// How a row is shared out.
@@ -213,7 +220,7 @@ pub(super) fn parts(tensors: usize) -> usize {
 impl Role {
     /// Whether the operand is written.
     pub(crate) fn writes(self) -> bool {
-        matches!(self, Role::Store | Role::Update | Role::SetNumber | Role::Set)
+        matches!(self, Role::Store | Role::Update | Role::SetNumber | Role::Set | Role::Flag)
     }
 }
 
@@ -234,12 +241,15 @@ impl Entry {
             Entry::Leaves => "leaves",
             Entry::Total => "total_of_leaves",
             Entry::Copy => "copy",
+            Entry::ZeroColumns => "zero_columns",
+            Entry::Shares => "shares",
+            Entry::GradientOfShares => "gradient_of_shares",
         }
     }
 
     /// Every operand that the kernel's text names.
     pub(super) fn operands(self) -> &'static [(&'static str, Role)] {
-        use Role::{Get, Load, Number, NumberOfColumn, Position, Set, SetNumber, Store, Table, Update};
+        use Role::{Flag, Get, Load, Number, NumberOfColumn, Position, Set, SetNumber, Store, Table, Update};
         match self {
             Entry::NormForward => &[
                 ("input", Load),
@@ -254,6 +264,7 @@ impl Entry {
                 ("after", Load),
                 ("hidden", Store),
                 ("scales", SetNumber),
+                ("flags", Flag),
                 ("cos", Table),
                 ("sin", Table),
                 ("positions", Position),
@@ -262,6 +273,8 @@ impl Entry {
                 ("inner_weight", Load),
                 ("inner_bias", Load),
                 ("inner_statistics", SetNumber),
+                ("mix_weight", Load),
+                ("mix_statistics", SetNumber),
             ],
             Entry::NormBackward => &[
                 ("grad_output", Load),
@@ -287,6 +300,8 @@ impl Entry {
                 ("inner_weight", Load),
                 ("inner_bias", Load),
                 ("inner_statistics", Number),
+                ("mix_weight", Load),
+                ("mix_statistics", Number),
             ],
             Entry::MergeMoments => &[("leaves", Number), ("moments", SetNumber), ("statistics", SetNumber)],
             Entry::MergeSums => &[("leaves", Number), ("sums", SetNumber)],
@@ -329,6 +344,11 @@ impl Entry {
             Entry::Leaves => &[("partials", Set)],
             Entry::Total => &[("partials", Get), ("gradient", Store)],
             Entry::Copy => &[("input", Load), ("output", Store)],
+            Entry::ZeroColumns => &[("output", Store), ("flags", Position)],
+            Entry::Shares => &[("alpha", Load), ("inner_weight", Store), ("mix_weight", Store)],
+            Entry::GradientOfShares => {
+                &[("alpha", Load), ("inner_weight", Load), ("mix_weight", Load), ("gradient", Store)]
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The adversarial list: shapes, values, options and memory layouts that have broken normalization kernels.
 
 mod fusions;
+mod hyperspheres;
 mod layouts;
 mod masks;
 mod options;
@@ -32,6 +33,7 @@ pub fn cases(method: &str, dtype: DType, effort: Effort) -> Vec<Case> {
     let mut list = List { method, dtype, effort, cases: Vec::new() };
     if method == ANY_SPEC {
         specs::list(&mut list);
+        hyperspheres::list(&mut list);
         return list.cases;
     }
     shapes::list(&mut list);

@@ -1,6 +1,8 @@
 //! The operands of a backward pass.
 
-use super::inner::{self, InnerBackwardArguments, STATISTICS_NAME};
+use super::inner::{
+    self, InnerBackwardArguments, MIX_STATISTICS_NAME, MixBackwardArguments, STATISTICS_NAME,
+};
 use super::{
     check, check_alpha, check_fusion, check_input, check_output, check_per_row, expanded, fused, mask,
     parameter, refined, refined_mut, rotary::rotary,
@@ -22,13 +24,15 @@ pub(in crate::norm) struct BackwardArguments<'a> {
     pub(in crate::norm) sums: Option<ViewMut<'a>>,
     /// Of a spec whose fusion has a norm of the branch.
     pub(in crate::norm) inner: Option<InnerBackwardArguments<'a>>,
+    /// Of one that mixes it with a norm of the residual.
+    pub(in crate::norm) mix: Option<MixBackwardArguments<'a>>,
 }
 
 impl<'a> BackwardArguments<'a> {
     /// Of these tensors, with the row's own sums.
     pub(in crate::norm) fn new(grad_output: &'a View<'a>, input: &'a View<'a>, grads: Gradients<'a>) -> Self {
-        let (statistics, given, grad_hidden, sums, inner) = (None, None, None, None, None);
-        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner }
+        let (statistics, given, grad_hidden, sums, inner, mix) = (None, None, None, None, None, None);
+        BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner, mix }
     }
 }
 
@@ -39,7 +43,7 @@ pub(in crate::norm) fn backward<'a>(
     arguments: BackwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Backward<'a>> {
-    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner } =
+    let BackwardArguments { grad_output, input, statistics, given, grad_hidden, grads, sums, inner, mix } =
         arguments;
     if let Some(inner) = &inner {
         inner::check_hidden(inner, input, stream)?;
@@ -122,6 +126,7 @@ pub(in crate::norm) fn backward<'a>(
         ("sums", sums.as_ref().map(|t| t.as_view())),
         ("after.grad_weight", inner.as_ref().and_then(|b| b.grad_weight.as_ref()).map(|t| t.as_view())),
         ("after.grad_bias", inner.as_ref().and_then(|b| b.grad_bias.as_ref()).map(|t| t.as_view())),
+        ("grad_alpha", mix.as_ref().and_then(|mix| mix.grad_alpha.as_ref()).map(|t| t.as_view())),
     ];
     for (index, (name, target)) in targets.iter().enumerate() {
         let Some(target) = target else { continue };
@@ -151,6 +156,9 @@ pub(in crate::norm) fn backward<'a>(
             others.extend(inner::named(Some(inner.parameters)));
             others.extend([(STATISTICS_NAME, Some(inner.statistics)), ("hidden", inner.hidden)]);
         }
+        if let Some(mix) = &mix {
+            others.extend([("alpha", Some(mix.alpha)), (MIX_STATISTICS_NAME, Some(mix.statistics))]);
+        }
         if *name != "grad_input" {
             others.push(("grad_output", Some(grad_output)));
         }
@@ -161,6 +169,7 @@ pub(in crate::norm) fn backward<'a>(
         check_output(name, target, replaced, &others)?;
     }
     let inner = inner.map(|inner| inner::backward(inner, spec, input, stream)).transpose()?;
+    let mix = mix.map(|mix| inner::mix_backward(mix, spec, input, stream)).transpose()?;
     let of_parameter = |name, view: Option<ViewMut<'a>>| {
         let Some(view) = view else { return Ok(None) };
         let layout = expanded(name, view.layout(), spec)?;
@@ -191,6 +200,7 @@ pub(in crate::norm) fn backward<'a>(
         grad_after: grads.after.map(|view| refined_mut("grad_after", view, spec)).transpose()?,
         sums,
         inner,
+        mix,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The operands of a forward pass.
 
-use super::inner::{self, InnerArguments, STATISTICS_NAME};
+use super::inner::{self, InnerArguments, MIX_STATISTICS_NAME, MixArguments, STATISTICS_NAME};
 use super::{
     Named, check, check_alpha, check_apart, check_fusion, check_input, check_output, check_per_row,
     check_replacing, fused, mask, parameter, refined, refined_mut, rotary::rotary,
@@ -17,19 +17,22 @@ pub(in crate::norm) struct ForwardArguments<'a> {
     pub(in crate::norm) given: Option<&'a View<'a>>,
     pub(in crate::norm) output: Option<ViewMut<'a>>,
     pub(in crate::norm) scales: Option<ViewMut<'a>>,
+    pub(in crate::norm) flags: Option<ViewMut<'a>>,
     pub(in crate::norm) hidden: Option<ViewMut<'a>>,
     pub(in crate::norm) statistics: Option<ViewMut<'a>>,
     pub(in crate::norm) moments: Option<ViewMut<'a>>,
     /// Of a spec whose fusion has a norm of the branch.
     pub(in crate::norm) inner: Option<InnerArguments<'a>>,
+    /// Of one that mixes it with a norm of the residual.
+    pub(in crate::norm) mix: Option<MixArguments<'a>>,
 }
 
 impl<'a> ForwardArguments<'a> {
     /// Of this input, asked for nothing.
     pub(in crate::norm) fn new(input: &'a View<'a>) -> Self {
-        let (given, output, scales, hidden) = (None, None, None, None);
-        let (statistics, moments, inner) = (None, None, None);
-        ForwardArguments { input, given, output, scales, hidden, statistics, moments, inner }
+        let (given, output, scales, flags, hidden) = (None, None, None, None, None);
+        let (statistics, moments, inner, mix) = (None, None, None, None);
+        ForwardArguments { input, given, output, scales, flags, hidden, statistics, moments, inner, mix }
     }
 }
 
@@ -40,7 +43,8 @@ pub(in crate::norm) fn forward<'a>(
     arguments: ForwardArguments<'a>,
     stream: &Stream<'_>,
 ) -> Result<Forward<'a>> {
-    let ForwardArguments { input, given, output, scales, hidden, statistics, moments, inner } = arguments;
+    let ForwardArguments { input, given, output, scales, flags, hidden, statistics, moments, inner, mix } =
+        arguments;
     check_input(input, stream)?;
     let dtype = input.dtype();
     let fusion = spec.fusion();
@@ -57,7 +61,7 @@ pub(in crate::norm) fn forward<'a>(
     let rows = spec.rows();
     // On the stack, as a call on a short row costs little more than its checks.
     let [inner_weight, inner_bias] = inner::named(inner.as_ref().map(|inner| inner.parameters));
-    let mut others: [Named<'_, '_>; 16] = [
+    let mut others: [Named<'_, '_>; 18] = [
         ("weight", parameters.weight.as_ref()),
         ("bias", parameters.bias.as_ref()),
         ("alpha", parameters.alpha.as_ref()),
@@ -67,6 +71,7 @@ pub(in crate::norm) fn forward<'a>(
         ("statistics", None),
         ("moments", None),
         (STATISTICS_NAME, None),
+        (MIX_STATISTICS_NAME, None),
         ("hidden", None),
         ("cos", parameters.tables.as_ref().map(|tables| &tables.cos)),
         ("sin", parameters.tables.as_ref().map(|tables| &tables.sin)),
@@ -75,6 +80,7 @@ pub(in crate::norm) fn forward<'a>(
         ("branch_scale", parameters.branch_scale.as_ref()),
         inner_weight,
         inner_bias,
+        ("alpha", mix.as_ref().map(|mix| mix.alpha)),
     ];
     let none = "none: this method has no statistics";
     if let Some(view) = given {
@@ -87,6 +93,11 @@ pub(in crate::norm) fn forward<'a>(
             STATISTICS_NAME,
             STATISTICS,
             inner.as_ref().and_then(|inner| inner.statistics.as_ref()).map(|view| view.as_view()),
+        ),
+        (
+            MIX_STATISTICS_NAME,
+            STATISTICS,
+            mix.as_ref().and_then(|mix| mix.statistics.as_ref()).map(|view| view.as_view()),
         ),
     ];
     let of_fusion = [
@@ -115,7 +126,7 @@ pub(in crate::norm) fn forward<'a>(
         check_replacing("hidden", view, &read[..2], &others)?;
         check_apart("hidden", view, &read[2..])?;
     }
-    others[8].1 = hidden_view.as_ref();
+    others[9].1 = hidden_view.as_ref();
     let scales_view = scales.as_ref().map(|view| view.as_view());
     if let Some(output) = &output {
         let view = output.as_view();
@@ -135,10 +146,21 @@ pub(in crate::norm) fn forward<'a>(
                     check_apart("scales", scales, &read)?;
                     check_apart("scales", scales, &[("codes", Some(&view))])?;
                 }
+                if quantization.outliers.is_some() {
+                    let flags = flags.as_ref().map(|view| view.as_view());
+                    check_flags(flags.as_ref(), spec.cols(), stream)?;
+                    let written = [("codes", Some(&view)), ("scales", scales_view.as_ref())];
+                    if let Some(flags) = &flags {
+                        check_output("flags", flags, None, &others)?;
+                        check_apart("flags", flags, &read)?;
+                        check_apart("flags", flags, &written)?;
+                    }
+                }
             }
         }
     }
     let inner = inner.map(|inner| inner::forward(inner, spec, input, stream)).transpose()?;
+    let mix = mix.map(|mix| inner::mix(mix, spec, input, stream)).transpose()?;
     Ok(Forward {
         input: refined("input", input, spec)?,
         weight,
@@ -153,10 +175,12 @@ pub(in crate::norm) fn forward<'a>(
         rotary,
         output: output.map(|view| refined_mut("output", view, spec)).transpose()?,
         scales,
+        flags,
         hidden: hidden.map(|view| refined_mut("hidden", view, spec)).transpose()?,
         statistics,
         moments,
         inner,
+        mix,
     })
 }
 
@@ -169,5 +193,18 @@ fn check_scales(scales: Option<&View<'_>>, wanted: Option<[usize; 2]>, stream: &
         }
         (Some(_), None) => Err(Error::argument("scales", "none: the scale is given", "a tensor")),
         (None, None) => Ok(()),
+    }
+}
+
+/// The flags of columns that have outliers: a number each, side by side.
+pub(in crate::norm) fn check_flags(flags: Option<&View<'_>>, cols: usize, stream: &Stream<'_>) -> Result<()> {
+    let Some(flags) = flags else {
+        return Err(Error::argument("flags", format!("a tensor of shape [{cols}]"), "none"));
+    };
+    check("flags", flags, &[cols], DType::I32, stream)?;
+    match flags.layout().strides() {
+        [1] => Ok(()),
+        _ if cols <= 1 => Ok(()),
+        strides => Err(Error::argument("flags", "elements side by side", format!("strides {strides:?}"))),
     }
 }

@@ -1,7 +1,8 @@
-//! The operands of the norm of a branch, by the names that [`Sandwich`](crate::norm::Sandwich) has for them.
+//! The operands of the norm of a branch, by the names that [`Sandwich`](crate::norm::Sandwich) has for them, and of a mix with a norm
+//! of the residual, by those of [`HypersphereStep`](crate::norm::HypersphereStep).
 
 use super::{Named, check, check_narrow, check_per_row, expanded, parameter, refined};
-use crate::backend::{Inner, InnerBackward};
+use crate::backend::{Inner, InnerBackward, Mix, MixBackward};
 use crate::norm::Parameters;
 use crate::spec::{STATISTICS, Spec};
 use crate::tensor::{View, ViewMut};
@@ -23,7 +24,22 @@ pub(in crate::norm) struct InnerBackwardArguments<'a> {
     pub(in crate::norm) grad_bias: Option<ViewMut<'a>>,
 }
 
+/// What a forward pass has for a mix.
+pub(in crate::norm) struct MixArguments<'a> {
+    pub(in crate::norm) alpha: &'a View<'a>,
+    pub(in crate::norm) statistics: Option<ViewMut<'a>>,
+}
+
+/// What a backward pass has for it.
+pub(in crate::norm) struct MixBackwardArguments<'a> {
+    pub(in crate::norm) alpha: &'a View<'a>,
+    pub(in crate::norm) statistics: &'a View<'a>,
+    pub(in crate::norm) grad_alpha: Option<ViewMut<'a>>,
+}
+
 pub(super) const STATISTICS_NAME: &str = "after.statistics";
+/// Of the residual's norm.
+pub(super) const MIX_STATISTICS_NAME: &str = "branch.statistics";
 
 /// Weight and bias, for outputs to be compared with.
 pub(super) fn named<'v, 'a>(parameters: Option<&'v Parameters<'a>>) -> [Named<'v, 'a>; 2] {
@@ -93,5 +109,49 @@ pub(super) fn backward<'a>(
         bias,
         statistics: statistics.clone(),
         hidden: hidden.map(|view| refined("hidden", view, spec)).transpose()?,
+    })
+}
+
+/// Alpha, seen in the spec's shape.
+fn seen_alpha<'v>(alpha: &View<'v>, spec: &Spec, input: &View<'_>, stream: &Stream<'_>) -> Result<View<'v>> {
+    check_narrow("alpha", alpha, input.dtype(), stream)?;
+    alpha.clone().with_layout(expanded("alpha", alpha.layout(), spec)?)
+}
+
+/// The operands for the backend. The statistics have been checked.
+pub(super) fn mix<'a>(
+    arguments: MixArguments<'a>,
+    spec: &Spec,
+    input: &View<'_>,
+    stream: &Stream<'_>,
+) -> Result<Mix<'a>> {
+    let alpha = seen_alpha(arguments.alpha, spec, input, stream)?;
+    Ok(Mix { alpha, weight: None, statistics: arguments.statistics })
+}
+
+/// The operands for the backend. That the gradient is apart from all others has been checked.
+pub(super) fn mix_backward<'a>(
+    arguments: MixBackwardArguments<'a>,
+    spec: &Spec,
+    input: &View<'_>,
+    stream: &Stream<'_>,
+) -> Result<MixBackward<'a>> {
+    let MixBackwardArguments { alpha, statistics, grad_alpha } = arguments;
+    check_per_row(MIX_STATISTICS_NAME, statistics, [spec.rows(), STATISTICS], input.dtype(), stream)?;
+    let seen = seen_alpha(alpha, spec, input, stream)?;
+    let grad_alpha = match grad_alpha {
+        None => None,
+        Some(view) => {
+            check("grad_alpha", &view.as_view(), alpha.shape(), alpha.dtype(), stream)?;
+            let layout = expanded("grad_alpha", view.layout(), spec)?;
+            Some(view.with_layout(layout)?)
+        }
+    };
+    Ok(MixBackward {
+        alpha: seen,
+        weight: None,
+        statistics: statistics.clone(),
+        grad_alpha,
+        grad_weight: None,
     })
 }

@@ -7,8 +7,8 @@ mod inner;
 mod rotary;
 
 pub(super) use backward::{BackwardArguments, backward};
-pub(super) use forward::{ForwardArguments, forward};
-pub(super) use inner::{InnerArguments, InnerBackwardArguments};
+pub(super) use forward::{ForwardArguments, check_flags, forward};
+pub(super) use inner::{InnerArguments, InnerBackwardArguments, MixArguments, MixBackwardArguments};
 
 use super::Parameters;
 use crate::spec::{Epilogue, Fusion, Prologue, Spec};

@@ -1,6 +1,7 @@
 //! Small rows whose results can be seen at a glance, and what is refused.
 
 use super::*;
+use crate::spec::{Activation, Branch, Epilogue, Prologue};
 use ndarray::array;
 
 #[test]
@@ -141,6 +142,27 @@ fn llama_rounds_before_the_weight_and_admits_both_sides_of_a_tie() {
     assert_eq!(y.slack, array![[0.0, 2f64.powi(-5), 0.0]]);
     let plain = Spec::Norm(Norm { round_normalized: false, ..llama });
     assert_eq!(forward(&plain, &problem).unwrap().value[(0, 1)], 4.0 * tie);
+}
+
+/// Rounding decides whether a gradient passes where ReLU has its kink, and with it about what the row's gradients are by as much.
+#[test]
+fn at_a_kink_all_that_follows_from_the_gradient_is_uncertain() {
+    let prologue = Prologue::Residual { input_scale: 0.5, residual_scale: 2.0 };
+    let epilogue = Epilogue::Activation(Activation::Relu);
+    let branch = Branch { bias: true, scale: false };
+    let fusion = Fusion { prologue, epilogue, branch, ..Fusion::default() };
+    let spec = Spec::Norm(Norm { fusion, ..rows([2, 2], Statistic::Moments, 0.0) });
+    // Their sums are (3, -3): normalized (1, -1). With the bias, the first of the first row is 0.
+    let (x, r) = (array![[6.0, 2.0], [2.0, 6.0]], array![[0.0, -2.0], [-2.0, 0.0]]);
+    let (bias, shift) = (array![-1.0, 0.25], array![0.0, 0.0]);
+    let before = Some(r.view());
+    let problem =
+        Problem { before, bias: Some(bias.view()), branch: [Some(shift.view()), None], ..plain(&x) };
+    let grads = backward(&spec, &problem, array![[1.0, 1.0], [1.0, 1.0]].view()).unwrap();
+    let slack = &grads.input.slack;
+    assert!(slack[(0, 0)] > 0.1 && slack[(0, 1)] > 0.1 && slack.row(1).sum() == 0.0, "{slack}");
+    assert_eq!(grads.before.slack, slack * 4.0);
+    assert_eq!(grads.branch[0].slack, slack.row(0).insert_axis(ndarray::Axis(0)));
 }
 
 #[test]

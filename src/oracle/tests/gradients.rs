@@ -19,6 +19,7 @@ struct Operands {
     branch: [Option<Array1<Dd>>; 2],
     grad_hidden: Option<Array2<Dd>>,
     of_inner: Option<[Array1<Dd>; 2]>,
+    mix: Option<Array1<Dd>>,
     grad_output: Array2<Dd>,
 }
 
@@ -52,7 +53,9 @@ impl Operands {
             grad_hidden: other(fusion.prologue.operand().is_some(), 2.3),
             of_inner: fusion
                 .inner
+                .filter(|_| fusion.mix.is_none())
                 .map(|_| [0.8, 1.2].map(|k| Array1::from_shape_fn(parameters, |j| wave(3, j, k)))),
+            mix: fusion.mix.map(|_| Array1::from_shape_fn(parameters, |j| wave(3, j, 0.6))),
             grad_output: Array2::from_shape_fn((rows, cols), |(i, j)| wave(i, j, 1.9)),
         }
     }
@@ -73,6 +76,7 @@ impl Operands {
                 Some(parameters) => parameters.each_ref().map(|parameter| Some(parameter.view())),
                 None => [None; 2],
             },
+            mix: self.mix.as_ref().map(|alpha| alpha.view()),
             ..Problem::new(DType::F64, self.input.view())
         }
     }
@@ -128,6 +132,10 @@ fn check(spec: &Spec, operands: &Operands) {
             let slope = operands.slope(spec, |o| &mut o.of_inner.as_mut().unwrap()[which][j]);
             compare(["inner weight", "inner bias"][which], grad, (0, j), slope);
         }
+    }
+    for j in (0..operands.weight.len()).filter(|_| operands.mix.is_some()) {
+        let slope = operands.slope(spec, |o| &mut o.mix.as_mut().unwrap()[j]);
+        compare("mix", &grads.mix, (0, j), slope);
     }
     compare("alpha", &grads.alpha, (0, 0), operands.slope(spec, |o| &mut o.alpha));
 }
@@ -265,6 +273,36 @@ fn through_a_norm_of_the_branch() {
             check(&spec, &Operands::new(&spec));
         }
     }
+}
+
+#[test]
+fn through_a_step_on_the_hypersphere() {
+    for (eps, alpha_scale) in [(1e-12, 1.0), (1e-12, -0.3), (1e-12, 2.5), (0.0, 1.0), (9.0, 0.7)] {
+        let spec = crate::norm::hypersphere_spec(&[3, 5], eps, alpha_scale).unwrap();
+        let mut operands = Operands::new(&spec);
+        // There is no gradient of what is normalized but the norm's.
+        operands.grad_hidden = None;
+        check(&spec, &operands);
+    }
+    // The least divisor of a row that is shorter, beside others.
+    let spec = crate::norm::hypersphere_spec(&[3, 5], 0.5, 1.0).unwrap();
+    let mut operands = Operands::new(&spec);
+    operands.grad_hidden = None;
+    operands.input.row_mut(1).mapv_inplace(|x| x * Dd::new(0.01));
+    operands.before.as_mut().unwrap().row_mut(2).mapv_inplace(|x| x * Dd::new(0.01));
+    check(&spec, &operands);
+}
+
+/// At alpha of zero there is no slope; its gradient is zero, and the step stays where it is.
+#[test]
+fn a_step_of_length_zero_has_no_gradient_of_alpha() {
+    let spec = crate::norm::hypersphere_spec(&[3, 5], 1e-12, 1.0).unwrap();
+    let mut operands = Operands::new(&spec);
+    operands.grad_hidden = None;
+    operands.mix.as_mut().unwrap()[2] = Dd::new(0.0);
+    let grads = backward(&spec, &operands.problem(), operands.grad_output.view()).unwrap();
+    assert_eq!(grads.mix.value[(0, 2)].to_f64(), 0.0);
+    assert!((0..3).all(|row| grads.before.value[(row, 2)].to_f64() != 0.0), "beside others it has one");
 }
 
 #[test]

@@ -1,0 +1,1 @@
+fn NAME_raise(col: u32) {}
