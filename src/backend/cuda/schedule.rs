@@ -1,7 +1,7 @@
 //! How the rows of a norm's pass are worked on: which threads take them, whole or leaf by leaf, in which launches.
 
 use super::CudaStream;
-use super::fusion::After;
+use super::fusion::{After, Before};
 use super::geometry::{self, MOST_WIDTH};
 use super::launch::{Planned, Problem, Task};
 use super::params::Scalars;
@@ -130,6 +130,7 @@ impl<'s> Schedule<'s> {
             width: if self.style == Style::Row { pass.problem.width(most) } else { 1 },
             read: if is_kept { pass.read } else { &[] },
             bends: !matches!(pass.flags.after, After::None | After::Residual),
+            joins: pass.flags.before != Before::None,
         })
     }
 

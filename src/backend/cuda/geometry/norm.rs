@@ -58,6 +58,8 @@ pub(in crate::backend::cuda) struct Rows<'a> {
     pub(in crate::backend::cuda) read: &'a [DType],
     /// An epilogue changes the output's gradient, which takes registers of its own.
     pub(in crate::backend::cuda) bends: bool,
+    /// A row's elements are made of several operands, which takes registers of its own.
+    pub(in crate::backend::cuda) joins: bool,
 }
 
 /// How rows of `shape`, made of the axes `reduced`, are given to threads: so that neighbours in the input's memory go to
@@ -214,16 +216,20 @@ fn narrowed(pass: &Rows<'_>, mut shape: Shape, most: u32) -> Shape {
 
 fn column(overrides: &Overrides, pass: &Rows<'_>) -> Shape {
     let lanes = tree::lanes(pass.cols) as u32;
-    // 8 lanes a thread from 128 lanes on. With 16 a thread has 32 sums, and compilers spilled some.
+    // 8 lanes a thread from 128 lanes on. With 16 a thread has 32 sums, and compilers spilled some. Of elements that are made of
+    // several operands they spilled more, up to 220 bytes, with the 64 registers that each of 1024 threads has.
     let usual = (lanes / 8).max(8);
-    let threads = overrides.threads.unwrap_or(usual).min(most_of_block(pass.compute) / ROWS_ACROSS);
+    let most = most_of_block(pass.compute) / if pass.joins { 2 } else { 1 };
+    let threads = overrides.threads.unwrap_or(usual).min(most / ROWS_ACROSS);
     let steps = steps(pass, lanes);
     let kept =
         Shape { style: Style::Column, lanes, threads, width: 1, steps, leaves: 1, cluster: 1, teams: 1 };
-    // With more threads a block has 128 registers for each, or 64. Compilers spilled some where 32 held elements.
+    // With more threads a block has 128 registers for each, or 64. Compilers spilled some where 32 held elements, and with 255
+    // where 64 held what is made of several operands.
+    let held = if pass.joins { HELD_REGISTERS / 2 } else { HELD_REGISTERS };
     let is_kept = threads <= 8
         && !pass.read.is_empty()
-        && held_registers(pass, &kept) <= HELD_REGISTERS
+        && held_registers(pass, &kept) <= held
         && overrides.steps.is_none_or(|most| steps <= most);
     if is_kept { kept } else { Shape { steps: 0, ..kept } }
 }

@@ -18,7 +18,16 @@ fn rows(dtype: DType, read: &[DType], cols: usize) -> Rows<'_> {
     let most = most_width(&Overrides::default(), dtype, MOST_WIDTH);
     let width = (0..=most.ilog2()).rev().map(|bits| 1 << bits).find(|&width| cols.is_multiple_of(width));
     let width = width.unwrap_or(1) as u32;
-    Rows { style: Style::Row, compute: dtype.compute(), cols, split: false, width, read, bends: false }
+    Rows {
+        style: Style::Row,
+        compute: dtype.compute(),
+        cols,
+        split: false,
+        width,
+        read,
+        bends: false,
+        joins: false,
+    }
 }
 
 /// `[lanes, threads, width, steps, leaves, teams]` of a pass that keeps `tensors` tensors.
