@@ -36,6 +36,8 @@ lint: ## Check the format, clippy and the documentation, warnings being errors
 	cd integrations/burn && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --all-features --no-deps
 	cd integrations/candle && $(CARGO) fmt --check
 	cd integrations/candle && $(CARGO) clippy --all-targets -- -D warnings
+	cd integrations/candle && PATH="$(CURDIR)/tools/stand_in/bin:$$PATH" CUDA_COMPUTE_CAP=80 $(CARGO) clippy --features cuda --all-targets \
+		-- -D warnings
 	cd integrations/candle && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 
 test: setup ## Run all tests: every backend, the command, a browser, C, burn, candle, Python, the documentation's examples, the smallest build

@@ -4,12 +4,14 @@
 //! operator, of `h` and the parameters, only picks it up. Its backward pass is the norm's, and candle adds what it gives to the other
 //! gradients of `h` before those go to `x` and `residual`.
 
-use crate::op::{Parts, with_workspace};
-use crate::storage::{fault, on_cpu, tensor, view, view_mut, zeros};
+use crate::memory::{Memory, beside, compute, fault, tensor};
+use crate::op::Parts;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor};
+use normkit::Method;
 use normkit::norm::Gradients;
-use normkit::tensor::{HostTensor, Tensor as _, View};
-use normkit::{Device, Method};
+use normkit::tensor::{View, ViewMut};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -26,9 +28,9 @@ struct Pass {
     weight: Option<Tensor>,
     bias: Option<Tensor>,
     keeps: bool,
-    statistics: OnceLock<HostTensor>,
+    statistics: OnceLock<Tensor>,
     /// The second result, until it is picked up.
-    aside: Mutex<Option<CpuStorage>>,
+    aside: Mutex<Option<Storage>>,
 }
 
 /// `norm(input + residual)` and the sum itself.
@@ -63,87 +65,125 @@ where
 }
 
 impl Pass {
-    fn forward(&self, input: &View<'_>, residual: View<'_>, hidden: &mut CpuStorage) -> Result<()> {
-        let op = self.name;
+    /// The sum, of the residual's dtype; the norm is laid aside.
+    fn forward<S: Memory>(
+        &self,
+        (input, l1): (&S, &Layout),
+        (residual, l2): (&S, &Layout),
+    ) -> Result<(S, Shape)> {
+        let (op, device, shape) = (self.name, input.device(), l1.shape());
         let fault = |error| fault(op, error);
-        let shape = input.shape();
+        let mut hidden = S::fresh(op, device, residual.dtype(), shape.elem_count())?;
+        let mut output = S::fresh(op, device, input.dtype(), shape.elem_count())?;
+        let compute = compute(op, input.dtype())?;
+        let (input, residual) = (input.view(op, l1)?, residual.view(op, l2)?);
         let lent = [&self.weight, &self.bias].map(|tensor| tensor.as_ref().map(Tensor::storage_and_layout));
         let [weight, bias] = &lent;
-        let parts = Parts { weight: seen(op, weight)?, bias: seen(op, bias)?, alpha: None };
-        let method = (self.build)(residual, parts).map_err(fault)?;
-        let mut output = zeros(op, self.input.dtype(), input.layout().len())?;
-        let rows =
-            if self.keeps { method.statistics_shape(shape, input.dtype()).map_err(fault)? } else { None };
-        let compute = input.dtype().compute();
-        let mut statistics =
-            rows.map(|shape| HostTensor::zeros(&shape, compute)).transpose().map_err(fault)?;
-        let mut of_rows = statistics.as_mut().map(|tensor| tensor.view_mut()).transpose().map_err(fault)?;
-        let (mut y, mut h) = (view_mut(op, &mut output, shape)?, view_mut(op, hidden, shape)?);
-        let stream = Device::Cpu.stream();
-        method.forward_hidden_into(input, &mut y, Some(&mut h), of_rows.as_mut(), &stream).map_err(fault)?;
+        let (weight, bias) = (seen::<S, _>(op, weight, device)?, seen::<S, _>(op, bias, device)?);
+        let method = (self.build)(residual, Parts { weight, bias, ..Parts::default() }).map_err(fault)?;
+        let of = if self.keeps {
+            method.statistics_shape(input.shape(), input.dtype()).map_err(fault)?
+        } else {
+            None
+        };
+        let mut statistics = of.map(|of| S::fresh(op, device, compute, of.iter().product())).transpose()?;
+        let mut of_rows = match (&mut statistics, &of) {
+            (Some(statistics), Some(of)) => Some(statistics.view_mut(op, of)?),
+            _ => None,
+        };
+        let (mut y, mut h) = (output.view_mut(op, shape.dims())?, hidden.view_mut(op, shape.dims())?);
+        S::run(op, device, |_, stream| {
+            let done = method.forward_hidden_into(&input, &mut y, Some(&mut h), of_rows.as_mut(), stream);
+            done.map_err(fault)
+        })?;
         drop((y, h, of_rows));
-        if let Some(statistics) = statistics {
-            let _ = self.statistics.set(statistics);
+        if let Some((statistics, of)) = statistics.zip(of) {
+            let _ = self.statistics.set(tensor(statistics, &of));
         }
-        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
-        Ok(())
+        *self.aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(output.into_storage());
+        Ok((hidden, shape.clone()))
     }
 
-    fn pick_up(&self) -> Result<(CpuStorage, Shape)> {
+    fn pick_up<S: Memory>(&self) -> Result<(S, Shape)> {
         let aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner).take();
         let missing = || candle_core::Error::Msg(format!("{}: expected one use of a sum", self.name)).bt();
-        Ok((aside.ok_or_else(missing)?, self.input.shape().clone()))
+        let storage = aside.and_then(S::from_storage).ok_or_else(missing)?;
+        Ok((storage, self.input.shape().clone()))
     }
 
     /// The gradients of the hidden value, the weight and the bias, where `wanted` says so.
     fn backward(&self, wanted: [bool; 3], grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        let op = self.name;
-        let fault = |error| fault(op, error);
-        let lent =
-            [Some(&self.input), Some(&self.residual), self.weight.as_ref(), self.bias.as_ref(), Some(grad)];
-        let lent = lent.map(|tensor| tensor.map(Tensor::storage_and_layout));
-        let of = |index: usize| seen(op, &lent[index]);
-        let (Some(input), Some(residual), Some(grad_output)) = (of(0)?, of(1)?, of(4)?) else {
+        let (storage, layout) = grad.storage_and_layout();
+        match &*storage {
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(storage) => self.backward_on(wanted, (storage, layout)),
+            storage => self.backward_on(wanted, (CpuStorage::of(self.name, storage)?, layout)),
+        }
+    }
+
+    fn backward_on<S: Memory>(
+        &self,
+        wanted: [bool; 3],
+        (grad, layout): (&S, &Layout),
+    ) -> Result<[Option<Tensor>; 3]> {
+        let (op, device) = (self.name, grad.device());
+        let grad_output = grad.view(op, layout)?;
+        let all = [
+            Some(&self.input),
+            Some(&self.residual),
+            self.weight.as_ref(),
+            self.bias.as_ref(),
+            self.statistics.get(),
+        ];
+        let lent = all.map(|tensor| tensor.map(Tensor::storage_and_layout));
+        let of = |index: usize| seen::<S, _>(op, &lent[index], device);
+        let (Some(input), Some(residual)) = (of(0)?, of(1)?) else {
             return Ok([None, None, None]);
         };
-        let parts = Parts { weight: of(2)?, bias: of(3)?, alpha: None };
-        let method = (self.build)(residual, parts).map_err(fault)?;
+        let parts = Parts { weight: of(2)?, bias: of(3)?, ..Parts::default() };
+        let method = (self.build)(residual, parts).map_err(|error| fault(op, error))?;
         let like = [Some(&self.residual), self.weight.as_ref(), self.bias.as_ref()];
         let fresh = |index: usize| {
             let like = like[index].filter(|_| wanted[index]);
-            like.map(|like| zeros(op, like.dtype(), like.elem_count())).transpose()
+            like.map(|like| S::fresh(op, device, like.dtype(), like.elem_count())).transpose()
         };
         let (mut hidden, mut weight, mut bias) = (fresh(0)?, fresh(1)?, fresh(2)?);
-        let target = |storage, index: usize| match (storage, like[index]) {
-            (Some(storage), Some(like)) => view_mut(op, storage, like.dims()).map(Some),
-            _ => Ok(None),
-        };
         let grads = Gradients {
-            before: target(hidden.as_mut(), 0)?,
-            weight: target(weight.as_mut(), 1)?,
-            bias: target(bias.as_mut(), 2)?,
+            before: target(op, &mut hidden, like[0])?,
+            weight: target(op, &mut weight, like[1])?,
+            bias: target(op, &mut bias, like[2])?,
             ..Gradients::default()
         };
-        let statistics = self.statistics.get().map(|tensor| tensor.view()).transpose().map_err(fault)?;
-        with_workspace(|workspace| {
-            let stream = Device::Cpu.stream();
-            method.backward_into(&grad_output, &input, statistics.as_ref(), grads, workspace, &stream)
-        })
-        .map_err(fault)?;
-        let made = |storage: Option<CpuStorage>, index: usize| match (storage, like[index]) {
-            (Some(storage), Some(like)) => tensor(op, storage, like.shape()).map(Some),
-            _ => Ok(None),
+        let statistics = of(4)?;
+        S::run(op, device, |workspace, stream| {
+            let done =
+                method.backward_into(&grad_output, &input, statistics.as_ref(), grads, workspace, stream);
+            done.map_err(|error| fault(op, error))
+        })?;
+        let made = |storage: Option<S>, like: Option<&Tensor>| {
+            storage.zip(like).map(|(storage, like)| tensor(storage, like.shape()))
         };
-        Ok([made(hidden, 0)?, made(weight, 1)?, made(bias, 2)?])
+        Ok([made(hidden, like[0]), made(weight, like[1]), made(bias, like[2])])
     }
 }
 
 /// The memory of a tensor that may not be there, to read.
-fn seen<'a, S: Deref<Target = Storage>>(
+fn seen<'a, S: Memory, G: Deref<Target = Storage>>(
     op: &'static str,
-    lent: &'a Option<(S, &Layout)>,
+    lent: &'a Option<(G, &Layout)>,
+    device: &S::Device,
 ) -> Result<Option<View<'a>>> {
-    lent.as_ref().map(|(storage, layout)| view(op, on_cpu(op, storage)?, layout)).transpose()
+    lent.as_ref().map(|(storage, layout)| beside::<S>(op, storage, device)?.view(op, layout)).transpose()
+}
+
+/// The memory of a gradient that may not be wanted, to write.
+fn target<'a, S: Memory>(
+    op: &'static str,
+    storage: &'a mut Option<S>,
+    like: Option<&Tensor>,
+) -> Result<Option<ViewMut<'a>>> {
+    let wanted = storage.as_mut().zip(like);
+    wanted.map(|(storage, like)| storage.view_mut(op, like.dims())).transpose()
 }
 
 /// `h = input + residual`, of the residual's dtype.
@@ -161,11 +201,18 @@ impl CustomOp2 for Sum {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let op = self.0.name;
-        let dtype = candle_core::backend::BackendStorage::dtype(s2);
-        let mut hidden = zeros(op, dtype, l1.shape().elem_count())?;
-        self.0.forward(&view(op, s1, l1)?, view(op, s2, l2)?, &mut hidden)?;
-        Ok((hidden, l1.shape().clone()))
+        self.0.forward((s1, l1), (s2, l2))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.0.forward((s1, l1), (s2, l2))
     }
 
     fn bwd(
@@ -192,6 +239,11 @@ impl CustomOp1 for Norm {
         self.0.pick_up()
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.0.pick_up()
+    }
+
     fn bwd(&self, hidden: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let [hidden, _, _] = self.0.backward([hidden.track_op(), false, false], grad)?;
         Ok(hidden)
@@ -204,6 +256,17 @@ impl CustomOp2 for Norm {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.0.pick_up()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         self.0.pick_up()
     }
 
@@ -235,6 +298,19 @@ impl CustomOp3 for Norm {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        self.0.pick_up()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         self.0.pick_up()
     }
 

@@ -3,14 +3,18 @@
 //! Modules have `candle_nn`'s names and parameters, so that replacing an import replaces the norm; [`ops`] has the functions of tensors,
 //! whose pages give formulas, shapes and errors.
 //!
-//! Tensors on the CPU of any strides are read where they lie; F16, BF16, F32 and F64. Tensors on CUDA and Metal are refused by candle's error
-//! that there is no implementation. Errors are candle's, with normkit's message.
+//! Tensors of any strides are read where they lie, on the CPU and, with the feature `cuda`, on GPUs in the order of candle's stream; F16,
+//! BF16, F32 and F64. Others are refused by candle's error that there is no implementation. Errors are candle's, with normkit's message.
+//! On a GPU it has not run yet.
 
 mod added;
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod memory;
 mod modules;
 mod op;
 pub mod ops;
-mod storage;
 
 pub use candle_nn::{BatchNormConfig, LayerNormConfig};
 pub use modules::{

@@ -167,7 +167,7 @@ impl GroupNorm {
     ) -> Result<Self> {
         if num_groups == 0 || !num_channels.is_multiple_of(num_groups) {
             let expected = format!("a divisor of num_channels, {num_channels}");
-            return Err(crate::storage::refused("group_norm", "num_groups", expected, num_groups));
+            return Err(crate::memory::refused("group_norm", "num_groups", expected, num_groups));
         }
         Ok(GroupNorm { weight, bias, eps, num_channels, num_groups })
     }
@@ -177,7 +177,7 @@ impl Module for GroupNorm {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         if xs.dims().get(1) != Some(&self.num_channels) {
             let expected = format!("a shape [N, {}, ...]", self.num_channels);
-            return Err(crate::storage::refused("group_norm", "input", expected, format!("{:?}", xs.dims())));
+            return Err(crate::memory::refused("group_norm", "input", expected, format!("{:?}", xs.dims())));
         }
         ops::group_norm(xs, self.num_groups, Some(&self.weight), Some(&self.bias), self.eps)
     }
@@ -231,9 +231,8 @@ impl BatchNorm {
         weight_and_bias: Option<(Tensor, Tensor)>,
         config: BatchNormConfig,
     ) -> Result<Self> {
-        let refused = |name, expected: &str, found: String| {
-            crate::storage::refused("batch_norm", name, expected, found)
-        };
+        let refused =
+            |name, expected: &str, found: String| crate::memory::refused("batch_norm", name, expected, found);
         let affine = weight_and_bias.iter().flat_map(|(weight, bias)| [("weight", weight), ("bias", bias)]);
         for (name, tensor) in [("running_mean", &mean), ("running_var", &var)].into_iter().chain(affine) {
             if tensor.dims() != [num_features] {

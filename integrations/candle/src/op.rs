@@ -4,12 +4,14 @@
 //! memory gives all of them. What it needs of the forward pass, the statistics, waits in the operator. A method with more parameters than
 //! fit has its weight and bias stacked to one argument ([`Role::WeightAndBias`]), whose gradient candle takes apart.
 
-use crate::storage::{fault, halves_mut, on_cpu, tensor, view, view_mut, zeros};
+use crate::memory::{Memory, beside, compute, fault, tensor};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use normkit::norm::{Gradients, RunningViews};
 use normkit::spec::{MOMENTS, STATISTICS};
-use normkit::tensor::{HostTensor, Tensor as _, View};
-use normkit::{BatchNorm, Device, Method, Workspace};
+use normkit::tensor::{View, ViewMut};
+use normkit::{BatchNorm, Method, Stream, Workspace};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What an argument after the input is.
@@ -28,6 +30,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) weight: Option<View<'a>>,
     pub(crate) bias: Option<View<'a>>,
     pub(crate) alpha: Option<View<'a>>,
+    /// Of a batch norm, the mean and the variance, which are constants, and where the method's launches go.
+    pub(crate) frozen: Option<(View<'a>, View<'a>, &'a Stream<'a>)>,
 }
 
 /// Makes the method of a call from its parameters.
@@ -35,10 +39,17 @@ pub(crate) type Build = dyn for<'a> Fn(Parts<'a>) -> normkit::Result<Box<dyn Met
 
 /// Running statistics that a training pass moves.
 pub(crate) struct Running {
-    pub(crate) mean: HostTensor,
-    pub(crate) var: HostTensor,
+    pub(crate) channels: usize,
+    pub(crate) eps: f64,
     pub(crate) factor: f64,
+    /// Mean and variance, `[channels]`, of the dtype that is computed in.
+    pub(crate) before: [Tensor; 2],
+    /// The same after the pass.
+    pub(crate) after: Moved,
 }
+
+/// Mean and variance that a pass has moved.
+pub(crate) type Moved = Arc<Mutex<Option<[Tensor; 2]>>>;
 
 /// A norm whose arguments are the input and, in this order, tensors of these roles.
 pub(crate) struct Op {
@@ -47,21 +58,11 @@ pub(crate) struct Op {
     pub(crate) build: Box<Build>,
     /// Whether a backward pass can come.
     pub(crate) keeps: bool,
-    /// A batch norm in training, with its channels and eps, whose running statistics move.
-    pub(crate) running: Option<(usize, f64, Arc<Mutex<Running>>)>,
-    pub(crate) statistics: OnceLock<HostTensor>,
-}
-
-/// Scratch memory of earlier backward passes, for later ones.
-static SCRATCH: Mutex<Vec<Workspace>> = Mutex::new(Vec::new());
-
-/// Runs `body` with scratch memory that nobody else uses meanwhile.
-pub(crate) fn with_workspace<R>(body: impl FnOnce(&mut Workspace) -> R) -> R {
-    let lock = || SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut workspace = lock().pop().unwrap_or_default();
-    let result = body(&mut workspace);
-    lock().push(workspace);
-    result
+    /// A batch norm in training, whose running statistics move.
+    pub(crate) running: Option<Running>,
+    /// Those of a batch norm that are constants.
+    pub(crate) frozen: Option<[Tensor; 2]>,
+    pub(crate) statistics: OnceLock<Tensor>,
 }
 
 /// Binds those of the parameters that there are.
@@ -82,7 +83,7 @@ impl Op {
         F: for<'a> Fn(Parts<'a>) -> normkit::Result<Box<dyn Method + 'a>> + Send + Sync + 'static,
     {
         let (roles, statistics) = (Vec::new(), OnceLock::new());
-        Op { name, roles, build: Box::new(build), keeps: false, running: None, statistics }
+        Op { name, roles, build: Box::new(build), keeps: false, running: None, frozen: None, statistics }
     }
 
     /// The result on an input and further arguments with their roles.
@@ -119,110 +120,170 @@ impl Op {
         Ok(parts)
     }
 
-    fn forward(&self, arguments: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
+    fn forward<S: Memory>(&self, arguments: &[(&S, &Layout)]) -> Result<(S, Shape)> {
         let op = self.name;
-        let views = arguments.iter().map(|(storage, layout)| view(op, storage, layout));
+        let views = arguments.iter().map(|(storage, layout)| storage.view(op, layout));
         let mut views = views.collect::<Result<Vec<_>>>()?.into_iter();
-        let Some(input) = views.next() else {
+        let (Some(input), Some(&(storage, layout))) = (views.next(), arguments.first()) else {
             return Err(candle_core::Error::Msg(format!("{op}: expected an input")).bt());
         };
-        let (storage, layout) = arguments[0];
-        let dtype = candle_core::backend::BackendStorage::dtype(storage);
-        let mut output = zeros(op, dtype, layout.shape().elem_count())?;
-        self.run(&input, self.parts(views).map_err(|error| fault(op, error))?, &mut output, layout.dims())?;
+        let mut output = S::fresh(op, storage.device(), storage.dtype(), layout.shape().elem_count())?;
+        let parts = self.parts(views).map_err(|error| fault(op, error))?;
+        self.run(storage, &input, parts, &mut output.view_mut(op, layout.dims())?)?;
         Ok((output, layout.shape().clone()))
     }
 
-    fn run(
+    /// Beside memory like that of the input.
+    fn run<S: Memory>(
         &self,
+        like: &S,
         input: &View<'_>,
         parts: Parts<'_>,
-        output: &mut CpuStorage,
-        shape: &[usize],
+        output: &mut ViewMut<'_>,
     ) -> Result<()> {
-        let (op, stream, compute) = (self.name, Device::Cpu.stream(), input.dtype().compute());
-        let fault = |error| fault(op, error);
-        let mut output = view_mut(op, output, shape)?;
-        if let Some((channels, eps, running)) = &self.running {
-            let norm =
-                bound!(BatchNorm::new(*channels).eps(*eps), weight_view: parts.weight, bias_view: parts.bias);
+        let (op, device, shape) = (self.name, like.device(), input.shape());
+        let dtype = compute(op, like.dtype())?;
+        let fresh = |[rows, numbers]: [usize; 2]| S::fresh(op, device, dtype, rows * numbers);
+        if let Some(running) = &self.running {
+            let (channels, norm) = (running.channels, BatchNorm::new(running.channels).eps(running.eps));
+            let norm = bound!(norm, weight_view: parts.weight, bias_view: parts.bias);
             // What is wrong with the input is said before memory for channels that it may not have is made.
-            norm.lower(shape, input.dtype()).map_err(fault)?;
-            let mut statistics = HostTensor::zeros(&[*channels, STATISTICS], compute).map_err(fault)?;
-            let mut moments = HostTensor::zeros(&[*channels, MOMENTS], compute).map_err(fault)?;
-            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-            let Running { mean, var, factor } = &mut *running;
+            norm.lower(shape, input.dtype()).map_err(|error| fault(op, error))?;
+            let (of, of_parts) = ([channels, STATISTICS], [channels, MOMENTS]);
+            let (mut statistics, mut moments) = (fresh(of)?, fresh(of_parts)?);
+            let [mut mean, mut var]: [S; 2] = self.copies(&running.before, device)?;
             let views = RunningViews {
-                mean: mean.view_mut().map_err(fault)?,
-                var: var.view_mut().map_err(fault)?,
-                factor: *factor,
+                mean: mean.view_mut(op, &[channels])?,
+                var: var.view_mut(op, &[channels])?,
+                factor: running.factor,
             };
-            let (of_rows, of_parts) =
-                (&mut statistics.view_mut().map_err(fault)?, &mut moments.view_mut().map_err(fault)?);
-            norm.train_into(input, &mut output, of_rows, of_parts, views, &stream).map_err(fault)?;
-            self.keep(Some(statistics));
+            let of_rows = &mut statistics.view_mut(op, &of)?;
+            let of_parts = &mut moments.view_mut(op, &of_parts)?;
+            S::run(op, device, |_, stream| {
+                let done = norm.train_into(input, output, of_rows, of_parts, views, stream);
+                done.map_err(|error| fault(op, error))
+            })?;
+            let moved = [mean, var].map(|storage| tensor(storage, channels));
+            *running.after.lock().unwrap_or_else(PoisonError::into_inner) = Some(moved);
+            self.keep(Some((statistics, of)));
             return Ok(());
         }
-        let method = (self.build)(parts).map_err(fault)?;
-        let rows =
-            if self.keeps { method.statistics_shape(shape, input.dtype()).map_err(fault)? } else { None };
-        let mut statistics =
-            rows.map(|shape| HostTensor::zeros(&shape, compute)).transpose().map_err(fault)?;
-        let mut of_rows = statistics.as_mut().map(|tensor| tensor.view_mut()).transpose().map_err(fault)?;
-        method.forward_into(input, &mut output, of_rows.as_mut(), &stream).map_err(fault)?;
-        drop(of_rows);
-        self.keep(statistics);
-        Ok(())
+        self.with_method::<S, _>(device, parts, |method, _, stream| {
+            let of = if self.keeps {
+                method.statistics_shape(shape, input.dtype()).map_err(|error| fault(op, error))?
+            } else {
+                None
+            };
+            let mut statistics = of.map(fresh).transpose()?;
+            let mut of_rows = match (&mut statistics, &of) {
+                (Some(statistics), Some(of)) => Some(statistics.view_mut(op, of)?),
+                _ => None,
+            };
+            let done = method.forward_into(input, output, of_rows.as_mut(), stream);
+            done.map_err(|error| fault(op, error))?;
+            drop(of_rows);
+            self.keep(statistics.zip(of));
+            Ok(())
+        })
     }
 
-    fn keep(&self, statistics: Option<HostTensor>) {
-        if let Some(statistics) = statistics.filter(|_| self.keeps) {
+    /// Runs `body` with the method of a call, beside what else a launch takes.
+    fn with_method<S: Memory, R>(
+        &self,
+        device: &S::Device,
+        parts: Parts<'_>,
+        body: impl FnOnce(&dyn Method, &mut Workspace, &Stream<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let op = self.name;
+        let lent = self.frozen.as_ref().map(|both| both.each_ref().map(Tensor::storage_and_layout));
+        let views = lent.as_ref().map(|[mean, var]| {
+            let view = |storage, layout| beside::<S>(op, storage, device)?.view(op, layout);
+            Ok::<_, candle_core::Error>((view(&mean.0, mean.1)?, view(&var.0, var.1)?))
+        });
+        let views = views.transpose()?;
+        S::run(op, device, |workspace, stream| {
+            let frozen = views.map(|(mean, var)| (mean, var, stream));
+            let method = (self.build)(Parts { frozen, ..parts }).map_err(|error| fault(op, error))?;
+            body(&*method, workspace, stream)
+        })
+    }
+
+    /// Copies of running statistics, which may move.
+    fn copies<S: Memory>(&self, of: &[Tensor; 2], device: &S::Device) -> Result<[S; 2]> {
+        let copy = |tensor: &Tensor| {
+            let (storage, layout) = tensor.storage_and_layout();
+            beside::<S>(self.name, &storage, device)?.try_clone(layout)
+        };
+        Ok([copy(&of[0])?, copy(&of[1])?])
+    }
+
+    fn keep<S: Memory>(&self, statistics: Option<(S, [usize; 2])>) {
+        if let Some((statistics, shape)) = statistics.filter(|_| self.keeps) {
             // An operator is applied once.
-            let _ = self.statistics.set(statistics);
+            let _ = self.statistics.set(tensor(statistics, &shape));
         }
     }
 
     /// The gradients of the arguments that need one, given that of the result: in one pass.
     fn backward(&self, arguments: &[&Tensor], grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let op = self.name;
-        let fault = |error| fault(op, error);
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
-        let grad_output = view(op, on_cpu(op, &grad_storage)?, grad_layout)?;
+        let (storage, layout) = grad.storage_and_layout();
+        match &*storage {
+            #[cfg(feature = "cuda")]
+            candle_core::Storage::Cuda(storage) => self.backward_on(arguments, (storage, layout)),
+            storage => self.backward_on(arguments, (CpuStorage::of(self.name, storage)?, layout)),
+        }
+    }
+
+    fn backward_on<S: Memory>(
+        &self,
+        arguments: &[&Tensor],
+        (grad, layout): (&S, &Layout),
+    ) -> Result<Vec<Option<Tensor>>> {
+        let (op, device) = (self.name, grad.device());
+        let grad_output = grad.view(op, layout)?;
         let lent: Vec<_> = arguments.iter().map(|tensor| tensor.storage_and_layout()).collect();
-        let views = lent.iter().map(|(storage, layout)| view(op, on_cpu(op, storage)?, layout));
+        let views = lent.iter().map(|(storage, layout)| beside::<S>(op, storage, device)?.view(op, layout));
         let mut views = views.collect::<Result<Vec<_>>>()?.into_iter();
         let Some(input) = views.next() else { return Ok(Vec::new()) };
-        let method = self.parts(views).and_then(|parts| (self.build)(parts)).map_err(fault)?;
+        let parts = self.parts(views).map_err(|error| fault(op, error))?;
 
         let fresh = arguments.iter().map(|tensor| {
             let wanted = tensor.track_op();
-            wanted.then(|| zeros(op, tensor.dtype(), tensor.elem_count())).transpose()
+            wanted.then(|| S::fresh(op, device, tensor.dtype(), tensor.elem_count())).transpose()
         });
         let mut fresh = fresh.collect::<Result<Vec<_>>>()?;
         let mut grads = Gradients::default();
         for (index, (storage, tensor)) in fresh.iter_mut().zip(arguments).enumerate() {
             let Some(storage) = storage else { continue };
             let role = index.checked_sub(1).and_then(|index| self.roles.get(index));
-            match role {
-                None => grads.input = Some(view_mut(op, storage, tensor.dims())?),
-                Some(Role::Weight) => grads.weight = Some(view_mut(op, storage, tensor.dims())?),
-                Some(Role::Bias) => grads.bias = Some(view_mut(op, storage, tensor.dims())?),
-                Some(Role::Alpha) => grads.alpha = Some(view_mut(op, storage, tensor.dims())?),
+            let place = match role {
+                None => &mut grads.input,
+                Some(Role::Weight) => &mut grads.weight,
+                Some(Role::Bias) => &mut grads.bias,
+                Some(Role::Alpha) => &mut grads.alpha,
                 Some(Role::WeightAndBias) => {
-                    let (weight, bias) = halves_mut(op, storage, &tensor.dims()[1..])?;
+                    let (weight, bias) = storage.halves_mut(op, &tensor.dims()[1..])?;
                     (grads.weight, grads.bias) = (Some(weight), Some(bias));
+                    continue;
                 }
-            }
+            };
+            *place = Some(storage.view_mut(op, tensor.dims())?);
         }
-        let statistics = self.statistics.get().map(|tensor| tensor.view()).transpose().map_err(fault)?;
-        with_workspace(|workspace| {
-            let stream = Device::Cpu.stream();
-            method.backward_into(&grad_output, &input, statistics.as_ref(), grads, workspace, &stream)
-        })
-        .map_err(fault)?;
-        let made = fresh.into_iter().zip(arguments);
-        made.map(|(storage, like)| storage.map(|storage| tensor(op, storage, like.shape())).transpose())
-            .collect()
+        let statistics = self.statistics.get().map(Tensor::storage_and_layout);
+        let statistics = statistics
+            .as_ref()
+            .map(|(storage, layout)| beside::<S>(op, storage, device)?.view(op, layout))
+            .transpose()?;
+        self.with_method::<S, _>(device, parts, |method, workspace, stream| {
+            let done =
+                method.backward_into(&grad_output, &input, statistics.as_ref(), grads, workspace, stream);
+            done.map_err(|error| fault(op, error))
+        })?;
+        Ok(fresh
+            .into_iter()
+            .zip(arguments)
+            .map(|(storage, like)| storage.map(|storage| tensor(storage, like.shape())))
+            .collect())
     }
 }
 
@@ -232,6 +293,11 @@ impl CustomOp1 for Op {
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout) -> Result<(CudaStorage, Shape)> {
         self.forward(&[(s1, l1)])
     }
 
@@ -252,6 +318,17 @@ impl CustomOp2 for Op {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         self.forward(&[(s1, l1), (s2, l2)])
     }
 
@@ -282,6 +359,19 @@ impl CustomOp3 for Op {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
     }
 

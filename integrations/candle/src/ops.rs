@@ -1,17 +1,16 @@
 //! The norms as functions of tensors.
 //!
-//! Inputs are tensors of any strides on the CPU, F16, BF16, F32 or F64; parameters may have a dtype of their own (F64 beside an input of F64
+//! Inputs are tensors of any strides on the CPU or, with the feature `cuda`, on a GPU; F16, BF16, F32 or F64; parameters may have a dtype of their own (F64 beside an input of F64
 //! only). Arithmetic is in float32, of F64 in float64, with one rounding at the end. Every function has gradients of every argument,
 //! which are tensors without a gradient of their own: a second derivative stops there. Errors are candle's, with normkit's message: the
-//! argument, what was expected and what was found. Tensors on CUDA and Metal are refused by candle's "no cuda implementation".
+//! argument, what was expected and what was found. Tensors on other devices are refused by candle's "no metal implementation".
 
 use crate::added::added;
-use crate::op::{Op, Role, Running, bound};
-use crate::storage::{dtype, fault, refused};
+use crate::memory::{compute, refused};
+use crate::op::{Moved, Op, Role, Running, bound};
 use candle_core::{D, Result, Tensor, Var};
-use normkit::tensor::HostTensor;
 use normkit::{BatchNorm, DyT, GroupNorm, LayerNorm, QkNorm, RmsNorm, WeightNorm};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 /// Weight and bias that are there, with their roles.
 fn affine<'t>(weight: Option<&'t Tensor>, bias: Option<&'t Tensor>) -> Vec<(Role, &'t Tensor)> {
@@ -177,36 +176,35 @@ pub fn batch_norm(
         }
         return Err(refused(NAME, "running", "running statistics where it is not training", "none"));
     };
-    let host = |name, var: &Var| {
-        let values = var.as_tensor().to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        // The arithmetic's dtype: what the input's holds the running statistics hold.
-        let compute = dtype(NAME, xs.dtype())?.compute();
-        if var.as_tensor().dims() != [channels] {
-            return Err(refused(
-                NAME,
-                name,
-                format!("shape [{channels}]"),
-                format!("{:?}", var.as_tensor().dims()),
-            ));
+    // What the running statistics hold, in the dtype that is computed in, beside the input.
+    let held = |name, var: &Var| {
+        if var.dims() != [channels] {
+            return Err(refused(NAME, name, format!("shape [{channels}]"), format!("{:?}", var.dims())));
         }
-        HostTensor::from_f64(&values, &[channels], compute).map_err(|error| fault(NAME, error))
+        let values = var.as_detached_tensor().to_dtype(compute(NAME, xs.dtype())?)?;
+        if values.is_contiguous() && values.layout().start_offset() == 0 {
+            return Ok(values);
+        }
+        values.force_contiguous()
     };
-    let (mean_before, var_before) = (host("running_mean", mean)?, host("running_var", var)?);
+    let before = [held("running_mean", mean)?, held("running_var", var)?];
     if !training {
         let op = Op::new(NAME, move |parts| {
             let norm = BatchNorm::new(channels).eps(eps);
             let norm = bound!(norm, weight_view: parts.weight, bias_view: parts.bias);
-            Ok(Box::new(norm.frozen(&mean_before, &var_before)?))
+            let Some((mean, var, stream)) = parts.frozen else { return Ok(Box::new(norm)) };
+            Ok(Box::new(norm.frozen_on(&mean, &var, stream)?))
         });
-        return op.apply(xs, &affine(weight, bias));
+        return Op { frozen: Some(before), ..op }.apply(xs, &affine(weight, bias));
     }
-    let running = Arc::new(Mutex::new(Running { mean: mean_before, var: var_before, factor: momentum }));
-    let op = Op { running: Some((channels, eps, running.clone())), ..of_batch };
-    let output = op.apply(xs, &affine(weight, bias))?;
-    let moved = running.lock().unwrap_or_else(PoisonError::into_inner);
-    for (variable, values) in [(mean, &moved.mean), (var, &moved.var)] {
-        let (like, values) = (variable.as_tensor(), values.to_f64());
-        variable.set(&Tensor::from_vec(values, channels, like.device())?.to_dtype(like.dtype())?)?;
+    let after = Moved::default();
+    let running = Running { channels, eps, factor: momentum, before, after: after.clone() };
+    let output = Op { running: Some(running), ..of_batch }.apply(xs, &affine(weight, bias))?;
+    let moved = after.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(moved) = moved {
+        for (variable, values) in [mean, var].into_iter().zip(moved) {
+            variable.set(&values.to_dtype(variable.dtype())?)?;
+        }
     }
     Ok(output)
 }

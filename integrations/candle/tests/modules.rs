@@ -1,17 +1,20 @@
 //! Modules from a builder have candle_nn's names, and its results; bad input is candle's error with normkit's message.
 
-use candle_core::{DType, Device, Module, ModuleT, Result, Tensor, Var};
+mod common;
+
+use candle_core::{DType, Module, ModuleT, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
+use common::device;
 use normkit_candle::ops::{self, QkNormKind};
 
 fn input(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7).sin()).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, &device()).unwrap()
 }
 
 fn builder(map: &VarMap) -> VarBuilder<'static> {
-    VarBuilder::from_varmap(map, DType::F32, &Device::Cpu)
+    VarBuilder::from_varmap(map, DType::F32, &device())
 }
 
 fn names(map: &VarMap) -> Vec<String> {

@@ -1,7 +1,10 @@
 //! Values and gradients beside compositions of candle's own operations in float64: for every dtype, for every subset of arguments that
 //! need a gradient, contiguous and not.
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+mod common;
+
+use candle_core::{D, DType, Result, Tensor, Var};
+use common::device;
 use normkit_candle::ops::{self, QkNormKind};
 
 /// Numbers that look random and are exact in every dtype.
@@ -14,12 +17,12 @@ fn noise(seed: u64, shape: &[usize]) -> Tensor {
             f64::from((state >> 58) as i32 - 32) / 16.0
         })
         .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, &device()).unwrap()
 }
 
 /// The results of a function, each weighted by numbers of its own and added up.
 fn loss(outputs: &[Tensor]) -> Result<Tensor> {
-    let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
+    let mut sum = Tensor::zeros((), DType::F64, &device())?;
     for (index, output) in outputs.iter().enumerate() {
         let weights = noise(100 + index as u64, output.dims());
         sum = (sum + (output.to_dtype(DType::F64)? * weights)?.sum_all()?)?;
@@ -125,7 +128,7 @@ fn layer_norm() {
         &inputs[..1],
         &|t| one(ops::layer_norm_over(&t[0], &[4, 10], None, None, f64::from(1e-5f32))),
         &|t| {
-            let ones = Tensor::ones(40, DType::F64, &Device::Cpu)?;
+            let ones = Tensor::ones(40, DType::F64, &device())?;
             let flat = t[0].reshape((3, 40))?;
             one(candle_nn::ops::layer_norm_slow(&flat, &ones, &ones.zeros_like()?, 1e-5)?.reshape((3, 4, 10)))
         },
@@ -161,7 +164,7 @@ fn added_norms() {
         &inputs[..2],
         &|t| one(ops::add_rms_norm(&t[0], &t[1], None, eps.into()).map(|(y, _)| y)),
         &|t| {
-            let ones = Tensor::ones(10, DType::F64, &Device::Cpu)?;
+            let ones = Tensor::ones(10, DType::F64, &device())?;
             one(candle_nn::ops::rms_norm_slow(&(&t[0] + &t[1])?, &ones, eps))
         },
     );
