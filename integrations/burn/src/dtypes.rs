@@ -19,7 +19,7 @@ pub(crate) fn of(name: &'static str, dtype: Foreign) -> Result<DType> {
 }
 
 /// burn's dtype for results of this one.
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 pub(crate) fn to_burn(dtype: DType) -> Foreign {
     match dtype {
         DType::F64 => Foreign::F64,

@@ -42,7 +42,7 @@ fn is_known(kind: &DispatchTensorKind) -> bool {
         DispatchTensorKind::Flex(_) => true,
         #[cfg(feature = "ndarray")]
         DispatchTensorKind::NdArray(_) => true,
-        #[cfg(feature = "wgpu")]
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
         DispatchTensorKind::Cube(_) => true,
         #[allow(unreachable_patterns, reason = "features of burn add others")]
         _ => false,

@@ -3,7 +3,8 @@
 //!
 //! Kernels read and write burn's own memory, whatever its strides: nothing is copied, and a backward pass reads the input once.
 //! On the CPU that is the memory of burn's `Flex` backend (feature `flex`, the default) or of its former one, `NdArray` (feature
-//! `ndarray`); with feature `wgpu`, the buffers, device and queue of its wgpu runtime, see its module `wgpu`.
+//! `ndarray`); with feature `wgpu`, the buffers, device and queue of its wgpu runtime, see its module `wgpu`; with feature `cuda`, the
+//! memory of its CUDA runtime, before and after which a call waits: burn does not give out its stream. On a GPU that has not run yet.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
@@ -31,6 +32,10 @@
 
 mod autodiff;
 mod call;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dtypes;
 mod functions;
 #[cfg(any(feature = "flex", feature = "ndarray"))]

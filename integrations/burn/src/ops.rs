@@ -57,7 +57,7 @@ pub(crate) enum Outcome<B: Backend> {
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "wgpu"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda")),
     Autodiff
 )]
 pub(crate) trait NormOps: Backend {
@@ -127,6 +127,6 @@ plain!(
     Flex,
     #[cfg(feature = "ndarray")]
     NdArray,
-    #[cfg(feature = "wgpu")]
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
     Cube
 );

@@ -15,14 +15,12 @@
 //!
 //! A call flushes what burn has queued, and its launches follow in the same queue; nothing waits. Shaders compile at their first use.
 
-use crate::dtypes;
-use crate::lend::{Fresh, Lend, Lent};
-use burn::backend::ops::FloatTensorOps;
+use crate::cube::{bytes, contents};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::{RuntimeOptions, WgpuDevice, try_init_setup};
-use burn::backend::{AutoGraphicsApi, Cube, CubeDevice, DispatchDevice, TensorMetadata, WgpuDeviceKind};
+use burn::backend::{AutoGraphicsApi, Cube, CubeDevice, DispatchDevice, WgpuDeviceKind};
 use burn::cubecl::wgpu::{AutoCompiler, WgpuServer};
-use burn::tensor::{Device, DeviceKind, Shape};
+use burn::tensor::{Device, DeviceKind};
 use normkit::backend::wgpu as ours;
 use normkit::tensor::{DType, Layout, View, ViewMut};
 use normkit::{Error, Result, Stream};
@@ -74,7 +72,7 @@ pub fn share(device: &Device, raw: handles::Device, queue: handles::Queue) -> Re
 }
 
 /// normkit's device for a tensor's.
-fn known(tensor: &FloatTensor<Cube>) -> Result<ours::WgpuDevice> {
+pub(crate) fn known(tensor: &FloatTensor<Cube>) -> Result<ours::WgpuDevice> {
     let name = &tensor.device;
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let found = known.iter().find(|(own, _)| own == name).map(|(_, device)| device.clone());
@@ -100,14 +98,7 @@ struct Place {
 impl Place {
     /// Submits what burn has queued for the tensor.
     fn of(tensor: &FloatTensor<Cube>) -> Result<Self> {
-        let dtype = dtypes::of("tensor", tensor.dtype)?;
-        let shape = tensor.shape();
-        if tensor.qparams.is_some() || shape != *tensor.meta.shape() {
-            let (expected, found) = ("a plain tensor".to_owned(), "a quantized or tiled one".to_owned());
-            return Err(Error::Argument { name: "tensor", expected, found });
-        }
-        let strides: Vec<isize> = tensor.meta.strides().iter().map(|&stride| stride as isize).collect();
-        let layout = Layout::strided(&shape, &strides, 0)?;
+        let (dtype, layout) = contents(tensor)?;
         let held = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone());
         let held = held.map_err(|error| Error::Backend {
             backend: "wgpu",
@@ -116,8 +107,8 @@ impl Place {
         })?;
         let resource = held.resource();
         let (buffer, start) = (resource.buffer.clone(), resource.offset);
-        let bytes = tensor.handle.size_in_used() / dtype.size() as u64 * dtype.size() as u64;
-        Ok(Place { buffer, range: start..start + bytes, dtype, layout, _held: Box::new(held) })
+        let range = start..start + bytes(tensor, dtype);
+        Ok(Place { buffer, range, dtype, layout, _held: Box::new(held) })
     }
 
     fn view<'a>(&'a self, device: &ours::WgpuDevice) -> Result<View<'a>> {
@@ -129,33 +120,16 @@ impl Place {
     }
 }
 
-impl Lend for Cube {
-    fn lend<R>(
-        read: &[&FloatTensor<Self>],
-        fresh: &[Fresh],
-        run: impl FnOnce(&[View<'_>], &mut [ViewMut<'_>], &Stream<'_>) -> Result<R>,
-    ) -> Lent<Self, R> {
-        let Some(like) = read.first() else {
-            let (expected, found) = ("a tensor".to_owned(), "none".to_owned());
-            return Err(Error::Argument { name: "input", expected, found });
-        };
-        let device = known(like)?;
-        let made = fresh.iter().map(|fresh| {
-            let (shape, dtype) = (Shape::from(fresh.shape.clone()), dtypes::to_burn(fresh.dtype).into());
-            if fresh.zeroed {
-                Self::float_zeros(shape, &like.device, dtype)
-            } else {
-                Self::float_empty(shape, &like.device, dtype)
-            }
-        });
-        let made: Vec<_> = made.collect();
-        let places = |tensors: &[&FloatTensor<Self>]| -> Result<Vec<_>> {
-            tensors.iter().map(|tensor| Place::of(tensor)).collect()
-        };
-        let (inputs, outputs) = (places(read)?, places(&made.iter().collect::<Vec<_>>())?);
-        let views = inputs.iter().map(|place| place.view(&device)).collect::<Result<Vec<_>>>()?;
-        let mut targets = outputs.iter().map(|place| place.view_mut(&device)).collect::<Result<Vec<_>>>()?;
-        let result = run(&views, &mut targets, &Stream::Wgpu(device.stream()))?;
-        Ok((result, made))
-    }
+/// Runs `run` on tensors to read and on new ones to write, behind all that burn has queued for them.
+pub(crate) fn on<R>(
+    device: &ours::WgpuDevice,
+    read: &[&FloatTensor<Cube>],
+    made: &[FloatTensor<Cube>],
+    run: impl FnOnce(&[View<'_>], &mut [ViewMut<'_>], &Stream<'_>) -> Result<R>,
+) -> Result<R> {
+    let inputs = read.iter().map(|tensor| Place::of(tensor)).collect::<Result<Vec<_>>>()?;
+    let outputs = made.iter().map(Place::of).collect::<Result<Vec<_>>>()?;
+    let views = inputs.iter().map(|place| place.view(device)).collect::<Result<Vec<_>>>()?;
+    let mut targets = outputs.iter().map(|place| place.view_mut(device)).collect::<Result<Vec<_>>>()?;
+    run(&views, &mut targets, &Stream::Wgpu(device.stream()))
 }

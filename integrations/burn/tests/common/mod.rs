@@ -20,6 +20,12 @@ pub(crate) fn devices() -> Vec<(&'static str, Device, DType, f64)> {
     ]);
     #[cfg(feature = "wgpu")]
     all.push(("wgpu f32", wgpu(), DType::F32, 2e-6));
+    // A GPU, which that feature is tested on.
+    #[cfg(feature = "cuda")]
+    all.extend([
+        ("cuda f32", Device::cuda(0), DType::F32, 2e-6),
+        ("cuda bf16", Device::cuda(0), DType::BF16, 2e-2),
+    ]);
     all
 }
 
