@@ -1,6 +1,7 @@
 //! The command line's grammar.
 
 use crate::device::Overrides;
+use crate::listed::Listed;
 use crate::method::{MethodName, Settings};
 use crate::surroundings::Surroundings;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,7 +67,7 @@ pub(crate) struct CheckArguments {
     pub(crate) backend: Option<Backend>,
     /// Check this method only
     #[arg(long)]
-    pub(crate) method: Option<MethodName>,
+    pub(crate) method: Option<Listed>,
     /// Check this dtype only: f16, bf16, f32 or f64
     #[arg(long)]
     pub(crate) dtype: Option<DType>,
@@ -85,7 +86,7 @@ pub(crate) struct ExportArguments {
     pub(crate) directory: PathBuf,
     /// Export this method only
     #[arg(long)]
-    pub(crate) method: Option<MethodName>,
+    pub(crate) method: Option<Listed>,
     /// Export this dtype only: f16, bf16 or f32
     #[arg(long)]
     pub(crate) dtype: Option<DType>,

@@ -262,18 +262,22 @@ fn demo_gives_the_models_own_outputs() {
 
 #[test]
 fn check_keeps_the_promise() {
-    let report = Bench::new().json(&[
-        "check",
-        "--quick",
-        "--backend",
-        "cpu",
-        "--method",
-        "rms_norm",
-        "--dtype",
-        "f32",
-    ]);
-    assert_eq!(report["kept"], true);
-    let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 1);
-    assert!(results[0]["cases"].as_u64().unwrap() > 0 && results[0]["worst"].as_f64().unwrap() <= 1.0);
+    // A method, and what is none but a spec.
+    for method in ["rms_norm", "hypersphere_step"] {
+        let report = Bench::new().json(&[
+            "check",
+            "--quick",
+            "--backend",
+            "cpu",
+            "--method",
+            method,
+            "--dtype",
+            "f32",
+        ]);
+        assert_eq!(report["kept"], true);
+        let results = report["results"].as_array().unwrap();
+        assert_eq!(results.len(), 1);
+        assert_eq!(results[0]["method"], method);
+        assert!(results[0]["cases"].as_u64().unwrap() > 0 && results[0]["worst"].as_f64().unwrap() <= 1.0);
+    }
 }
