@@ -14,7 +14,7 @@ DESTDIR ?=
 BUILT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint test capi-test burn-test candle-test install cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
+.PHONY: help setup fmt lint test capi-test adapters burn-test candle-test install cuda-compile web-test python-test wheel demo check bench bench-table mutate gpu-bundle gpu-test gpu-bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -53,6 +53,10 @@ test: setup ## Run all tests: every backend, the command, a browser, C, burn, ca
 
 capi-test: setup ## Test the C interface alone: programs in C and C++, installed, linked and run, and under valgrind
 	$(CARGO) test -p normkit-capi --all-features
+
+adapters: ## Build the tests of the adapters for burn and candle, and run none
+	cd integrations/burn && $(CARGO) test --quiet --features ndarray,wgpu --no-run
+	cd integrations/candle && $(CARGO) test --quiet --no-run
 
 burn-test: setup ## Test the adapter for burn on the CPU and on WebGPU, and train the network of its example
 	cd integrations/burn && $(CARGO) test --features ndarray,wgpu
