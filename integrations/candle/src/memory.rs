@@ -5,7 +5,7 @@ use candle_core::{DType, Layout, Result, Shape, Storage, Tensor};
 use normkit::tensor::{self, Dims, View, ViewMut};
 use normkit::{Stream, Workspace};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Memory of one kind of device.
 pub(crate) trait Memory: BackendStorage + 'static {
@@ -99,18 +99,14 @@ pub(crate) fn layout(op: &str, layout: &Layout) -> Result<tensor::Layout> {
 pub(crate) type Order = (usize, usize);
 
 /// Scratch memory of earlier calls, for later ones whose launches come after theirs.
-static SCRATCH: Mutex<Option<HashMap<Order, Vec<Workspace>>>> = Mutex::new(None);
+static SCRATCH: LazyLock<Mutex<HashMap<Order, Vec<Workspace>>>> = LazyLock::new(Mutex::default);
 
 /// Runs `body` with scratch memory that no other call has meanwhile.
 pub(crate) fn with_workspace<R>(order: Order, body: impl FnOnce(&mut Workspace) -> R) -> R {
-    let spare = |use_it: &mut dyn FnMut(&mut Vec<Workspace>)| {
-        let mut all = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
-        use_it(all.get_or_insert_default().entry(order).or_default());
-    };
-    let mut workspace = None;
-    spare(&mut |list| workspace = list.pop());
-    let mut workspace = workspace.unwrap_or_default();
+    let all = || SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let spare = all().get_mut(&order).and_then(Vec::pop);
+    let mut workspace = spare.unwrap_or_default();
     let result = body(&mut workspace);
-    spare(&mut |list| list.push(std::mem::take(&mut workspace)));
+    all().entry(order).or_default().push(workspace);
     result
 }

@@ -181,11 +181,8 @@ pub fn batch_norm(
         if var.dims() != [channels] {
             return Err(refused(NAME, name, format!("shape [{channels}]"), format!("{:?}", var.dims())));
         }
-        let values = var.as_detached_tensor().to_dtype(compute(NAME, xs.dtype())?)?;
-        if values.is_contiguous() && values.layout().start_offset() == 0 {
-            return Ok(values);
-        }
-        values.force_contiguous()
+        // A copy: a variable may be set before the backward pass.
+        var.as_detached_tensor().to_dtype(compute(NAME, xs.dtype())?)?.force_contiguous()
     };
     let before = [held("running_mean", mean)?, held("running_var", var)?];
     if !training {

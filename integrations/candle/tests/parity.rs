@@ -257,6 +257,23 @@ fn running_statistics_move_as_candles() {
     assert!(apart(ours.running_var(), theirs.running_var()) < 1e-14);
 }
 
+/// What a backward pass of constants normalizes by is what the forward pass did.
+#[test]
+fn constants_may_be_set_before_the_backward_pass() {
+    let x = Var::from_tensor(&noise(1, &[6, 4, 3])).unwrap();
+    let [mean, var] = [noise(2, &[4]), noise(3, &[4]).sqr().unwrap()].map(|t| Var::from_tensor(&t).unwrap());
+    let gradient = |sets: bool| {
+        let y = ops::batch_norm(x.as_tensor(), Some((&mean, &var)), None, None, false, 0.1, 1e-5).unwrap();
+        if sets {
+            var.set(&Tensor::ones(4, DType::F64, &device()).unwrap()).unwrap();
+        }
+        let grads = loss(&[y]).unwrap().backward().unwrap();
+        grads.get(x.as_tensor()).unwrap().clone()
+    };
+    let expected = gradient(false);
+    assert!(apart(&gradient(true), &expected) == 0.0);
+}
+
 #[test]
 fn dyt() {
     let inputs = [noise(1, &[3, 4, 10]), noise(2, &[1]), noise(3, &[10]), noise(4, &[10])];
