@@ -1,6 +1,6 @@
 //! candle's memory on a GPU: read and written where it lies, in the order of the stream of candle's device.
 
-use crate::memory::{Memory, Order, dtype, fault, layout, with_workspace};
+use crate::memory::{Memory, Order, dtype, fault, layout, refused, with_workspace};
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
@@ -30,13 +30,13 @@ fn gpu(op: &str, device: &CudaDevice) -> Result<Gpu> {
 
 /// Runs code on the memory of a storage of floats; an error for other dtypes.
 macro_rules! of_floats {
-    ($op:expr, $storage:expr, $slice:ident => $body:expr) => {
-        match $storage {
+    ($op:expr, $dtype:expr, $slices:expr, $slice:ident => $body:expr) => {
+        match $slices {
             CudaStorageSlice::F16($slice) => $body,
             CudaStorageSlice::BF16($slice) => $body,
             CudaStorageSlice::F32($slice) => $body,
             CudaStorageSlice::F64($slice) => $body,
-            _ => return Err(candle_core::Error::UnsupportedDTypeForOp(DType::U8, $op).bt()),
+            _ => Err(candle_core::Error::UnsupportedDTypeForOp($dtype, $op).bt()),
         }
     };
 }
@@ -44,9 +44,8 @@ macro_rules! of_floats {
 /// Where a storage begins, and how many elements it has. What waits for other streams' uses of it is enqueued on the device's
 /// own, which is the only one that candle uses it on.
 fn place(op: &'static str, storage: &CudaStorage) -> Result<(u64, u64)> {
-    dtype(op, storage.dtype())?;
     let stream = storage.device.cuda_stream();
-    of_floats!(op, &storage.slice, slice => {
+    of_floats!(op, storage.dtype(), &storage.slice, slice => {
         let (address, _read) = slice.device_ptr(&stream);
         Ok((address, slice.len() as u64))
     })
@@ -54,38 +53,36 @@ fn place(op: &'static str, storage: &CudaStorage) -> Result<(u64, u64)> {
 
 /// The same, to write.
 fn place_mut(op: &'static str, storage: &mut CudaStorage) -> Result<(u64, u64)> {
-    dtype(op, storage.dtype())?;
-    let stream = storage.device.cuda_stream();
-    of_floats!(op, &mut storage.slice, slice => {
+    let (stream, dtype) = (storage.device.cuda_stream(), storage.dtype());
+    of_floats!(op, dtype, &mut storage.slice, slice => {
         let len = slice.len() as u64;
         let (address, _written) = slice.device_ptr_mut(&stream);
         Ok((address, len))
     })
 }
 
-/// Elements from `address` on, row-major, of memory that `storage` has and nobody else uses.
-fn part<'s>(
+/// Elements from `start` on of a storage, row-major, to write.
+///
+/// # Safety
+/// Nobody else uses these elements while the view is there.
+unsafe fn part<'s>(
     op: &'static str,
     storage: &'s CudaStorage,
-    address: u64,
+    (address, room): (u64, u64),
+    start: usize,
     shape: &[usize],
 ) -> Result<ViewMut<'s>> {
-    let dtype = dtype(op, storage.dtype())?;
-    let layout = tensor::Layout::contiguous(shape);
-    let bytes = layout.len() as u64 * dtype.size() as u64;
-    let gpu = gpu(op, &storage.device)?;
-    // SAFETY: the callers borrow the storage to write, and see to it that as many bytes are within; candle frees memory in
-    // the order of its stream, on which it is used.
-    unsafe { ViewMut::from_cuda(&gpu, address, bytes, dtype, layout) }.map_err(|error| fault(op, error))
-}
-
-/// That a storage has as many elements as it is written as.
-fn check_room(op: &'static str, room: u64, wanted: usize) -> Result<()> {
-    if wanted as u64 <= room {
-        return Ok(());
+    let (dtype, layout) = (dtype(op, storage.dtype())?, tensor::Layout::contiguous(shape));
+    let size = dtype.size() as u64;
+    if (start + layout.len()) as u64 > room {
+        let expected = format!("memory of {} elements", start + layout.len());
+        return Err(refused(op, "output", expected, format!("memory of {room} elements")));
     }
-    let found = format!("memory of {room} elements");
-    Err(crate::memory::refused(op, "output", format!("memory of {wanted} elements"), found))
+    let (gpu, bytes) = (gpu(op, &storage.device)?, layout.len() as u64 * size);
+    // SAFETY: the storage has these elements, which are nobody else's by the caller's promise; candle frees them in the order of
+    // its stream, on which they are written.
+    unsafe { ViewMut::from_cuda(&gpu, address + start as u64 * size, bytes, dtype, layout) }
+        .map_err(|error| fault(op, error))
 }
 
 impl Memory for CudaStorage {
@@ -127,17 +124,15 @@ impl Memory for CudaStorage {
     }
 
     fn view_mut<'s>(&'s mut self, op: &'static str, shape: &[usize]) -> Result<ViewMut<'s>> {
-        let (address, room) = place_mut(op, self)?;
-        check_room(op, room, shape.iter().product())?;
-        part(op, self, address, shape)
+        let place = place_mut(op, self)?;
+        // SAFETY: the storage is borrowed to write for as long.
+        unsafe { part(op, self, place, 0, shape) }
     }
 
     fn halves_mut<'s>(&'s mut self, op: &'static str, shape: &[usize]) -> Result<(ViewMut<'s>, ViewMut<'s>)> {
-        let (address, room) = place_mut(op, self)?;
-        let count: usize = shape.iter().product();
-        check_room(op, room, 2 * count)?;
-        let second = address + count as u64 * self.dtype().size_in_bytes() as u64;
-        Ok((part(op, self, address, shape)?, part(op, self, second, shape)?))
+        let (place, count) = (place_mut(op, self)?, shape.iter().product());
+        // SAFETY: the storage is borrowed to write for as long, and the halves are apart.
+        unsafe { Ok((part(op, self, place, 0, shape)?, part(op, self, place, count, shape)?)) }
     }
 
     fn run<R>(
