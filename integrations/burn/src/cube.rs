@@ -37,34 +37,30 @@ impl Lend for Cube {
             let (expected, found) = ("a tensor".to_owned(), "none".to_owned());
             return Err(Error::Argument { name: "input", expected, found });
         };
-        let make = |fresh: &Fresh| {
+        let made = fresh.iter().map(|fresh| {
             let (shape, dtype) = (Shape::from(fresh.shape.clone()), dtypes::to_burn(fresh.dtype).into());
             if fresh.zeroed {
                 Self::float_zeros(shape, &like.device, dtype)
             } else {
                 Self::float_empty(shape, &like.device, dtype)
             }
-        };
-        match &like.device {
+        });
+        let result = match &like.device {
             #[cfg(feature = "wgpu")]
             CubeDevice::Wgpu(_) => {
-                let device = crate::wgpu::known(like)?;
-                let made: Vec<_> = fresh.iter().map(make).collect();
-                let result = crate::wgpu::on(&device, read, &made, run)?;
-                Ok((result, made))
+                let (device, made) = (crate::wgpu::known(like)?, made.collect::<Vec<_>>());
+                (crate::wgpu::on(&device, read, &made, run)?, made)
             }
             #[cfg(feature = "cuda")]
             CubeDevice::Cuda(device) => {
-                let device = crate::cuda::known(device.index)?;
-                let made: Vec<_> = fresh.iter().map(make).collect();
-                let result = crate::cuda::on(&device, read, &made, run)?;
-                Ok((result, made))
+                let (device, made) = (crate::cuda::known(device.index)?, made.collect::<Vec<_>>());
+                (crate::cuda::on(&device, read, &made, run)?, made)
             }
             other => {
-                let _ = (make, run);
                 let reason = format!("normkit-burn is not built for burn's device {other:?}");
-                Err(Error::NoDevice { backend: "cube", reason })
+                return Err(Error::NoDevice { backend: "cube", reason });
             }
-        }
+        };
+        Ok(result)
     }
 }

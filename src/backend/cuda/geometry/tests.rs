@@ -151,6 +151,19 @@ fn every_geometry_can_be_launched() {
 }
 
 #[test]
+fn rows_of_several_operands_side_by_side_leave_registers() {
+    let read = [DType::F32; 2];
+    let of = |cols, joins| {
+        let rows = Rows { style: Style::Column, width: 1, joins, ..rows(DType::F32, &read, cols) };
+        norm(&LIMITS, &Overrides::default(), &rows).expect("a shape")
+    };
+    // 64 registers for each thread, or 128.
+    assert_eq!((of(4096, false).block(), of(4096, true).block()), (1024, 512));
+    // 64 of them that hold elements, or 32.
+    assert!(of(256, false).steps > 0 && of(256, true).steps == 0 && of(128, true).steps > 0);
+}
+
+#[test]
 fn rows_are_split_where_there_are_few() {
     let split = |rows, cols, style| is_split(&LIMITS, &Overrides::default(), style, [rows, cols]);
     assert!(!split(1, 4096, Style::Row) && split(1, 4097, Style::Row) && !split(66, 4097, Style::Row));
